@@ -1,0 +1,80 @@
+"""The settings of this package: one dict, `settings.RATELIMIT_TIERS`, every key with a default."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from django.conf import settings
+
+from django_ratelimit_tiers.core.decisions import FailurePolicy
+
+SETTING = "RATELIMIT_TIERS"
+
+EVENT_DEFAULTS: dict[str, Any] = {
+    "SAMPLE": 1000,
+    "CARDINALITY": 2000,
+    "COUNT_TTL": 86_400,
+    "RETENTION_DAYS": 90,
+    "RECIPIENTS": [],
+    "WEBHOOK": None,
+    "WEBHOOK_SECRET": "",
+    "LOG_PER_SECOND": 10,
+}
+
+DEFAULTS: dict[str, Any] = {
+    "ENABLED": True,
+    "STORE": "auto",
+    "STORE_OPTIONS": {},
+    "CACHE_ALIAS": "default",
+    "STORE_TIMEOUT": 0.1,
+    "KEY_PREFIX": "rlt",
+    "TRUSTED_PROXIES": [],
+    "CLIENT_IP_HEADER": "X-Forwarded-For",
+    "IPV6_PREFIX": 64,
+    "TIER_RESOLVER": None,
+    "API_KEY_RESOLVER": None,
+    "VERIFIED_TEST": None,
+    "FAILED_STATUSES": [401, 403, 404, 422, 429],
+    "ON_STORE_FAILURE": "open",
+    "HEADERS": ["x-ratelimit", "ratelimit-draft-11"],
+    "RESPONSE": None,
+    "EVENTS": EVENT_DEFAULTS,
+}
+
+
+class Settings:
+    """Typed access to the settings; read on every access, so that overrides just work."""
+
+    def __getattr__(self, key: str) -> Any:
+        if key not in DEFAULTS:
+            raise AttributeError(key)
+        return getattr(settings, SETTING, {}).get(key, DEFAULTS[key])
+
+    ENABLED: bool
+    STORE: str
+    STORE_OPTIONS: Mapping[str, Any]
+    CACHE_ALIAS: str
+    STORE_TIMEOUT: float
+    KEY_PREFIX: str
+    TRUSTED_PROXIES: Sequence[str] | int
+    CLIENT_IP_HEADER: str
+    IPV6_PREFIX: int
+    TIER_RESOLVER: str | None
+    API_KEY_RESOLVER: str | None
+    VERIFIED_TEST: str | None
+    FAILED_STATUSES: Sequence[int]
+    HEADERS: Sequence[str]
+    RESPONSE: str | None
+
+    @property
+    def ON_STORE_FAILURE(self) -> FailurePolicy:  # noqa: N802 - named like its setting
+        return FailurePolicy(getattr(settings, SETTING, {}).get("ON_STORE_FAILURE", "open"))
+
+    @property
+    def EVENTS(self) -> Mapping[str, Any]:  # noqa: N802 - named like its setting
+        """The event settings, each key with its default."""
+        return EVENT_DEFAULTS | getattr(settings, SETTING, {}).get("EVENTS", {})
+
+
+conf = Settings()

@@ -1,0 +1,214 @@
+"""The four algorithms as pure functions over one counter's state.
+
+Time is integer microseconds since the Unix epoch and always an argument; every number is an exact
+integer. These functions are the reference that every store must equal, number by number.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left, bisect_right
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+from django_ratelimit_tiers.core.policies import Algorithm, QuotaPolicy
+
+FOREVER = 2**53 - 1
+"""The longest wait told, in microseconds (285 years): the largest exact integer of a double."""
+
+
+@dataclass(frozen=True, slots=True)
+class CounterState:
+    """What one counter remembers.
+
+    `last` is the time of the last charge. `current` and `previous` are the counts of the window
+    of `last` and of the one before it; for a token bucket the whole and the fractional part of
+    what is used, the fraction in units of 1/window. `log` holds the times of accepted requests.
+    """
+
+    last: int = 0
+    current: int = 0
+    previous: int = 0
+    log: tuple[int, ...] = ()
+
+
+EMPTY = CounterState()
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """What may still be taken, and the microseconds until the full quota is back."""
+
+    remaining: int
+    reset_after: int
+
+
+def settle(policy: QuotaPolicy, state: CounterState, now: int) -> CounterState:
+    """Return the state as of `now`; a `now` before the last charge counts as that charge's time."""
+    now = max(now, state.last)
+    return replace(_SETTLE[policy.algorithm](policy, state, now), last=now)
+
+
+def wait(policy: QuotaPolicy, settled: CounterState, cost: int) -> int:
+    """Return the least microseconds until `cost` may be taken, 0 when it may be taken now.
+
+    A cost above the capacity can never be taken; its wait is one period.
+    """
+    if cost > policy.capacity:
+        return policy.window
+    return min(_WAIT[policy.algorithm](policy, settled, cost), FOREVER)
+
+
+def spend(policy: QuotaPolicy, settled: CounterState, cost: int) -> CounterState:
+    """Return the state after `cost` was taken at the settled time."""
+    if policy.algorithm is Algorithm.SLIDING_WINDOW_LOG:
+        return replace(settled, log=settled.log + (settled.last,) * cost)
+    return replace(settled, current=settled.current + cost)
+
+
+def give_back(
+    policy: QuotaPolicy, settled: CounterState, cost: int, charged_at: int
+) -> CounterState:
+    """Return the state after a charge of `cost` made at `charged_at` was taken back.
+
+    What has left its window since is not credited to a later one.
+    """
+    match policy.algorithm:
+        case Algorithm.TOKEN_BUCKET:
+            used = _used(policy, settled) - cost * policy.window
+            whole, fraction = divmod(max(0, used), policy.window)
+            return replace(settled, current=whole, previous=fraction)
+        case Algorithm.SLIDING_WINDOW_LOG:
+            start, end = bisect_left(settled.log, charged_at), bisect_right(settled.log, charged_at)
+            if start == end:
+                return settled
+            kept = max(start, end - cost)
+            return replace(settled, log=settled.log[:kept] + settled.log[end:])
+        case _:
+            age = settled.last // policy.window - charged_at // policy.window
+            if age == 0:
+                return replace(settled, current=max(0, settled.current - cost))
+            if age == 1:
+                return replace(settled, previous=max(0, settled.previous - cost))
+            return settled
+
+
+def standing(policy: QuotaPolicy, settled: CounterState) -> Standing:
+    """Return what may still be taken at the settled time, and when the full quota is back."""
+    used, reset_after = _STANDING[policy.algorithm](policy, settled)
+    return Standing(max(0, policy.capacity - used), min(reset_after, FOREVER))
+
+
+def _ceil_div(numerator: int, denominator: int) -> int:
+    return -(-numerator // denominator)
+
+
+def _settle_window(policy: QuotaPolicy, state: CounterState, now: int) -> CounterState:
+    passed = now // policy.window - state.last // policy.window
+    if passed == 0:
+        return state
+    return CounterState(previous=state.current if passed == 1 else 0)
+
+
+def _fixed_wait(policy: QuotaPolicy, settled: CounterState, cost: int) -> int:
+    return 0 if settled.current + cost <= policy.requests else _to_window_end(policy, settled)
+
+
+def _fixed_standing(policy: QuotaPolicy, settled: CounterState) -> tuple[int, int]:
+    return settled.current, _to_window_end(policy, settled) if settled.current else 0
+
+
+def _to_window_end(policy: QuotaPolicy, settled: CounterState) -> int:
+    return policy.window - settled.last % policy.window
+
+
+def _weighted(policy: QuotaPolicy, settled: CounterState) -> int:
+    """Return the share of the previous window's count that still lies within one period."""
+    return settled.previous * _to_window_end(policy, settled) // policy.window
+
+
+def _weight_falls_to(policy: QuotaPolicy, count: int, most: int) -> int:
+    """Return the offset in a window at which a previous window's `count` weighs at most `most`.
+
+    count * (P - e) // P <= most  <=>  P - e <= ceil((most + 1) * P / count) - 1
+    """
+    if count <= most:
+        return 0
+    return policy.window - (_ceil_div((most + 1) * policy.window, count) - 1)
+
+
+def _sliding_wait(policy: QuotaPolicy, settled: CounterState, cost: int) -> int:
+    spare = policy.requests - cost - settled.current
+    if spare >= _weighted(policy, settled):
+        return 0
+    if spare >= 0:
+        offset = _weight_falls_to(policy, settled.previous, spare)
+        return offset - settled.last % policy.window
+    offset = _weight_falls_to(policy, settled.current, policy.requests - cost)
+    return _to_window_end(policy, settled) + offset
+
+
+def _sliding_standing(policy: QuotaPolicy, settled: CounterState) -> tuple[int, int]:
+    used = settled.current + _weighted(policy, settled)
+    if used == 0:
+        return 0, 0
+    if settled.current == 0:
+        offset = _weight_falls_to(policy, settled.previous, 0)
+        return used, offset - settled.last % policy.window
+    return used, _to_window_end(policy, settled) + _weight_falls_to(policy, settled.current, 0)
+
+
+def _settle_log(policy: QuotaPolicy, state: CounterState, now: int) -> CounterState:
+    return CounterState(log=state.log[bisect_right(state.log, now - policy.window) :])
+
+
+def _log_wait(policy: QuotaPolicy, settled: CounterState, cost: int) -> int:
+    must_leave = len(settled.log) + cost - policy.requests
+    if must_leave <= 0:
+        return 0
+    return settled.log[must_leave - 1] + policy.window - settled.last
+
+
+def _log_standing(policy: QuotaPolicy, settled: CounterState) -> tuple[int, int]:
+    if not settled.log:
+        return 0, 0
+    return len(settled.log), settled.log[-1] + policy.window - settled.last
+
+
+def _used(policy: QuotaPolicy, state: CounterState) -> int:
+    return state.current * policy.window + state.previous
+
+
+def _settle_bucket(policy: QuotaPolicy, state: CounterState, now: int) -> CounterState:
+    used = _used(policy, state) - policy.requests * (now - state.last)
+    whole, fraction = divmod(max(0, used), policy.window)
+    return CounterState(current=whole, previous=fraction)
+
+
+def _bucket_wait(policy: QuotaPolicy, settled: CounterState, cost: int) -> int:
+    excess = _used(policy, settled) + (cost - policy.capacity) * policy.window
+    return max(0, _ceil_div(excess, policy.requests))
+
+
+def _bucket_standing(policy: QuotaPolicy, settled: CounterState) -> tuple[int, int]:
+    used = _used(policy, settled)
+    return _ceil_div(used, policy.window), _ceil_div(used, policy.requests)
+
+
+_SETTLE: dict[Algorithm, Callable[[QuotaPolicy, CounterState, int], CounterState]] = {
+    Algorithm.FIXED_WINDOW: _settle_window,
+    Algorithm.SLIDING_WINDOW_LOG: _settle_log,
+    Algorithm.SLIDING_WINDOW_COUNTER: _settle_window,
+    Algorithm.TOKEN_BUCKET: _settle_bucket,
+}
+_WAIT: dict[Algorithm, Callable[[QuotaPolicy, CounterState, int], int]] = {
+    Algorithm.FIXED_WINDOW: _fixed_wait,
+    Algorithm.SLIDING_WINDOW_LOG: _log_wait,
+    Algorithm.SLIDING_WINDOW_COUNTER: _sliding_wait,
+    Algorithm.TOKEN_BUCKET: _bucket_wait,
+}
+_STANDING: dict[Algorithm, Callable[[QuotaPolicy, CounterState], tuple[int, int]]] = {
+    Algorithm.FIXED_WINDOW: _fixed_standing,
+    Algorithm.SLIDING_WINDOW_LOG: _log_standing,
+    Algorithm.SLIDING_WINDOW_COUNTER: _sliding_standing,
+    Algorithm.TOKEN_BUCKET: _bucket_standing,
+}

@@ -1,0 +1,84 @@
+"""Outcomes of single policies, and the decision they make together."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from django_ratelimit_tiers.core.policies import Charge, Mode
+
+
+class FailurePolicy(StrEnum):
+    """What to answer while the store is unavailable."""
+
+    OPEN = "open"
+    CLOSED = "closed"
+    LOCAL = "local"
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """The answer of one policy; the times are in microseconds."""
+
+    charge: Charge
+    allowed: bool
+    remaining: int
+    reset_after: int
+    retry_after: int | None
+
+    @property
+    def refuses(self) -> bool:
+        """Whether this outcome alone refuses the request (a shadow policy never does)."""
+        return not self.allowed and self.charge.policy.mode is Mode.ENFORCE
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """The answer to a whole request, or to one stage of it.
+
+    `now` is the store's clock in microseconds at which it was made. `degraded` names the failure
+    policy that answered while the store was unavailable; then there may be no outcomes.
+    """
+
+    outcomes: tuple[Outcome, ...] = ()
+    now: int = 0
+    degraded: FailurePolicy | None = None
+
+    @property
+    def allowed(self) -> bool:
+        """Whether the request may pass."""
+        return self.degraded is not FailurePolicy.CLOSED and not self.refusing
+
+    @property
+    def refusing(self) -> tuple[Outcome, ...]:
+        """The outcomes that refuse the request."""
+        return tuple(outcome for outcome in self.outcomes if outcome.refuses)
+
+    @property
+    def enforced(self) -> tuple[Outcome, ...]:
+        """The outcomes whose policies are enforced: the only ones a client is told of."""
+        return tuple(o for o in self.outcomes if o.charge.policy.mode is Mode.ENFORCE)
+
+    @property
+    def retry_after(self) -> int | None:
+        """The longest wait of the refusing outcomes in microseconds, None if none refuses."""
+        return max((o.retry_after or 0 for o in self.refusing), default=None)
+
+    @property
+    def binding(self) -> Outcome | None:
+        """The outcome a client should heed.
+
+        On a refusal the refusing one with the longest wait, otherwise the one with the fewest
+        requests remaining, then the longest reset.
+        """
+        if refusing := self.refusing:
+            return max(refusing, key=lambda outcome: outcome.retry_after or 0)
+        return min(self.enforced, key=lambda o: (o.remaining, -o.reset_after), default=None)
+
+    def merge(self, later: Decision) -> Decision:
+        """Return the decision of both stages of one request."""
+        return Decision(
+            outcomes=self.outcomes + later.outcomes,
+            now=max(self.now, later.now),
+            degraded=later.degraded or self.degraded,
+        )

@@ -1,0 +1,104 @@
+"""What a store is asked, what it replies, and the pure rule by which it decides."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from django_ratelimit_tiers.core import algorithms
+from django_ratelimit_tiers.core.algorithms import EMPTY, CounterState
+from django_ratelimit_tiers.core.decisions import Outcome
+from django_ratelimit_tiers.core.policies import Charge, Mode
+
+CounterKey = tuple[str, bytes]
+"""A subject and the id of one of its counters."""
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """Everything one store call decides.
+
+    `revision` is the policy edition that the charges were planned with, and `subject_revisions`
+    those of the subjects whose tier was looked up; when one of them is not current, nothing is
+    charged and the reply says so. `labels` holds for each charge what its refusal is counted
+    under, empty when refusals are not counted, each together with the `endpoint`. `now` is in microseconds, None for the store's own clock.
+    """
+
+    charges: tuple[Charge, ...]
+    spend: bool = True
+    now: int | None = None
+    revision: str | None = None
+    subject_revisions: Mapping[str, str] = field(default_factory=dict)
+    labels: tuple[str, ...] = ()
+    endpoint: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Stale:
+    """The current revisions, when a plan was made with older ones."""
+
+    revision: str
+    subject_revisions: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """The outcomes of a plan in the order of its charges, or what made the plan stale.
+
+    `now` is the clock, in microseconds, by which it was decided.
+    """
+
+    outcomes: tuple[Outcome, ...]
+    now: int
+    stale: Stale | None = None
+
+
+def decide(
+    charges: tuple[Charge, ...],
+    states: Mapping[CounterKey, CounterState],
+    now: int,
+    *,
+    spend: bool = True,
+) -> tuple[tuple[Outcome, ...], dict[CounterKey, CounterState]]:
+    """Decide all charges together and return their outcomes and the counters that changed.
+
+    All enforced policies are charged or none is. A shadow policy is charged when the request
+    passes and it would itself have allowed it. A policy that is off, a cost of 0 and a plan that
+    does not spend change nothing; a refusal leaves every counter as it was.
+    """
+    settled: dict[CounterKey, CounterState] = {}
+    for charge in charges:
+        if _key(charge) not in settled:
+            state = states.get(_key(charge), EMPTY)
+            settled[_key(charge)] = algorithms.settle(charge.policy, state, now)
+    working, waits = dict(settled), []
+    for charge in charges:
+        before = working[_key(charge)]
+        waits.append(algorithms.wait(charge.policy, before, charge.cost))
+        if charge.cost and not waits[-1] and charge.policy.mode is not Mode.OFF:
+            working[_key(charge)] = algorithms.spend(charge.policy, before, charge.cost)
+    refused = any(
+        waiting and charge.policy.mode is Mode.ENFORCE
+        for charge, waiting in zip(charges, waits, strict=True)
+    )
+    final = working if spend and not refused else settled
+    outcomes = tuple(
+        _outcome(charge, waiting, final[_key(charge)])
+        for charge, waiting in zip(charges, waits, strict=True)
+    )
+    return outcomes, {key: state for key, state in final.items() if state is not settled[key]}
+
+
+def _key(charge: Charge) -> CounterKey:
+    return charge.subject, charge.policy.counter_id
+
+
+def _outcome(charge: Charge, waiting: int, state: CounterState) -> Outcome:
+    numbers = algorithms.standing(charge.policy, state)
+    return Outcome(
+        charge=charge,
+        allowed=not waiting,
+        remaining=numbers.remaining,
+        reset_after=numbers.reset_after,
+        retry_after=waiting or None,
+    )

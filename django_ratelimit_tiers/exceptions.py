@@ -1,0 +1,13 @@
+"""Exceptions of this package.
+
+RateLimitTiersError
+ └── StoreUnavailable
+"""
+
+
+class RateLimitTiersError(Exception):
+    """The root of every exception this package raises on its own account."""
+
+
+class StoreUnavailable(RateLimitTiersError):
+    """The store did not give an answer: unreachable, too slow, or it answered with an error."""

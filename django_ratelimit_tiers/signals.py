@@ -1,0 +1,12 @@
+"""Signals that this package sends; all announce, none decides."""
+
+from django.dispatch import Signal
+
+request_throttled = Signal()
+"""A request was refused. Arguments: request, decision."""
+
+policy_edited = Signal()
+"""Tiers, rules or service accounts were written. Arguments: sender (model), using, reason."""
+
+subject_edited = Signal()
+"""The tier of single subjects may have changed. Arguments: sender (model), using, subjects."""

@@ -1,0 +1,134 @@
+-- Decide every charge of a plan, all or none: core.plans.decide, on the server's clock.
+--
+-- KEYS[1]    the policy revision
+-- KEYS[2]    the counts of refusals; the minute is appended
+-- KEYS[3..]  two keys a subject: its counters, and its own revision
+-- ARGV[1]    '1' to spend, '0' to look
+-- ARGV[2]    now in microseconds, '' for this server's clock
+-- ARGV[3]    the caller's policy revision, '*' when any will do
+-- ARGV[4]    the charges, CHARGE each
+-- ARGV[5]    most distinct fields of a minute's counts, and its seconds to live: '2000 86400'
+-- ARGV[6]    the endpoint that refusals are counted under
+-- ARGV[7..]  for each subject the caller's revision of it, '*' when any will do;
+--            then for each charge the label its refusal is counted under, '' for none
+-- Reply: {0, now, and for each charge: allowed (0 or 1), remaining, reset_after, wait (0: none)},
+--        or when a revision is not current {1, policy revision, and each subject's revision}.
+
+local CHARGE, CHARGE_SIZE = '<BBBc8I4I8I4I4', 31
+local ENFORCE, SHADOW, OFF = 1, 2, 3
+
+local values = redis.call('MGET', unpack(KEYS))
+local subjects = (#KEYS - 2) / 2
+
+local stale = ARGV[3] ~= '*' and ARGV[3] ~= (values[1] or '')
+for i = 1, subjects do
+  local known = ARGV[6 + i]
+  stale = stale or known ~= '*' and known ~= (values[2 + 2 * i] or '')
+end
+if stale then
+  local current = {1, values[1] or ''}
+  for i = 1, subjects do current[i + 2] = values[2 + 2 * i] or '' end
+  return current
+end
+
+local clock = redis.call('TIME')
+local seconds = tonumber(clock[1])
+local now = tonumber(ARGV[2]) or seconds * 1000000 + tonumber(clock[2])
+
+-- core.algorithms.wait, for costs that the capacity can hold.
+local function wait(counter, limit, capacity, cost)
+  local algorithm, current, window = counter.algorithm, counter.current, counter.window
+  if algorithm == BUCKET then
+    local excess = current + cost - capacity
+    if excess < 0 or (excess == 0 and counter.previous == 0) then return 0 end
+    local quotient, rest = muldiv(excess, window, limit)
+    return quotient + math.ceil((rest + counter.previous) / limit)
+  end
+  if algorithm == FIXED then
+    return current + cost <= limit and 0 or to_window_end(counter)
+  end
+  if algorithm == LOG then
+    local must_leave = current + cost - limit
+    if must_leave <= 0 then return 0 end
+    return log_entry(counter, must_leave - 1) + window - counter.now
+  end
+  local spare = limit - cost - current
+  if spare >= weighted(counter) then return 0 end
+  if spare >= 0 then
+    return weight_falls_to(counter, counter.previous, spare) - counter.now % window
+  end
+  return to_window_end(counter) + weight_falls_to(counter, current, limit - cost)
+end
+
+local counters, charges, refused = {}, {}, false
+for i = 1, subjects do counters[i] = {} end
+
+for at = 1, #ARGV[4], CHARGE_SIZE do
+  local subject, algorithm, mode, id, limit, window, capacity, cost = struct.unpack(CHARGE, ARGV[4], at)
+  local key = 1 + 2 * subject
+  local counter = counters[subject][id]
+  if not counter then
+    counter = settle(KEYS[key], values[key], id, algorithm, limit, window, now)
+    counters[subject][id] = counter
+  end
+  local waiting = window
+  if cost <= capacity then waiting = min(wait(counter, limit, capacity, cost), FOREVER) end
+  local taken = 0
+  if waiting == 0 and mode ~= OFF then
+    taken = cost
+    counter.current = counter.current + cost
+    if algorithm == LOG then counter.added = counter.added + cost end
+  elseif waiting > 0 and mode == ENFORCE then
+    refused = true
+  end
+  charges[#charges + 1] = {counter = counter, mode = mode, subject = subject, limit = limit,
+                           capacity = capacity, taken = taken, waiting = waiting}
+end
+
+if refused or ARGV[1] == '0' then
+  for _, charge in ipairs(charges) do
+    charge.counter.current = charge.counter.current - charge.taken
+  end
+else
+  local changed = {}
+  for _, charge in ipairs(charges) do
+    if charge.taken > 0 then
+      local of_subject = changed[charge.subject] or {}
+      of_subject[charge.counter.id] = charge.counter
+      changed[charge.subject] = of_subject
+    end
+  end
+  for subject, of_subject in pairs(changed) do
+    save(KEYS[1 + 2 * subject], values[1 + 2 * subject], of_subject, seconds)
+  end
+end
+
+-- Add 1 to the minute's count of what was refused. Past the most distinct fields the rest of the
+-- field gives way to '*', so that totals by label stay exact in bounded memory.
+local function count_refusal(label, subject_key, mode)
+  local key = KEYS[2] .. ':' .. integer(seconds - seconds % 60)
+  local most, ttl = string.match(ARGV[5], '(%d+) (%d+)')
+  local head = (mode == SHADOW and 'shadow' or 'enforce') .. '\0' .. label .. '\0'
+  local field = head .. subject_key .. '\0' .. ARGV[6]
+  if redis.call('HEXISTS', key, field) == 0 and redis.call('HLEN', key) >= tonumber(most) then
+    field = head .. '*\0*'
+  end
+  redis.call('HINCRBY', key, field, 1)
+  redis.call('EXPIRE', key, ttl)
+end
+
+local reply = {0, now}
+for i, charge in ipairs(charges) do
+  local counter = charge.counter
+  local used, reset_after = standing(counter, charge.limit)
+  local n = 4 * i - 1
+  reply[n] = charge.waiting == 0 and 1 or 0
+  reply[n + 1] = max(0, charge.capacity - used)
+  reply[n + 2] = reset_after
+  reply[n + 3] = charge.waiting
+  local label = ARGV[6 + subjects + i]
+  if charge.waiting > 0 and charge.mode ~= OFF and label ~= '' and ARGV[1] == '1' then
+    count_refusal(label, KEYS[1 + 2 * charge.subject], charge.mode)
+  end
+end
+return reply
