@@ -21,7 +21,8 @@ class Plan:
     `revision` is the policy edition that the charges were planned with, and `subject_revisions`
     those of the subjects whose tier was looked up; when one of them is not current, nothing is
     charged and the reply says so. `labels` holds for each charge what its refusal is counted
-    under, empty when refusals are not counted, each together with the `endpoint`. `now` is in microseconds, None for the store's own clock.
+    under, empty when refusals are not counted. `now` is in microseconds, None for the store's own
+    clock.
     """
 
     charges: tuple[Charge, ...]
@@ -30,7 +31,13 @@ class Plan:
     revision: str | None = None
     subject_revisions: Mapping[str, str] = field(default_factory=dict)
     labels: tuple[str, ...] = ()
-    endpoint: str = ""
+
+    @property
+    def subjects(self) -> dict[str, int]:
+        """The subjects that the store must look at, numbered from 1 in a fixed order."""
+        subjects = dict.fromkeys(charge.subject for charge in self.charges)
+        subjects |= dict.fromkeys(self.subject_revisions)
+        return {subject: number for number, subject in enumerate(subjects, 1)}
 
 
 @dataclass(frozen=True, slots=True)

@@ -95,11 +95,10 @@ class MemoryStore(Store):
 
     def _stale(self, plan: Plan) -> Stale | None:
         current = {
-            charge.subject: self._subject_revisions.get(charge.subject, "")
-            for charge in plan.charges
+            subject: self._subject_revisions.get(subject, "") for subject in plan.subjects
         }
         if (plan.revision is None or plan.revision == self._revision) and all(
-            current.get(subject, known) == known
+            current[subject] == known
             for subject, known in plan.subject_revisions.items()
         ):
             return None

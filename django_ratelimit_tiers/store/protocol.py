@@ -97,7 +97,7 @@ class Protocol:
         return f"{self.prefix}:{{{subject}}}:revision"
 
     def acquire(self, plan: Plan) -> Call:
-        subjects = _numbered(plan.charges)
+        subjects = plan.subjects
         keys = [self.revision_key, self.counts_key]
         known = []
         for subject in subjects:
@@ -109,14 +109,13 @@ class Protocol:
             ANY if plan.revision is None else plan.revision,
             _packed(plan.charges, subjects),
             f"{self.cardinality} {self.count_ttl}",
-            plan.endpoint,
             *known,
             *(plan.labels or ("",) * len(plan.charges)),
         ]
         return Call(ACQUIRE, keys, arguments)
 
     def refund(self, charges: Sequence[Charge], now: int | None, charged_at: int | None) -> Call:
-        subjects = _numbered(charges)
+        subjects = Plan(tuple(charges)).subjects
         arguments = [
             "" if now is None else str(now),
             "" if charged_at is None else str(charged_at),
@@ -132,7 +131,7 @@ def parse_reply(plan: Plan, reply: Sequence[int | bytes]) -> Reply:
     """Return what the acquire script answered to this plan."""
     if reply[0] == STALE:
         revision, *of_subjects = (_text(token) for token in reply[1:])
-        subjects = dict(zip(_numbered(plan.charges), of_subjects, strict=True))
+        subjects = dict(zip(plan.subjects, of_subjects, strict=True))
         return Reply((), 0, Stale(revision, subjects))
     numbers = [int(number) for number in reply]
     quarters = zip(*[iter(numbers[2:])] * 4, strict=True)
@@ -143,14 +142,6 @@ def parse_reply(plan: Plan, reply: Sequence[int | bytes]) -> Reply:
         )
     )
     return Reply(outcomes, numbers[1])
-
-
-def _numbered(charges: Iterable[Charge]) -> Mapping[str, int]:
-    """Return the subjects in the order of their first charge, numbered from 1."""
-    subjects: dict[str, int] = {}
-    for charge in charges:
-        subjects.setdefault(charge.subject, len(subjects) + 1)
-    return subjects
 
 
 def _packed(charges: Iterable[Charge], subjects: Mapping[str, int]) -> bytes:

@@ -8,8 +8,7 @@
 -- ARGV[3]    the caller's policy revision, '*' when any will do
 -- ARGV[4]    the charges, CHARGE each
 -- ARGV[5]    most distinct fields of a minute's counts, and its seconds to live: '2000 86400'
--- ARGV[6]    the endpoint that refusals are counted under
--- ARGV[7..]  for each subject the caller's revision of it, '*' when any will do;
+-- ARGV[6..]  for each subject the caller's revision of it, '*' when any will do;
 --            then for each charge the label its refusal is counted under, '' for none
 -- Reply: {0, now, and for each charge: allowed (0 or 1), remaining, reset_after, wait (0: none)},
 --        or when a revision is not current {1, policy revision, and each subject's revision}.
@@ -22,7 +21,7 @@ local subjects = (#KEYS - 2) / 2
 
 local stale = ARGV[3] ~= '*' and ARGV[3] ~= (values[1] or '')
 for i = 1, subjects do
-  local known = ARGV[6 + i]
+  local known = ARGV[5 + i]
   stale = stale or known ~= '*' and known ~= (values[2 + 2 * i] or '')
 end
 if stale then
@@ -103,15 +102,15 @@ else
   end
 end
 
--- Add 1 to the minute's count of what was refused. Past the most distinct fields the rest of the
--- field gives way to '*', so that totals by label stay exact in bounded memory.
+-- Add 1 to the minute's count of what was refused. Past the most distinct fields the subject
+-- gives way to '*', so that totals by label stay exact in bounded memory.
 local function count_refusal(label, subject_key, mode)
   local key = KEYS[2] .. ':' .. integer(seconds - seconds % 60)
   local most, ttl = string.match(ARGV[5], '(%d+) (%d+)')
   local head = (mode == SHADOW and 'shadow' or 'enforce') .. '\0' .. label .. '\0'
-  local field = head .. subject_key .. '\0' .. ARGV[6]
+  local field = head .. subject_key
   if redis.call('HEXISTS', key, field) == 0 and redis.call('HLEN', key) >= tonumber(most) then
-    field = head .. '*\0*'
+    field = head .. '*'
   end
   redis.call('HINCRBY', key, field, 1)
   redis.call('EXPIRE', key, ttl)
@@ -126,7 +125,7 @@ for i, charge in ipairs(charges) do
   reply[n + 1] = max(0, charge.capacity - used)
   reply[n + 2] = reset_after
   reply[n + 3] = charge.waiting
-  local label = ARGV[6 + subjects + i]
+  local label = ARGV[5 + subjects + i]
   if charge.waiting > 0 and charge.mode ~= OFF and label ~= '' and ARGV[1] == '1' then
     count_refusal(label, KEYS[1 + 2 * charge.subject], charge.mode)
   end

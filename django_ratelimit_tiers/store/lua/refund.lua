@@ -16,7 +16,8 @@ local charged_at = tonumber(ARGV[2]) or now
 
 local function give_back(counter, cost)
   if counter.algorithm == LOG then
-    return redis.call('LREM', counter.list, -cost, integer(charged_at)) > 0
+    return charged_at > counter.now - counter.window
+      and redis.call('LREM', counter.list, -cost, integer(charged_at)) > 0
   elseif counter.algorithm == BUCKET then
     if counter.current < cost then counter.previous = 0 end
     counter.current = max(0, counter.current - cost)
