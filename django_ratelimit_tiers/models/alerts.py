@@ -1,0 +1,193 @@
+"""What is watched, what was seen and who was told."""
+
+from __future__ import annotations
+
+from django.conf import settings
+from django.core.exceptions import ValidationError
+from django.core.validators import URLValidator
+from django.db import models
+from django.db.models import Case, F, Q, When
+from django.utils.translation import gettext_lazy as _
+
+from django_ratelimit_tiers.core.alerts import AlertState, Grouping, NoticeState, Sensitivity
+from django_ratelimit_tiers.models.choices import (
+    ALERT_EVENTS,
+    ALERT_KINDS,
+    ALERT_STATES,
+    CHANNELS,
+    GROUPINGS,
+    NOTICE_STATES,
+    SENSITIVITIES,
+)
+from django_ratelimit_tiers.models.constraints import one_of
+from django_ratelimit_tiers.models.fields import EmailsField
+
+
+class AlertRule(models.Model):
+    """What is watched, how sensitively, and who is told."""
+
+    name = models.CharField(_("name"), max_length=100, unique=True)
+    kind = models.CharField(_("what to look for"), max_length=20, choices=ALERT_KINDS)
+    is_active = models.BooleanField(_("active"), default=True)
+    sensitivity = models.CharField(
+        _("sensitivity"),
+        max_length=10,
+        choices=SENSITIVITIES,
+        default=Sensitivity.NORMAL.value,
+    )
+    minimum_volume = models.PositiveIntegerField(
+        _("minimum volume"),
+        default=20,
+        help_text=_("Less than this in a minute is never an alert."),
+    )
+    grouping = models.CharField(
+        _("watch"), max_length=10, choices=GROUPINGS, default=Grouping.TOTAL.value
+    )
+    policy = models.CharField(
+        _("policy"), max_length=150, blank=True, help_text=_("Only this one; empty for all.")
+    )
+    endpoint = models.CharField(
+        _("endpoint"), max_length=255, blank=True, help_text=_("Only this one; empty for all.")
+    )
+    tier = models.CharField(
+        _("tier"), max_length=50, blank=True, help_text=_("Only this slug; empty for all.")
+    )
+    cooldown = models.PositiveIntegerField(
+        _("cool-down"),
+        default=3600,
+        help_text=_("In seconds: an alert of the same cause is not raised again before."),
+    )
+    emails = EmailsField(
+        _("e-mail addresses"), blank=True, help_text=_("Who is told, one on each line.")
+    )
+    webhook_url = models.CharField(
+        _("webhook"),
+        max_length=500,
+        blank=True,
+        validators=(URLValidator(schemes=("http", "https")),),
+        help_text=_("An http or https address that accepts JSON."),
+    )
+    webhook_secret = models.CharField(
+        _("webhook secret"),
+        max_length=255,
+        blank=True,
+        help_text=_("Signs what is sent to the webhook."),
+    )
+
+    class Meta:
+        verbose_name = _("alert rule")
+        verbose_name_plural = _("alert rules")
+        ordering = ("name",)
+        constraints = (
+            one_of("kind", ALERT_KINDS),
+            one_of("sensitivity", SENSITIVITIES),
+            one_of("grouping", GROUPINGS),
+            models.CheckConstraint(
+                condition=Q(webhook_url="")
+                | Q(webhook_url__startswith="http://")
+                | Q(webhook_url__startswith="https://"),
+                name="rlt_%(class)s_webhook_by_http",
+            ),
+        )
+
+    def __str__(self) -> str:
+        return self.name
+
+    def clean(self) -> None:
+        """Refuse a secret that nothing is signed with."""
+        super().clean()
+        if self.webhook_secret and not self.webhook_url:
+            raise ValidationError({"webhook_url": _("A secret is only used with a webhook.")})
+
+
+class Alert(models.Model):
+    """Something unusual that was seen; one of each cause at a time.
+
+    `detail` holds the top subjects, endpoints and addresses.
+    """
+
+    kind = models.CharField(_("kind"), max_length=20, choices=ALERT_KINDS)
+    cause = models.CharField(_("cause"), max_length=255)
+    rule = models.ForeignKey(
+        AlertRule,
+        verbose_name=_("alert rule"),
+        on_delete=models.SET_NULL,
+        null=True,
+        blank=True,
+        related_name="alerts",
+    )
+    state = models.CharField(
+        _("state"), max_length=15, choices=ALERT_STATES, default=AlertState.OPEN.value
+    )
+    opened_at = models.DateTimeField(_("opened at"))
+    last_seen_at = models.DateTimeField(_("last seen at"))
+    closed_at = models.DateTimeField(_("closed at"), null=True, blank=True)
+    acknowledged_by = models.ForeignKey(
+        settings.AUTH_USER_MODEL,
+        verbose_name=_("acknowledged by"),
+        on_delete=models.SET_NULL,
+        null=True,
+        blank=True,
+        related_name="+",
+    )
+    acknowledged_at = models.DateTimeField(_("acknowledged at"), null=True, blank=True)
+    peak = models.FloatField(_("peak"), default=0)
+    baseline = models.FloatField(_("baseline"), default=0)
+    detail = models.JSONField(_("detail"), default=dict, blank=True)
+
+    class Meta:
+        verbose_name = _("alert")
+        verbose_name_plural = _("alerts")
+        ordering = ("-opened_at",)
+        constraints = (
+            one_of("kind", ALERT_KINDS),
+            one_of("state", ALERT_STATES),
+            models.CheckConstraint(
+                condition=Q(state=AlertState.CLOSED.value, closed_at__isnull=False)
+                | (~Q(state=AlertState.CLOSED.value) & Q(closed_at__isnull=True)),
+                name="rlt_%(class)s_closed_at_if_closed",
+            ),
+            # An expression instead of a condition: MySQL has no partial indexes.
+            models.UniqueConstraint(
+                Case(When(~Q(state=AlertState.CLOSED.value), then=F("cause"))),
+                name="rlt_%(class)s_one_open_per_cause",
+            ),
+        )
+        indexes = (models.Index(fields=("cause", "opened_at"), name="rlt_alert_cause"),)
+
+    def __str__(self) -> str:
+        return f"{self.get_kind_display()}: {self.cause}"
+
+
+class AlertNotice(models.Model):
+    """One message about an alert to one target, sent once."""
+
+    alert = models.ForeignKey(
+        Alert, verbose_name=_("alert"), on_delete=models.CASCADE, related_name="notices"
+    )
+    event = models.CharField(_("event"), max_length=10, choices=ALERT_EVENTS)
+    channel = models.CharField(_("channel"), max_length=10, choices=CHANNELS)
+    target = models.CharField(_("target"), max_length=500)
+    state = models.CharField(
+        _("state"), max_length=10, choices=NOTICE_STATES, default=NoticeState.PENDING.value
+    )
+    attempts = models.PositiveSmallIntegerField(_("attempts"), default=0)
+    next_attempt_at = models.DateTimeField(_("next attempt at"), null=True, blank=True)
+    sent_at = models.DateTimeField(_("sent at"), null=True, blank=True)
+    error = models.CharField(_("last error"), max_length=255, blank=True)
+
+    class Meta:
+        verbose_name = _("alert notice")
+        verbose_name_plural = _("alert notices")
+        ordering = ("pk",)
+        constraints = (
+            one_of("event", ALERT_EVENTS),
+            one_of("channel", CHANNELS),
+            one_of("state", NOTICE_STATES),
+            models.UniqueConstraint(
+                fields=("alert", "event", "channel", "target"), name="rlt_%(class)s_sent_once"
+            ),
+        )
+
+    def __str__(self) -> str:
+        return f"{self.get_event_display()}: {self.target}"

@@ -1,0 +1,140 @@
+"""Tiers and the limits that belong to them."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+from django.core.exceptions import ValidationError
+from django.db import models, router, transaction
+from django.db.models.functions import NullIf
+from django.utils.translation import gettext_lazy as _
+
+from django_ratelimit_tiers.core.policies import Algorithm, policy_problems
+from django_ratelimit_tiers.models.choices import ALGORITHMS, DefaultFor
+from django_ratelimit_tiers.models.constraints import limit_constraints, one_of
+from django_ratelimit_tiers.querysets import PolicyQuerySet
+
+
+class PolicyModel(models.Model):
+    """A model that the compiled policy is made of: what writes it raises the revision."""
+
+    quiet_fields: ClassVar[frozenset[str]] = frozenset()
+    """Fields that are no part of the policy: writing only these raises nothing."""
+
+    objects = PolicyQuerySet.as_manager()
+
+    class Meta:
+        abstract = True
+        base_manager_name = "objects"
+
+    def save(self, **options: Any) -> None:
+        """Save in a transaction, which the new revision joins."""
+        using = options.get("using") or router.db_for_write(type(self), instance=self)
+        with transaction.atomic(using=using, savepoint=False):
+            super().save(**options)
+
+
+class Limit(PolicyModel):
+    """So many requests in a period, as in `core.policies.QuotaPolicy`."""
+
+    requests = models.PositiveBigIntegerField(_("requests"))
+    period = models.PositiveBigIntegerField(
+        _("period"), help_text=_("In seconds: 60 is a minute, 3600 an hour, 86400 a day.")
+    )
+    algorithm = models.CharField(
+        _("algorithm"),
+        max_length=32,
+        choices=ALGORITHMS,
+        default=Algorithm.SLIDING_WINDOW_COUNTER.value,
+    )
+    burst = models.PositiveBigIntegerField(
+        _("burst"),
+        null=True,
+        blank=True,
+        help_text=_("Only for the token bucket: how many requests may come at once."),
+    )
+
+    class Meta(PolicyModel.Meta):
+        abstract = True
+
+    @property
+    def capacity(self) -> int:
+        """The most that one request can cost under this limit."""
+        return self.burst or self.requests
+
+    def clean(self) -> None:
+        """Refuse numbers that no counter can hold, naming the field."""
+        super().clean()
+        numbers = (self.requests, self.period)
+        if not all(isinstance(number, int) for number in numbers):
+            return  # the field itself has been refused already
+        try:
+            algorithm = Algorithm(self.algorithm)
+        except ValueError:
+            return
+        problems = policy_problems(*numbers, algorithm, self.burst)
+        if problems:
+            raise ValidationError({p.field: p.message.capitalize() + "." for p in problems})
+
+
+class Tier(PolicyModel):
+    """A named plan that owns limits."""
+
+    slug = models.SlugField(_("slug"), max_length=50, unique=True)
+    name = models.CharField(_("name"), max_length=100)
+    description = models.TextField(_("description"), blank=True)
+    rank = models.PositiveSmallIntegerField(
+        _("rank"),
+        default=0,
+        help_text=_("Who is in several groups gets the tier with the highest rank."),
+    )
+    unlimited = models.BooleanField(
+        _("unlimited"), default=False, help_text=_("No limits of the tier apply, only rules do.")
+    )
+    default_for = models.CharField(
+        _("default for"),
+        max_length=20,
+        blank=True,
+        choices=DefaultFor.choices,
+        help_text=_("Who has this tier without being assigned one; one tier for each."),
+    )
+
+    class Meta(PolicyModel.Meta):
+        verbose_name = _("tier")
+        verbose_name_plural = _("tiers")
+        ordering = ("rank", "slug")
+        constraints = (
+            one_of("default_for", DefaultFor.choices, blank=True),
+            models.UniqueConstraint(
+                NullIf("default_for", models.Value("")),
+                name="rlt_%(class)s_one_per_default",
+                violation_error_message=_("Another tier is the default for these clients."),
+            ),
+        )
+
+    def __str__(self) -> str:
+        return self.name
+
+
+class TierPolicy(Limit):
+    """A limit of a tier."""
+
+    tier = models.ForeignKey(
+        Tier, verbose_name=_("tier"), on_delete=models.CASCADE, related_name="policies"
+    )
+
+    class Meta(Limit.Meta):
+        abstract = False
+        verbose_name = _("limit of a tier")
+        verbose_name_plural = _("limits of tiers")
+        ordering = ("tier", "period", "algorithm")
+        constraints = (
+            *limit_constraints(),
+            one_of("algorithm", ALGORITHMS),
+            models.UniqueConstraint(
+                fields=("tier", "period", "algorithm"), name="rlt_%(class)s_one_per_period"
+            ),
+        )
+
+    def __str__(self) -> str:
+        return f"{self.tier}: {self.requests} / {self.period} s"

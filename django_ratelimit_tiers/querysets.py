@@ -1,0 +1,102 @@
+"""Querysets that announce what they write; Django sends no signal for these write paths.
+
+`bulk_update` and the async methods of a queryset go through the methods here, and `delete` sends
+the signals of each row, so this is all there is to override.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable
+from typing import Any, TypeVar
+
+from django.db import models, transaction
+
+from django_ratelimit_tiers.signals import policy_edited, subject_edited
+
+M = TypeVar("M", bound=models.Model, covariant=True)
+
+MAX_SUBJECTS = 1_000
+"""How many subjects one edit names at most; a larger one counts as an edit of the policy."""
+
+
+class PolicyQuerySet(models.QuerySet[M]):
+    """A queryset whose `update` and `bulk_create` announce an edit of the policy."""
+
+    model: Any
+
+    def update(self, **fields: Any) -> int:
+        """Update the rows and raise the revision, in one transaction."""
+        if fields.keys() <= self.model.quiet_fields:
+            return super().update(**fields)
+        self._for_write = True
+        with transaction.atomic(using=self.db, savepoint=False):
+            rows = super().update(**fields)
+            if rows:
+                policy_edited.send(self.model, using=self.db, reason="updated in bulk")
+        return rows
+
+    update.alters_data = True  # type: ignore[attr-defined]
+
+    def bulk_create(
+        self,
+        objs: Iterable[M],
+        batch_size: int | None = None,
+        ignore_conflicts: bool = False,
+        update_conflicts: bool = False,
+        update_fields: Collection[str] | None = None,
+        unique_fields: Collection[str] | None = None,
+    ) -> list[M]:
+        """Create the rows and raise the revision, in one transaction."""
+        conflicts = (ignore_conflicts, update_conflicts, update_fields, unique_fields)
+        self._for_write = True
+        with transaction.atomic(using=self.db, savepoint=False):
+            created = super().bulk_create(objs, batch_size, *conflicts)
+            if created:
+                self._announce_created(created, replaced=update_conflicts)
+        return created
+
+    bulk_create.alters_data = True  # type: ignore[attr-defined]
+
+    def _announce_created(self, created: list[M], *, replaced: bool) -> None:
+        policy_edited.send(self.model, using=self.db, reason="created in bulk")
+
+
+class AssignmentQuerySet(PolicyQuerySet[M]):
+    """A queryset of tier assignments: it announces the subjects it touched, before and after."""
+
+    def update(self, **fields: Any) -> int:
+        """Update the rows and raise the revision of everyone they named or name now."""
+        self._for_write = True
+        with transaction.atomic(using=self.db, savepoint=False):
+            rows = self._lock(self.order_by().values_list("pk", flat=True)[: MAX_SUBJECTS + 1])
+            before = [row.subject for row in rows]
+            updated = models.QuerySet.update(self, **fields)
+            after = [row.subject for row in self._lock([row.pk for row in rows])]
+            # A row that matched only after it was looked for has unknown subjects.
+            known = updated == len(rows)
+            self.announce(before + after if known else [None], "updated in bulk")
+        return updated
+
+    update.alters_data = True  # type: ignore[attr-defined]
+
+    def announce(self, subjects: Collection[str | None], reason: str) -> None:
+        """Announce an edit that touched these subjects; None stands for a group's members."""
+        named = {subject for subject in subjects if subject is not None}
+        if None in subjects or len(named) > MAX_SUBJECTS:
+            policy_edited.send(self.model, using=self.db, reason=reason)
+        elif named:
+            subjects = tuple(sorted(named))
+            subject_edited.send(self.model, using=self.db, subjects=subjects, reason=reason)
+
+    def announce_stored(self, pk: object, reason: str) -> None:
+        """Announce an edit of one row for the subject that the database still has for it."""
+        with transaction.atomic(using=self.db, savepoint=False):
+            self.announce([row.subject for row in self._lock([pk])], reason)
+
+    def _lock(self, pks: Iterable[object]) -> list[Any]:
+        """Return these rows, kept from other writers until the transaction ends."""
+        rows = self.model._base_manager.using(self.db).filter(pk__in=list(pks))
+        return list(rows.select_for_update())
+
+    def _announce_created(self, created: list[Any], *, replaced: bool) -> None:
+        self.announce([None if replaced else row.subject for row in created], "created in bulk")

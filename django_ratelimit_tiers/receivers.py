@@ -1,0 +1,176 @@
+"""From a write to its revision: recorded in the same transaction, announced after commit."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.contrib.auth import get_user_model
+from django.core.exceptions import FieldDoesNotExist
+from django.db import models, transaction
+from django.db.models.signals import m2m_changed, post_delete, post_save, pre_delete, pre_save
+
+from django_ratelimit_tiers.models import (
+    EndpointRule,
+    PolicyRevision,
+    RulePolicy,
+    ServiceAccount,
+    Tier,
+    TierAssignment,
+    TierPolicy,
+)
+from django_ratelimit_tiers.models.tiers import PolicyModel
+from django_ratelimit_tiers.policy.revisions import announce_policy, announce_subjects
+from django_ratelimit_tiers.querysets import MAX_SUBJECTS
+from django_ratelimit_tiers.signals import policy_edited, subject_edited
+
+POLICY_MODELS: tuple[type[PolicyModel], ...] = (
+    Tier,
+    TierPolicy,
+    EndpointRule,
+    RulePolicy,
+    ServiceAccount,
+)
+
+
+class Announcement:
+    """Everything that one transaction has to announce, said once when it commits."""
+
+    def __init__(self) -> None:
+        self.everyone = False
+        self.subjects: set[str] = set()
+        self.recorded: set[tuple[str, str]] = set()
+
+    def __call__(self) -> None:
+        if self.everyone:
+            announce_policy()
+        else:
+            announce_subjects(sorted(self.subjects))
+
+    def add(self, model: str, reason: str, subjects: tuple[str, ...], using: str) -> None:
+        """Record an edit and take it into the announcement; no subjects stand for everyone.
+
+        The same kind of edit of everything is recorded once, so that deleting a thousand rules
+        does not write a thousand revisions.
+        """
+        if subjects and len(self.subjects.union(subjects)) > MAX_SUBJECTS:
+            subjects = ()
+        if subjects:
+            self.subjects.update(subjects)
+        else:
+            self.everyone = True
+        if (model, reason) not in self.recorded:
+            PolicyRevision.record(model, reason, subjects, using)
+        if not subjects:
+            self.recorded.add((model, reason))
+
+
+def connect() -> None:
+    """Connect everything here; connecting twice changes nothing."""
+    policy_edited.connect(on_policy_edited)
+    subject_edited.connect(on_subject_edited)
+    for model in POLICY_MODELS:
+        post_save.connect(on_policy_saved, sender=model)
+        post_delete.connect(on_policy_deleted, sender=model)
+    pre_save.connect(on_assignment_leaving, sender=TierAssignment)
+    post_save.connect(on_assignment_saved, sender=TierAssignment)
+    pre_delete.connect(on_assignment_leaving, sender=TierAssignment)
+    if (memberships := _memberships()) is not None:
+        m2m_changed.connect(on_membership_changed, sender=memberships)
+
+
+def on_policy_edited(sender: type[models.Model], using: str, reason: str, **_: Any) -> None:
+    """Raise the revision of the policy."""
+    _raise_revision(sender, using, reason, ())
+
+
+def on_subject_edited(
+    sender: type[models.Model], using: str, subjects: tuple[str, ...], **options: Any
+) -> None:
+    """Raise the revision of single subjects."""
+    _raise_revision(sender, using, options.get("reason", "edited"), subjects)
+
+
+def on_policy_saved(
+    sender: type[PolicyModel],
+    using: str,
+    created: bool,
+    update_fields: frozenset[str] | None = None,
+    **_: Any,
+) -> None:
+    """Announce a saved row, unless only fields were saved that are no part of the policy."""
+    if update_fields is None or not update_fields <= sender.quiet_fields:
+        policy_edited.send(sender, using=using, reason="created" if created else "changed")
+
+
+def on_policy_deleted(sender: type[PolicyModel], using: str, **_: Any) -> None:
+    """Announce a deleted row, also one deleted by cascade."""
+    policy_edited.send(sender, using=using, reason="deleted")
+
+
+def on_assignment_leaving(
+    sender: type[TierAssignment], instance: TierAssignment, using: str, **_: Any
+) -> None:
+    """Announce whom a row names in the database, before it is changed or deleted."""
+    if instance.pk is not None:
+        sender.objects.using(using).announce_stored(instance.pk, "changed or deleted")
+
+
+def on_assignment_saved(
+    sender: type[TierAssignment], instance: TierAssignment, using: str, created: bool, **_: Any
+) -> None:
+    """Announce whom a saved row names now."""
+    reason = "created" if created else "changed"
+    sender.objects.using(using).announce([instance.subject], reason)
+
+
+def on_membership_changed(
+    sender: type[models.Model],
+    instance: models.Model,
+    action: str,
+    reverse: bool,
+    pk_set: set[Any] | None,
+    using: str,
+    **_: Any,
+) -> None:
+    """Announce users whose groups changed, from whichever side they were changed."""
+    if action not in {"post_add", "post_remove", "post_clear"}:
+        return
+    reason = f"membership: {action.removeprefix('post_')}"
+    users = pk_set if reverse else {instance.pk}
+    if users is None or len(users) > MAX_SUBJECTS:  # a cleared group no longer knows its users
+        policy_edited.send(sender, using=using, reason=reason)
+    elif users:
+        subjects = tuple(sorted(f"user:{pk}" for pk in users))
+        subject_edited.send(sender, using=using, subjects=subjects, reason=reason)
+
+
+def _raise_revision(
+    sender: type[models.Model], using: str, reason: str, subjects: tuple[str, ...]
+) -> None:
+    with transaction.atomic(using=using, savepoint=False):
+        _announcement(using).add(sender._meta.label_lower, reason, subjects, using)
+
+
+def _announcement(using: str) -> Announcement:
+    """Return the announcement of the present savepoint, made and scheduled when there is none.
+
+    Django drops what was scheduled in a savepoint that is rolled back, so only edits of the very
+    same savepoints may share one.
+    """
+    connection = transaction.get_connection(using)
+    savepoints = {sid for sid in connection.savepoint_ids if sid is not None}
+    for scheduled, callback, *_ in reversed(connection.run_on_commit):
+        if isinstance(callback, Announcement) and scheduled - {None} == savepoints:
+            return callback
+    announcement = Announcement()
+    transaction.on_commit(announcement, using=using)
+    return announcement
+
+
+def _memberships() -> type[models.Model] | None:
+    """Return the table between users and groups, None when the user model has no groups."""
+    try:
+        groups = get_user_model()._meta.get_field("groups")
+    except FieldDoesNotExist:
+        return None
+    return groups.remote_field.through
