@@ -1,0 +1,174 @@
+"""What a client is told of a decision: header fields and the data of a refusal's body.
+
+Shadow policies and policies that are not disclosed are never told of. When one that is not
+disclosed refuses, the wait is all that is told.
+"""
+
+from __future__ import annotations
+
+import string
+from collections.abc import Callable, Iterable, Sequence
+from enum import StrEnum
+from functools import lru_cache
+from urllib.parse import quote
+
+from django_ratelimit_tiers.core.decisions import Decision, Outcome
+from django_ratelimit_tiers.core.policies import MICROSECONDS, Mode
+
+MAX_INTEGER = 999_999_999_999_999
+"""The largest integer of a structured field (RFC 9651, section 3.3.1)."""
+
+DEGRADED_WAIT = 5
+"""Seconds to wait after a refusal that no policy made, because the store was unavailable."""
+
+PROBLEM_TYPES = "https://iana.org/assignments/http-problem-types#"
+"""Where the RateLimit draft registers its problem types (section 10.2)."""
+
+Serializer = Callable[[Sequence[Outcome], int], dict[str, str]]
+
+
+class HeaderStyle(StrEnum):
+    """A family of header fields."""
+
+    X_RATELIMIT = "x-ratelimit"
+    DRAFT_11 = "ratelimit-draft-11"
+
+
+def header_fields(decision: Decision, styles: Iterable[str]) -> dict[str, str]:
+    """Return the header fields that tell a decision, `Retry-After` among them on a refusal.
+
+    `styles` are values of `HeaderStyle`. Times round up. Where two outcomes have policies of one
+    name, the tighter one is told.
+    """
+    fields: dict[str, str] = {}
+    if told := _told(decision):
+        for style in styles:
+            fields |= SERIALIZERS[style](told, decision.now)
+    wait = retry_after_seconds(decision)
+    if wait is not None:
+        fields["Retry-After"] = str(wait)
+    return fields
+
+
+def retry_after_seconds(decision: Decision) -> int | None:
+    """Return the seconds a refused client should wait, at least 1, or None if it may pass."""
+    if decision.allowed:
+        return None
+    wait = decision.retry_after
+    return DEGRADED_WAIT if wait is None else max(1, _seconds(wait))
+
+
+def refusal_status(decision: Decision) -> int:
+    """Return the HTTP status of a refusal: 503 where the store's failure alone refuses."""
+    return 429 if decision.refusing else 503
+
+
+def refusal_body(decision: Decision) -> dict[str, str | int]:
+    """Return the members of a refusal's JSON body; one that is not disclosed tells no number."""
+    body: dict[str, str | int] = {"error": _error(decision), "message": refusal_message(decision)}
+    wait = retry_after_seconds(decision)
+    if wait is not None and _is_disclosed(decision):
+        body["retry_after"] = wait
+    return body
+
+
+def problem_body(decision: Decision) -> dict[str, str | int | list[str]]:
+    """Return the members of a refusal's problem details (RFC 9457).
+
+    The names in `violated-policies` are those in the header fields.
+    """
+    exceeded = bool(decision.refusing)
+    body: dict[str, str | int | list[str]] = {
+        "type": PROBLEM_TYPES + ("quota-exceeded" if exceeded else "temporary-reduced-capacity"),
+        "title": "Quota exceeded" if exceeded else "Temporarily reduced capacity",
+        "status": refusal_status(decision),
+        "detail": refusal_message(decision),
+    }
+    if exceeded and _is_disclosed(decision):
+        names = (_printable(outcome.charge.policy.name) for outcome in decision.refusing)
+        body["violated-policies"] = list(dict.fromkeys(names))
+    return body
+
+
+def refusal_message(decision: Decision) -> str:
+    """Return one or two sentences for people."""
+    wait = retry_after_seconds(decision)
+    reason = "Too many requests." if decision.refusing else "The service is short of capacity."
+    if not _is_disclosed(decision):
+        return f"{reason} Try again later."
+    return f"{reason} Try again in {wait} second{'' if wait == 1 else 's'}."
+
+
+def _error(decision: Decision) -> str:
+    return "rate_limit_exceeded" if decision.refusing else "temporary_reduced_capacity"
+
+
+def _is_disclosed(decision: Decision) -> bool:
+    return all(outcome.charge.policy.disclose for outcome in decision.refusing)
+
+
+def _told(decision: Decision) -> list[Outcome]:
+    told: dict[str, Outcome] = {}
+    for outcome in decision.outcomes:
+        policy = outcome.charge.policy
+        if policy.mode is not Mode.ENFORCE:
+            continue
+        if not policy.disclose:
+            if outcome.allowed:
+                continue
+            return []
+        other = told.get(policy.name)
+        if other is None or _tightness(outcome) < _tightness(other):
+            told[policy.name] = outcome
+    return list(told.values())
+
+
+def _tightness(outcome: Outcome) -> tuple[bool, int, int, int]:
+    """Order outcomes from the one that a client should heed first."""
+    return outcome.allowed, -(outcome.retry_after or 0), outcome.remaining, -outcome.reset_after
+
+
+def _x_ratelimit(told: Sequence[Outcome], now: int) -> dict[str, str]:
+    binding = min(told, key=_tightness)
+    return {
+        "X-RateLimit-Limit": str(binding.charge.policy.capacity),
+        "X-RateLimit-Remaining": str(binding.remaining),
+        "X-RateLimit-Reset": str(_seconds(now + binding.reset_after)),
+    }
+
+
+def _draft_11(told: Sequence[Outcome], _now: int) -> dict[str, str]:
+    policies, limits = [], []
+    for outcome in told:
+        policy = outcome.charge.policy
+        name = _quoted(policy.name)
+        burst = "" if policy.capacity == policy.requests else f";drt-burst={policy.capacity}"
+        policies.append(f"{name};q={policy.requests};w={policy.period}{burst}")
+        wait = outcome.reset_after if outcome.allowed else outcome.retry_after or 0
+        limits.append(f"{name};r={outcome.remaining};t={_seconds(wait)}")
+    return {"RateLimit-Policy": ", ".join(policies), "RateLimit": ", ".join(limits)}
+
+
+SERIALIZERS: dict[str, Serializer] = {
+    HeaderStyle.X_RATELIMIT: _x_ratelimit,
+    HeaderStyle.DRAFT_11: _draft_11,
+}
+"""What writes the fields of each style: the draft still moves, and has one entry per version."""
+
+
+def _seconds(microseconds: int) -> int:
+    return min(-(-microseconds // MICROSECONDS), MAX_INTEGER)
+
+
+@lru_cache(maxsize=4096)
+def _quoted(name: str) -> str:
+    """Write a String of RFC 9651, section 4.1.6."""
+    return '"' + _printable(name).replace("\\", "\\\\").replace('"', '\\"') + '"'
+
+
+def _printable(name: str) -> str:
+    """Percent-encode what a field cannot hold, so that different names stay different."""
+    return quote(name, safe=PRINTABLE, errors="surrogatepass")
+
+
+PRINTABLE = string.ascii_letters + string.digits + string.punctuation + " "
