@@ -7,22 +7,18 @@ the signals of each row, so this is all there is to override.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable
-from typing import Any, TypeVar
+from typing import Any
 
 from django.db import models, transaction
 
 from django_ratelimit_tiers.signals import policy_edited, subject_edited
 
-M = TypeVar("M", bound=models.Model, covariant=True)
-
 MAX_SUBJECTS = 1_000
 """How many subjects one edit names at most; a larger one counts as an edit of the policy."""
 
 
-class PolicyQuerySet(models.QuerySet[M]):
+class PolicyQuerySet(models.QuerySet[Any]):
     """A queryset whose `update` and `bulk_create` announce an edit of the policy."""
-
-    model: Any
 
     def update(self, **fields: Any) -> int:
         """Update the rows and raise the revision, in one transaction."""
@@ -39,13 +35,13 @@ class PolicyQuerySet(models.QuerySet[M]):
 
     def bulk_create(
         self,
-        objs: Iterable[M],
+        objs: Iterable[Any],
         batch_size: int | None = None,
         ignore_conflicts: bool = False,
         update_conflicts: bool = False,
         update_fields: Collection[str] | None = None,
         unique_fields: Collection[str] | None = None,
-    ) -> list[M]:
+    ) -> list[Any]:
         """Create the rows and raise the revision, in one transaction."""
         conflicts = (ignore_conflicts, update_conflicts, update_fields, unique_fields)
         self._for_write = True
@@ -57,11 +53,11 @@ class PolicyQuerySet(models.QuerySet[M]):
 
     bulk_create.alters_data = True  # type: ignore[attr-defined]
 
-    def _announce_created(self, created: list[M], *, replaced: bool) -> None:
+    def _announce_created(self, created: list[Any], *, replaced: bool) -> None:
         policy_edited.send(self.model, using=self.db, reason="created in bulk")
 
 
-class AssignmentQuerySet(PolicyQuerySet[M]):
+class AssignmentQuerySet(PolicyQuerySet):
     """A queryset of tier assignments: it announces the subjects it touched, before and after."""
 
     def update(self, **fields: Any) -> int:

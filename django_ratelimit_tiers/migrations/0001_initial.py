@@ -1,4 +1,5 @@
 """Creates the tables."""
+# ruff: noqa: E501
 
 import django.core.validators
 import django.db.models.deletion
@@ -341,6 +342,10 @@ class Migration(migrations.Migration):
                     models.PositiveIntegerField(
                         default=1,
                         help_text="How much one request takes from each limit.",
+                        validators=[
+                            django.core.validators.MinValueValidator(1),
+                            django.core.validators.MaxValueValidator(1000000000),
+                        ],
                         verbose_name="cost",
                     ),
                 ),

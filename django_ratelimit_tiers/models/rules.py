@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from django.core.exceptions import ValidationError
+from django.core.validators import MaxValueValidator, MinValueValidator
 from django.db import models
 from django.db.models import Q
 from django.db.models.functions import Coalesce
@@ -61,7 +64,10 @@ class EndpointRule(PolicyModel):
         help_text=_("The form or JSON field to count by, like username."),
     )
     cost = models.PositiveIntegerField(
-        _("cost"), default=1, help_text=_("How much one request takes from each limit.")
+        _("cost"),
+        default=1,
+        validators=(MinValueValidator(1), MaxValueValidator(MAX_REQUESTS)),
+        help_text=_("How much one request takes from each limit."),
     )
     count = models.CharField(
         _("what is counted"), max_length=10, choices=COUNTS, default=Count.ALL.value
@@ -130,7 +136,7 @@ class EndpointRule(PolicyModel):
     def clean(self) -> None:
         """Refuse fields that contradict each other, naming the field."""
         super().clean()
-        problems = {}
+        problems: dict[str, Any] = {}
         if bool(self.path) == bool(self.view_name):
             problems["path"] = _("Give a path or a view name, and not both.")
         elif self.path:
@@ -143,9 +149,6 @@ class EndpointRule(PolicyModel):
             problems["request_field"] = _("Name the field of the request to count by.")
         elif self.request_field and not by_field:
             problems["request_field"] = _("Leave this empty, or count by a field of the request.")
-        if isinstance(self.cost, int) and not 1 <= self.cost <= MAX_REQUESTS:
-            message = _("The cost must be from 1 to %(most)s.")
-            problems["cost"] = message % {"most": f"{MAX_REQUESTS:,}"}
         if self.starts_at and self.ends_at and self.starts_at >= self.ends_at:
             problems["ends_at"] = _("The end must be after the start.")
         if problems:

@@ -65,14 +65,13 @@ class Limit(PolicyModel):
     def clean(self) -> None:
         """Refuse numbers that no counter can hold, naming the field."""
         super().clean()
-        numbers = (self.requests, self.period)
-        if not all(isinstance(number, int) for number in numbers):
+        numbers = (self.requests, self.period, self.burst or 0)
+        known = self.algorithm in dict(ALGORITHMS)
+        if not known or not all(isinstance(number, int) for number in numbers):
             return  # the field itself has been refused already
-        try:
-            algorithm = Algorithm(self.algorithm)
-        except ValueError:
-            return
-        problems = policy_problems(*numbers, algorithm, self.burst)
+        problems = policy_problems(
+            self.requests, self.period, Algorithm(self.algorithm), self.burst
+        )
         if problems:
             raise ValidationError({p.field: p.message.capitalize() + "." for p in problems})
 
