@@ -1,0 +1,126 @@
+"""Settings of the test project: a small API whose limits staff edit in the admin.
+
+Everything that differs between machines comes from the environment: DATABASE_URL, REDIS_URL,
+CELERY_BROKER_URL, SECRET_KEY, DEBUG, ALLOWED_HOSTS (comma-separated), PASSWORD_HASHER, and
+RATELIMIT_TIERS (a JSON object that is laid over the dictionary of that name below).
+"""
+
+from __future__ import annotations
+
+import json
+from os import environ
+from pathlib import Path
+from typing import Any
+
+import dj_database_url
+from celery.schedules import crontab
+
+BASE_DIR = Path(__file__).resolve().parent
+
+SECRET_KEY = environ.get("SECRET_KEY", "a public secret, for tests and for the demo only")
+DEBUG = environ.get("DEBUG") == "1"
+ALLOWED_HOSTS = environ.get("ALLOWED_HOSTS", "localhost,127.0.0.1,[::1],testserver").split(",")
+
+INSTALLED_APPS = [
+    "django.contrib.admin",
+    "django.contrib.auth",
+    "django.contrib.contenttypes",
+    "django.contrib.sessions",
+    "django.contrib.messages",
+    "django.contrib.staticfiles",
+    "rest_framework",
+    "rest_framework.authtoken",
+    "django_ratelimit_tiers",
+    "testproject",
+]
+
+MIDDLEWARE = [
+    "django.middleware.security.SecurityMiddleware",
+    "django.contrib.sessions.middleware.SessionMiddleware",
+    "django.middleware.locale.LocaleMiddleware",
+    "django.middleware.common.CommonMiddleware",
+    "django.middleware.csrf.CsrfViewMiddleware",
+    "django.contrib.auth.middleware.AuthenticationMiddleware",
+    "django.contrib.messages.middleware.MessageMiddleware",
+    "django.middleware.clickjacking.XFrameOptionsMiddleware",
+]
+
+ROOT_URLCONF = "testproject.urls"
+WSGI_APPLICATION = "testproject.wsgi.application"
+ASGI_APPLICATION = "testproject.asgi.application"
+
+TEMPLATES = [
+    {
+        "BACKEND": "django.template.backends.django.DjangoTemplates",
+        "APP_DIRS": True,
+        "OPTIONS": {
+            "context_processors": [
+                "django.template.context_processors.request",
+                "django.contrib.auth.context_processors.auth",
+                "django.contrib.messages.context_processors.messages",
+            ],
+        },
+    },
+]
+
+DATABASES: dict[str, Any] = {
+    "default": dj_database_url.config(default=f"sqlite:///{BASE_DIR / 'db.sqlite3'}")
+}
+if DATABASES["default"]["ENGINE"] == "django.db.backends.sqlite3":
+    DATABASES["default"]["OPTIONS"] = {
+        # Several server processes write to one file: wait for the lock, and take it at the start.
+        "timeout": 20,
+        "transaction_mode": "IMMEDIATE",
+        "init_command": "PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL;",
+    }
+DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
+
+REDIS_URL = environ.get("REDIS_URL", "")
+CACHES = {
+    "default": (
+        {"BACKEND": "django_redis.cache.RedisCache", "LOCATION": REDIS_URL}
+        if REDIS_URL
+        else {"BACKEND": "django.core.cache.backends.locmem.LocMemCache"}
+    )
+}
+
+if "PASSWORD_HASHER" in environ:
+    PASSWORD_HASHERS = [environ["PASSWORD_HASHER"]]
+
+LANGUAGE_CODE = "en"
+LANGUAGES = [("en", "English"), ("de", "Deutsch")]
+TIME_ZONE = "UTC"
+USE_TZ = True
+STATIC_URL = "static/"
+
+REST_FRAMEWORK = {
+    "DEFAULT_AUTHENTICATION_CLASSES": [
+        "testproject.api_keys.ApiKeyAuthentication",
+        "rest_framework.authentication.TokenAuthentication",
+        "rest_framework.authentication.SessionAuthentication",
+    ],
+    "DEFAULT_RENDERER_CLASSES": ["rest_framework.renderers.JSONRenderer"],
+}
+
+CELERY_BROKER_URL = environ.get("CELERY_BROKER_URL") or REDIS_URL or "memory://"
+CELERY_BROKER_CONNECTION_RETRY_ON_STARTUP = True
+CELERY_TASK_IGNORE_RESULT = True
+CELERY_BEAT_SCHEDULE = {
+    "aggregate-throttle-events": {
+        "task": "django_ratelimit_tiers.tasks.aggregate_throttle_events",
+        "schedule": crontab(),
+    },
+    "detect-anomalies": {
+        "task": "django_ratelimit_tiers.tasks.detect_anomalies",
+        "schedule": crontab(),
+    },
+    "prune-history": {
+        "task": "django_ratelimit_tiers.tasks.prune_history",
+        "schedule": crontab(hour="3", minute="30"),
+    },
+}
+
+RATELIMIT_TIERS: dict[str, Any] = {
+    "API_KEY_RESOLVER": "testproject.api_keys.verified_key_id",
+    **json.loads(environ.get("RATELIMIT_TIERS", "{}")),
+}

@@ -1,0 +1,147 @@
+"""Fixtures of the whole suite.
+
+A Valkey of the session's own runs before Django reads its settings, so that the test project
+finds it in REDIS_URL; with `pytest -n`, every worker has one. TEST_DATABASE=postgres runs the
+suite on a private PostgreSQL instead of SQLite. HYPOTHESIS_PROFILE is "ci" (the default),
+"matrix" (few examples) or "search" (many, and other ones each time).
+"""
+
+from __future__ import annotations
+
+import atexit
+import os
+import signal
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack
+from functools import cache
+from typing import Any
+
+import django
+import pytest
+from django.conf import settings
+from django.db import connection
+from hypothesis import HealthCheck
+from hypothesis import settings as hypothesis_settings
+
+from tests.servers import PostgresProcess, SiteProcess, ValkeyProcess, postgres_directory
+
+SERVERS = ExitStack()
+
+# A shared machine is slow now and then: no test may fail for that.
+PATIENT: dict[str, Any] = {"deadline": None, "suppress_health_check": [HealthCheck.too_slow]}
+
+
+@cache
+def session_valkey() -> ValkeyProcess:
+    return SERVERS.enter_context(ValkeyProcess())
+
+
+@cache
+def session_postgres() -> PostgresProcess:
+    return SERVERS.enter_context(PostgresProcess())
+
+
+def prepare_django() -> None:
+    """Start the session's servers, then let Django read its settings."""
+    if settings.configured:
+        raise pytest.UsageError(
+            "unset DJANGO_SETTINGS_MODULE: the tests set it when their own servers run"
+        )
+    os.environ.pop("RATELIMIT_TIERS", None)
+    os.environ["REDIS_URL"] = session_valkey().url
+    os.environ["PASSWORD_HASHER"] = "django.contrib.auth.hashers.MD5PasswordHasher"
+    if os.environ.get("TEST_DATABASE") == "postgres":
+        os.environ["DATABASE_URL"] = session_postgres().url
+    os.environ["DJANGO_SETTINGS_MODULE"] = "testproject.settings"
+    django.setup()
+
+
+atexit.register(SERVERS.close)
+signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that it stops the servers, too
+prepare_django()
+
+hypothesis_settings.register_profile("ci", derandomize=True, **PATIENT)
+hypothesis_settings.register_profile("matrix", derandomize=True, max_examples=15, **PATIENT)
+hypothesis_settings.register_profile("search", max_examples=2000, **PATIENT)
+hypothesis_settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci"))
+
+
+def pytest_unconfigure() -> None:
+    SERVERS.close()
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_setupnodes() -> None:
+    # Workers inherit this environment, and must not read the settings before their own Valkey runs.
+    del os.environ["DJANGO_SETTINGS_MODULE"]
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if postgres_directory() is not None:
+        return
+    needing = [item for item in items if "postgres" in getattr(item, "fixturenames", ())]
+    config.hook.pytest_deselected(items=needing)
+    items[:] = [item for item in items if item not in needing]
+
+
+@pytest.fixture(scope="session")
+def django_db_modify_db_settings(
+    django_db_modify_db_settings_parallel_suffix: None,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> None:
+    """Keep an SQLite test database in a file, where the processes of `serve` find it, too."""
+    if connection.vendor == "sqlite":
+        name = tmp_path_factory.mktemp("database") / "test.sqlite3"
+        settings.DATABASES["default"].setdefault("TEST", {})["NAME"] = str(name)
+
+
+@pytest.fixture(autouse=True)
+def _restored_data(django_db_serialized_rollback: None) -> None:
+    """Give tests with real transactions the rows that migrations made, as all others have them."""
+
+
+@pytest.fixture(scope="session")
+def valkey() -> ValkeyProcess:
+    """The session's Valkey. To pause, kill or configure one, start a `ValkeyProcess`."""
+    return session_valkey()
+
+
+@pytest.fixture
+def redis_url(valkey: ValkeyProcess) -> str:
+    """The URL of the session's Valkey, emptied."""
+    with valkey.client() as client:
+        client.flushall()
+    return valkey.url
+
+
+@pytest.fixture(scope="session")
+def postgres() -> PostgresProcess:
+    """A private PostgreSQL; tests that need it are left out where it is not installed."""
+    return session_postgres()
+
+
+@pytest.fixture
+def database_url(transactional_db: None) -> str:
+    """The URL of the test database, for other processes: they see what this test commits."""
+    database = connection.settings_dict
+    if connection.vendor == "sqlite":
+        return f"sqlite:///{database['NAME']}"
+    return "postgres://{USER}:{PASSWORD}@{HOST}:{PORT}/{NAME}".format(**database)
+
+
+@pytest.fixture
+def serve(redis_url: str, database_url: str) -> Iterator[Callable[..., str]]:
+    """Start the test project in real server processes, on this test's database and Valkey.
+
+    `serve("gunicorn", workers=2, threads=1, env={...}, ratelimit={...})` waits until the site
+    answers and returns its base URL; `ratelimit` is laid over the RATELIMIT_TIERS setting.
+    """
+    with ExitStack() as sites:
+
+        def start(
+            server: str = "gunicorn", *, env: Mapping[str, str] | None = None, **options: Any
+        ) -> str:
+            env = {"REDIS_URL": redis_url, "DATABASE_URL": database_url, **(env or {})}
+            return sites.enter_context(SiteProcess(server, env=env, **options)).url
+
+        yield start
