@@ -117,8 +117,7 @@ def sync_and_async_twins() -> Iterator[tuple[str, object, object]]:
         ]
         for owner in owners:
             for name, function in inspect.getmembers(owner, inspect.isfunction):
-                stem = name.lstrip("_")
-                twin = getattr(owner, name.removesuffix(stem) + "a" + stem, None)
+                twin = getattr(owner, f"a{name}", None)
                 if inspect.iscoroutinefunction(twin) and is_ours(function, twin):
                     yield f"{owner.__name__}.{name}", function, twin
 

@@ -1,0 +1,148 @@
+"""Run the tests on every supported combination whose interpreter is found on this machine.
+
+Each combination has an environment of its own in .venvs/. "Lowest" means the lower bounds that
+pyproject.toml gives to the package's dependencies, "newest" whatever the installer finds. The
+summary says what ran.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import tomllib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+PROJECT = ROOT / "pyproject.toml"
+ENVIRONMENTS = ROOT / ".venvs"
+DEPENDENCIES = ("drf", "celery", "redis")  # extras; what only the tests need is always the newest
+
+
+@dataclass(frozen=True, slots=True)
+class Combination:
+    """The versions of one run; "lowest" or "newest" dependencies, "sqlite" or "postgres"."""
+
+    python: str
+    django: str
+    dependencies: str
+    database: str = "sqlite"
+
+    def __str__(self) -> str:
+        return (
+            f"Python {self.python}, Django {self.django}, {self.dependencies} dependencies, "
+            f"{self.database}"
+        )
+
+
+# Every Python with every Django, and each of both with the lowest and the newest dependencies.
+COMBINATIONS = [
+    Combination("3.11", "5.2", "lowest"),
+    Combination("3.12", "6.0", "lowest"),
+    Combination("3.12", "6.1", "newest"),
+    Combination("3.13", "6.0", "newest", "postgres"),
+    Combination("3.13", "6.1", "lowest"),
+]
+
+
+def main() -> int:
+    """Run every combination; return 1 when one of them failed."""
+    results = []
+    for combination in COMBINATIONS:
+        print(f"\n{combination}", flush=True)
+        interpreter = find_interpreter(combination.python)
+        if interpreter is None:
+            results.append((combination, "left out: no such interpreter here"))
+        elif combination.database == "postgres" and not shutil.which("initdb"):
+            results.append((combination, "left out: PostgreSQL is not installed"))
+        else:
+            results.append((combination, run_tests(combination, interpreter)))
+    print("\nThe matrix:")
+    for combination, result in results:
+        print(f"  {combination}: {result}")
+    return int(any(result.startswith("FAILED") for _, result in results))
+
+
+def run_tests(combination: Combination, interpreter: str) -> str:
+    """Run all tests on one combination and return what came of it, in words."""
+    name = f"{combination.python}-{combination.django}-{combination.dependencies}"
+    python = ENVIRONMENTS / name / "bin" / "python"
+    constraints = ENVIRONMENTS / f"{name}.txt"
+    ENVIRONMENTS.mkdir(exist_ok=True)
+    constraints.write_text("\n".join(constraint_lines(combination)) + "\n")
+    if not install(interpreter, python, constraints):
+        return "FAILED to install"
+    environment = {
+        **os.environ,
+        "HYPOTHESIS_PROFILE": "matrix",
+        "TEST_DATABASE": combination.database,
+    }
+    command = [str(python), "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider"]
+    tests = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, text=True)
+    closing_line = ""
+    for line in tests.stdout or ():
+        print(line, end="", flush=True)
+        closing_line = line.strip() or closing_line
+    return closing_line if tests.wait() == 0 else f"FAILED: {closing_line}"
+
+
+def install(interpreter: str, python: Path, constraints: Path) -> bool:
+    """Make the environment anew, with uv where it is at hand, otherwise with pip."""
+    environment = str(python.parent.parent)
+    packages = ["--quiet", "--editable", ".[test]", "--constraint", str(constraints)]
+    uv = [sys.executable, "-m", "uv"]
+    return (
+        call(*uv, "venv", "--quiet", "--clear", "--python", interpreter, environment)
+        and call(*uv, "pip", "install", "--python", str(python), *packages)
+    ) or (
+        call(interpreter, "-m", "venv", "--clear", environment)
+        and call(str(python), "-m", "pip", "install", *packages)
+    )
+
+
+def constraint_lines(combination: Combination) -> Iterator[str]:
+    """Yield the constraints that make an installer choose this combination's versions."""
+    if combination.dependencies == "newest":
+        yield f"Django~={combination.django}.0"
+        return
+    yield f"Django=={combination.django}"
+    extras = tomllib.loads(PROJECT.read_text())["project"]["optional-dependencies"]
+    for requirement in (line for extra in DEPENDENCIES for line in extras[extra]):
+        yield requirement.replace(">=", "==")
+
+
+def find_interpreter(version: str) -> str | None:
+    """Return an interpreter of that version that really runs: a shim may not."""
+    program = "import sqlite3, ssl, sys, venv; print('%d.%d' % sys.version_info[:2])"
+    for candidate in interpreter_candidates(version):
+        try:
+            said = subprocess.run([candidate, "-c", program], capture_output=True, text=True)
+        except OSError:
+            continue
+        if said.stdout.strip() == version:
+            return candidate
+    return None
+
+
+def interpreter_candidates(version: str) -> Iterator[str]:
+    """Yield what may be an interpreter of that version: on PATH, then installed by pyenv."""
+    name = f"python{version}"
+    for directory in os.get_exec_path():
+        yield str(Path(directory) / name)
+    if pyenv := shutil.which("pyenv"):
+        root = subprocess.run([pyenv, "root"], capture_output=True, text=True).stdout.strip()
+        for path in sorted(Path(root).glob(f"versions/{version}.*/bin/{name}"), reverse=True):
+            yield str(path)
+
+
+def call(*command: str) -> bool:
+    """Run a command and return whether it succeeded."""
+    print("$", *command, flush=True)
+    return subprocess.run(command, cwd=ROOT).returncode == 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
