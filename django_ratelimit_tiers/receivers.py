@@ -36,15 +36,15 @@ class Announcement:
     """Everything that one transaction has to announce, said once when it commits."""
 
     def __init__(self) -> None:
-        self.everyone = False
-        self.subjects: set[str] = set()
-        self.recorded: set[tuple[str, str]] = set()
+        self._clear()
 
     def __call__(self) -> None:
-        if self.everyone:
+        everyone, subjects = self._everyone, sorted(self._subjects)
+        self._clear()
+        if everyone:
             announce_policy()
-        else:
-            announce_subjects(sorted(self.subjects))
+        elif subjects:
+            announce_subjects(subjects)
 
     def add(self, model: str, reason: str, subjects: tuple[str, ...], using: str) -> None:
         """Record an edit and take it into the announcement; no subjects stand for everyone.
@@ -52,16 +52,21 @@ class Announcement:
         The same kind of edit of everything is recorded once, so that deleting a thousand rules
         does not write a thousand revisions.
         """
-        if subjects and len(self.subjects.union(subjects)) > MAX_SUBJECTS:
+        if subjects and len(self._subjects.union(subjects)) > MAX_SUBJECTS:
             subjects = ()
         if subjects:
-            self.subjects.update(subjects)
+            self._subjects.update(subjects)
         else:
-            self.everyone = True
-        if (model, reason) not in self.recorded:
+            self._everyone = True
+        if (model, reason) not in self._recorded:
             PolicyRevision.record(model, reason, subjects, using)
         if not subjects:
-            self.recorded.add((model, reason))
+            self._recorded.add((model, reason))
+
+    def _clear(self) -> None:
+        self._everyone = False
+        self._subjects: set[str] = set()
+        self._recorded: set[tuple[str, str]] = set()
 
 
 def connect() -> None:
@@ -148,11 +153,13 @@ def _raise_revision(
     sender: type[models.Model], using: str, reason: str, subjects: tuple[str, ...]
 ) -> None:
     with transaction.atomic(using=using, savepoint=False):
-        _announcement(using).add(sender._meta.label_lower, reason, subjects, using)
+        announcement = _announcement(using)
+        announcement.add(sender._meta.label_lower, reason, subjects, using)
+        transaction.on_commit(announcement, using=using)
 
 
 def _announcement(using: str) -> Announcement:
-    """Return the announcement of the present savepoint, made and scheduled when there is none.
+    """Return the announcement that is scheduled for the present savepoint, or a new one.
 
     Django drops what was scheduled in a savepoint that is rolled back, so only edits of the very
     same savepoints may share one.
@@ -162,9 +169,7 @@ def _announcement(using: str) -> Announcement:
     for scheduled, callback, *_ in reversed(connection.run_on_commit):
         if isinstance(callback, Announcement) and scheduled - {None} == savepoints:
             return callback
-    announcement = Announcement()
-    transaction.on_commit(announcement, using=using)
-    return announcement
+    return Announcement()
 
 
 def _memberships() -> type[models.Model] | None:

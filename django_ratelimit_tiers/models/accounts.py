@@ -109,7 +109,7 @@ class TierAssignment(PolicyModel):
     expires_at = models.DateTimeField(_("expires at"), null=True, blank=True)
     note = models.CharField(_("note"), max_length=255, blank=True)
 
-    objects = AssignmentQuerySet.as_manager()  # type: ignore[misc]
+    objects = models.Manager.from_queryset(AssignmentQuerySet)()  # type: ignore[misc]
 
     class Meta(PolicyModel.Meta):
         verbose_name = _("tier assignment")

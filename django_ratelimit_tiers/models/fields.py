@@ -17,7 +17,7 @@ MAX_RAW_KEY = 255
 """The longest key that staff can type; its digest is always 36 characters."""
 
 _SEPARATOR = re.compile(r"[\s,]+")
-_METHOD = re.compile(r"[A-Z][A-Z-]*\Z")
+_METHOD = re.compile(r"[A-Za-z][A-Za-z-]*\Z")
 _MAPPED = ipaddress.IPv6Network("::ffff:0:0/96")
 
 
@@ -99,12 +99,12 @@ class MethodsField(_CanonicalField, models.CharField):  # type: ignore[type-arg]
 
     def to_python(self, value: Any) -> Any:
         """Return the methods in capitals, sorted, without repetition."""
-        methods = sorted({item for item in _SEPARATOR.split(str(value or "").upper()) if item})
+        methods = [item for item in _SEPARATOR.split(str(value or "")) if item]
         for method in methods:
             if not _METHOD.match(method):
                 message = _("“%(method)s” is not an HTTP method: write them like GET,POST.")
                 raise ValidationError(message, "method", {"method": method[:64]})
-        return ",".join(methods)
+        return ",".join(sorted({method.upper() for method in methods}))
 
 
 def _unmapped(

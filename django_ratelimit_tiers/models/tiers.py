@@ -21,7 +21,7 @@ class PolicyModel(models.Model):
     quiet_fields: ClassVar[frozenset[str]] = frozenset()
     """Fields that are no part of the policy: writing only these raises nothing."""
 
-    objects = PolicyQuerySet.as_manager()
+    objects = models.Manager.from_queryset(PolicyQuerySet)()
 
     class Meta:
         abstract = True

@@ -1,0 +1,75 @@
+from __future__ import annotations
+
+from importlib import import_module
+from io import StringIO
+
+import pytest
+from django.apps import apps
+from django.core.management import call_command
+from django.db import connection
+
+from django_ratelimit_tiers.models import Tier, TierPolicy
+
+pytestmark = pytest.mark.django_db
+
+TABLE = import_module("django_ratelimit_tiers.migrations.0002_tier_table")
+
+
+class Editor:
+    """What the migration reads of a schema editor."""
+
+    connection = connection
+
+
+def test_the_migrations_say_what_the_models_say():
+    call_command("makemigrations", "django_ratelimit_tiers", check=True, stdout=StringIO())
+
+
+def limits(slug: str) -> list[tuple[int, int, str, int | None]]:
+    rows = TierPolicy.objects.filter(tier__slug=slug).order_by("period")
+    return list(rows.values_list("requests", "period", "algorithm", "burst"))
+
+
+@pytest.mark.parametrize(
+    ("slug", "per_minute", "burst", "per_day"),
+    [
+        ("anonymous", 10, 15, 500),
+        ("free", 60, 100, 5_000),
+        ("pro", 300, 500, 50_000),
+        ("business", 1_000, 2_000, 200_000),
+    ],
+)
+def test_the_tier_table_is_there(slug, per_minute, burst, per_day):
+    assert limits(slug) == [
+        (per_minute, 60, "token_bucket", burst),
+        (per_day, 86_400, "sliding_window_counter", None),
+    ]
+
+
+def test_enterprise_and_internal_have_no_limits_to_start_with():
+    assert limits("enterprise") == limits("internal") == []
+    assert Tier.objects.get(unlimited=True).slug == "internal"
+
+
+def test_anonymous_and_free_are_the_defaults():
+    defaults = dict(Tier.objects.exclude(default_for="").values_list("default_for", "slug"))
+    assert defaults == {"anonymous": "anonymous", "authenticated": "free"}
+
+
+def test_running_it_again_overwrites_no_edit():
+    TierPolicy.objects.filter(tier__slug="free", period=60).update(requests=61)
+    TierPolicy.objects.filter(tier__slug="pro").delete()
+    Tier.objects.filter(slug="business").update(name="Large", rank=3)
+    Tier.objects.filter(slug="internal").delete()
+    TABLE.create_tiers(apps, Editor)
+    assert limits("free")[0][0] == 61
+    assert limits("pro") == []
+    assert Tier.objects.get(slug="business").name == "Large"
+    assert Tier.objects.filter(slug="internal").exists()
+
+
+def test_a_default_that_staff_gave_to_another_tier_stays_there():
+    Tier.objects.filter(slug="free").delete()
+    Tier.objects.create(slug="basic", name="Basic", default_for="authenticated")
+    TABLE.create_tiers(apps, Editor)
+    assert Tier.objects.get(slug="free").default_for == ""

@@ -1,0 +1,389 @@
+"""Every write path raises the revision with the edit and announces it after the commit."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+from asgiref.sync import async_to_sync
+from django.apps import apps
+from django.contrib.auth.models import Group, User
+from django.core.management import call_command
+from django.core.serializers import serialize
+from django.db import connection, transaction
+
+from django_ratelimit_tiers import receivers
+from django_ratelimit_tiers.conf import conf
+from django_ratelimit_tiers.models import (
+    EndpointRule,
+    PolicyRevision,
+    RulePolicy,
+    ServiceAccount,
+    Tier,
+    TierAssignment,
+    TierPolicy,
+)
+from django_ratelimit_tiers.models.history import edits_by
+from django_ratelimit_tiers.models.tiers import PolicyModel
+from tests.servers import ValkeyProcess
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+POLICY = {"policy"}
+
+
+class Announced:
+    """What the store has been told since it was last asked."""
+
+    def __init__(self, server: ValkeyProcess) -> None:
+        self.server = server
+        self.seen: dict[str, bytes] = {}
+        self.new()
+
+    def new(self) -> set[str]:
+        with self.server.client() as client:
+            keys = [key.decode() for key in client.scan_iter(f"{conf.KEY_PREFIX}:*revision")]
+            tokens = {key: client.get(key) for key in keys}
+        changed = {key for key, token in tokens.items() if self.seen.get(key) != token}
+        self.seen = tokens
+        return {"policy" if "{" not in key else key[key.index("{") + 1 : -10] for key in changed}
+
+
+@pytest.fixture
+def free() -> Tier:
+    return Tier.objects.get(slug="free")
+
+
+@pytest.fixture
+def rule() -> EndpointRule:
+    rule = EndpointRule.objects.create(name="search", path="/api/search")
+    RulePolicy.objects.create(rule=rule, requests=5, period=60)
+    return rule
+
+
+@pytest.fixture
+def account() -> ServiceAccount:
+    return ServiceAccount.objects.create(
+        name="backup", owner="ops", reason="nightly", networks="192.0.2.0/24"
+    )
+
+
+@pytest.fixture
+def user() -> User:
+    return User.objects.create(username="ada")
+
+
+@pytest.fixture
+def other() -> User:
+    return User.objects.create(username="bob")
+
+
+@pytest.fixture
+def group() -> Group:
+    return Group.objects.create(name="customers")
+
+
+@pytest.fixture
+def announced(redis_url, valkey, free, rule, account, user, other, group) -> Announced:
+    announced = Announced(valkey)
+    PolicyRevision.objects.all().delete()
+    return announced
+
+
+WRITES: dict[str, Callable[[], object]] = {
+    "save": lambda: Tier.objects.get(slug="free").save(),
+    "save of a limit": lambda: TierPolicy.objects.filter(tier__slug="free").first().save(),
+    "create": lambda: Tier.objects.create(slug="new", name="New"),
+    "get_or_create": lambda: Tier.objects.get_or_create(slug="new"),
+    "update_or_create": lambda: Tier.objects.update_or_create({"rank": 9}, slug="free"),
+    "delete": lambda: EndpointRule.objects.get(name="search").delete(),
+    "delete of a queryset": lambda: EndpointRule.objects.all().delete(),
+    "cascade": lambda: RulePolicy.objects.get().rule.delete(),
+    "update": lambda: TierPolicy.objects.filter(tier__slug="free").update(requests=7),
+    "bulk_create": lambda: Tier.objects.bulk_create([Tier(slug="a"), Tier(slug="b")]),
+    "bulk_update": lambda: Tier.objects.bulk_update(Tier.objects.all(), ["rank"]),
+    "update through a relation": lambda: Tier.objects.get(slug="free").policies.update(requests=7),
+    "moved by a relation": lambda: Tier.objects.get(slug="pro").policies.add(
+        TierPolicy.objects.create(tier=Tier.objects.get(slug="free"), requests=1, period=7)
+    ),
+    "asave": lambda: async_to_sync(Tier(slug="new").asave)(),
+    "acreate": lambda: async_to_sync(Tier.objects.all().acreate)(slug="new"),
+    "aupdate": lambda: async_to_sync(Tier.objects.filter(slug="free").aupdate)(rank=9),
+    "adelete": lambda: async_to_sync(EndpointRule.objects.all().adelete)(),
+    "abulk_create": lambda: async_to_sync(Tier.objects.all().abulk_create)([Tier(slug="a")]),
+    "abulk_update": lambda: async_to_sync(ServiceAccount.objects.all().abulk_update)(
+        list(ServiceAccount.objects.all()), ["is_active"]
+    ),
+    "rule": lambda: EndpointRule.objects.update(mode="shadow"),
+    "limit of a rule": lambda: RulePolicy.objects.update(requests=6),
+    "service account": lambda: ServiceAccount.objects.get().save(),
+}
+
+
+@pytest.mark.parametrize("write", WRITES.values(), ids=WRITES.keys())
+def test_a_write_raises_the_revision_and_is_announced(write, announced):
+    write()
+    assert announced.new() == POLICY
+    assert PolicyRevision.objects.exists()
+
+
+@pytest.mark.parametrize("write", WRITES.values(), ids=WRITES.keys())
+def test_a_write_is_not_announced_before_its_commit(write, announced):
+    with transaction.atomic():
+        write()
+        assert announced.new() == set()
+    assert announced.new() == POLICY
+
+
+@pytest.mark.parametrize("write", WRITES.values(), ids=WRITES.keys())
+def test_a_write_that_is_rolled_back_leaves_no_trace(write, announced):
+    with transaction.atomic():
+        write()
+        transaction.set_rollback(True)
+    assert announced.new() == set()
+    assert not PolicyRevision.objects.exists()
+
+
+@pytest.fixture
+def assignment(user, free) -> TierAssignment:
+    return TierAssignment.objects.create(user=user, tier=free)
+
+
+def named(*users: User) -> set[str]:
+    return {f"user:{user.pk}" for user in users}
+
+
+def test_an_assignment_is_announced_for_its_user_alone(announced, user, free):
+    TierAssignment.objects.create(user=user, tier=free)
+    assert announced.new() == named(user)
+
+
+def test_an_assignment_is_announced_for_its_key_by_digest(announced, free):
+    assignment = TierAssignment.objects.create(api_key="k1", tier=free)
+    assert announced.new() == {assignment.api_key}
+
+
+def test_an_assignment_of_a_group_is_announced_for_everyone(announced, group, free):
+    TierAssignment.objects.create(group=group, tier=free)
+    assert announced.new() == POLICY
+
+
+def test_assignments_created_in_bulk_are_announced_for_each(announced, user, other, free):
+    rows = [TierAssignment(user=user, tier=free), TierAssignment(api_key="k1", tier=free)]
+    TierAssignment.objects.bulk_create(rows)
+    assert announced.new() == named(user) | {rows[1].api_key}
+
+
+def test_assignments_overwritten_in_bulk_are_announced_for_everyone(assignment, announced, user):
+    row = TierAssignment(user=user, tier=Tier.objects.get(slug="pro"))
+    TierAssignment.objects.bulk_create(
+        [row], update_conflicts=True, unique_fields=["user"], update_fields=["tier"]
+    )
+    assert announced.new() == POLICY
+
+
+def test_a_moved_assignment_is_announced_for_both_users(assignment, announced, user, other):
+    assignment.user = other
+    assignment.save()
+    assert announced.new() == named(user, other)
+
+
+def test_an_assignment_updated_in_place_is_announced_for_both_users(
+    assignment, announced, user, other
+):
+    TierAssignment.objects.filter(user=user).update(user=other)
+    assert announced.new() == named(user, other)
+
+
+def test_assignments_updated_through_a_join_are_announced(assignment, announced, user):
+    TierAssignment.objects.filter(tier__slug="free", user__username="ada").update(note="seen")
+    assert announced.new() == named(user)
+
+
+def test_assignments_bulk_updated_are_announced_before_and_after(
+    assignment, announced, user, other
+):
+    assignment.user = other
+    TierAssignment.objects.bulk_update([assignment], ["user"])
+    assert announced.new() == named(user, other)
+
+
+def test_an_update_that_finds_no_assignment_is_not_announced(assignment, announced, other):
+    TierAssignment.objects.filter(user=other).update(note="nobody")
+    assert announced.new() == set()
+
+
+def test_a_deleted_assignment_is_announced_for_whom_the_database_named(
+    assignment, announced, user, other
+):
+    assignment.user = other
+    assignment.delete()
+    assert announced.new() == named(user)
+
+
+def test_an_assignment_that_goes_with_its_user_is_announced(assignment, announced, user):
+    gone = named(user)
+    User.objects.all().delete()
+    assert announced.new() == gone
+
+
+def test_an_assignment_that_goes_with_its_group_is_announced(announced, group, free):
+    TierAssignment.objects.create(group=group, tier=free)
+    announced.new()
+    group.delete()
+    assert announced.new() == POLICY
+
+
+def test_an_assignment_edit_waits_for_its_commit_and_dies_with_its_transaction(
+    assignment, announced, user
+):
+    with transaction.atomic():
+        assignment.save()
+        TierAssignment.objects.update(note="changed")
+        assert announced.new() == set()
+        transaction.set_rollback(True)
+    assert announced.new() == set()
+    assert not PolicyRevision.objects.exists()
+
+
+def test_more_assignments_than_can_be_named_are_announced_for_everyone(announced, free):
+    users = User.objects.bulk_create([User(username=f"u{n}") for n in range(1001)])
+    TierAssignment.objects.bulk_create([TierAssignment(user=user, tier=free) for user in users])
+    assert announced.new() == POLICY
+    TierAssignment.objects.update(note="all")
+    assert announced.new() == POLICY
+
+
+MEMBERSHIPS: dict[str, Callable[[User, Group], object]] = {
+    "user.groups.add": lambda user, group: user.groups.add(group),
+    "group.user_set.add": lambda user, group: group.user_set.add(user),
+    "user.groups.set": lambda user, group: user.groups.set([group]),
+    "group.user_set.set": lambda user, group: group.user_set.set([user]),
+}
+DEPARTURES: dict[str, Callable[[User, Group], object]] = {
+    "user.groups.remove": lambda user, group: user.groups.remove(group),
+    "group.user_set.remove": lambda user, group: group.user_set.remove(user),
+    "user.groups.clear": lambda user, _group: user.groups.clear(),
+    "user.groups.set": lambda user, _group: user.groups.set([]),
+    "group.user_set.set": lambda _user, group: group.user_set.set([]),
+}
+
+
+@pytest.mark.parametrize("join", MEMBERSHIPS.values(), ids=MEMBERSHIPS.keys())
+def test_joining_a_group_is_announced_for_the_user_after_commit(join, announced, user, group):
+    with transaction.atomic():
+        join(user, group)
+        assert announced.new() == set()
+    assert announced.new() == named(user)
+    assert PolicyRevision.objects.get().subjects == [f"user:{user.pk}"]
+
+
+@pytest.mark.parametrize("leave", DEPARTURES.values(), ids=DEPARTURES.keys())
+def test_leaving_a_group_is_announced_for_the_user_after_commit(leave, announced, user, group):
+    user.groups.add(group)
+    announced.new()
+    with transaction.atomic():
+        leave(user, group)
+        assert announced.new() == set()
+    assert announced.new() == named(user)
+
+
+def test_emptying_a_group_is_announced_for_everyone(announced, user, group):
+    user.groups.add(group)
+    announced.new()
+    group.user_set.clear()
+    assert announced.new() == POLICY
+
+
+def test_loaded_data_is_announced(assignment, announced, user, other, tmp_path):
+    tiers = tmp_path / "tiers.json"
+    tiers.write_text(serialize("json", Tier.objects.filter(slug="free")))
+    call_command("loaddata", tiers, verbosity=0)
+    assert announced.new() == POLICY
+
+    assignment.user = other
+    moved = tmp_path / "assignments.json"
+    moved.write_text(serialize("json", [assignment]))
+    call_command("loaddata", moved, verbosity=0)
+    assert announced.new() == named(user, other)
+
+
+def test_a_last_use_is_no_edit_of_the_policy(announced, account):
+    ServiceAccount.objects.update(last_used_at=account.expires_at)
+    account.save(update_fields=["last_used_at"])
+    assert announced.new() == set()
+    assert not PolicyRevision.objects.exists()
+
+
+def test_the_edits_of_one_transaction_are_announced_once(announced):
+    calls = []
+    with transaction.atomic():
+        Tier.objects.get(slug="free").save()
+        Tier.objects.update(rank=1)
+        calls = [callback for _, callback, *_ in connection.run_on_commit]
+    assert len(set(calls)) == 1
+
+
+def test_many_deleted_rows_are_one_revision(announced):
+    tiers = Tier.objects.bulk_create([Tier(slug=f"t{n}") for n in range(50)])
+    PolicyRevision.objects.all().delete()
+    Tier.objects.filter(pk__in=[tier.pk for tier in tiers]).delete()
+    assert PolicyRevision.objects.count() == 1
+
+
+def test_an_edit_survives_a_later_savepoint_that_is_rolled_back(announced, user, free):
+    with transaction.atomic():
+        TierAssignment.objects.create(user=user, tier=free)
+        with transaction.atomic():
+            Tier.objects.update(rank=1)
+            transaction.set_rollback(True)
+    assert announced.new() == named(user)
+    assert [revision.subjects for revision in PolicyRevision.objects.all()] == [[f"user:{user.pk}"]]
+
+
+def test_an_edit_after_a_savepoint_that_was_rolled_back_is_recorded(announced):
+    with transaction.atomic():
+        with transaction.atomic():
+            Tier.objects.update(rank=1)
+            transaction.set_rollback(True)
+        Tier.objects.update(rank=2)
+    assert announced.new() == POLICY
+    assert PolicyRevision.objects.count() == 1
+
+
+def test_an_edit_and_its_revision_are_in_one_transaction(announced, free, monkeypatch):
+    def fail(*_: object) -> None:
+        raise RuntimeError("no revision can be recorded")
+
+    monkeypatch.setattr(PolicyRevision, "record", fail)
+    free.rank = 99
+    with pytest.raises(RuntimeError):
+        free.save()
+    free.refresh_from_db()
+    assert free.rank != 99
+
+
+def test_a_revision_names_the_author_when_there_is_one(announced, user, free):
+    free.save()
+    with edits_by(user):
+        free.save()
+    free.save()
+    assert [revision.author for revision in PolicyRevision.objects.all()] == [None, user, None]
+
+
+def test_a_revision_says_what_was_written(announced, free):
+    free.delete()
+    latest = PolicyRevision.objects.first()
+    assert (latest.model, latest.reason) == ("django_ratelimit_tiers.tier", "deleted")
+
+
+def test_every_policy_model_is_listened_to():
+    assert {*receivers.POLICY_MODELS, TierAssignment} == set(models_of_the_policy())
+
+
+def test_no_policy_model_has_a_relation_that_nobody_listens_to():
+    assert not [field for model in models_of_the_policy() for field in model._meta.many_to_many]
+
+
+def models_of_the_policy() -> list[type[PolicyModel]]:
+    return [model for model in apps.get_models() if issubclass(model, PolicyModel)]
