@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
+from typing import ClassVar
 
 from asgiref.sync import sync_to_async
 
@@ -19,6 +20,9 @@ class Store(ABC):
     microseconds since the epoch; `now=None` is the store's own clock. The asynchronous twins wrap
     the synchronous methods in a thread unless a store has better.
     """
+
+    shared: ClassVar[bool] = True
+    """Whether every process of the site sees the same counters and revisions."""
 
     @abstractmethod
     def execute(self, plan: Plan) -> Reply:
@@ -75,6 +79,9 @@ class Store(ABC):
     @abstractmethod
     def revision(self) -> str:
         """Return the token of the current policy edition; a store without one makes one."""
+
+    async def arevision(self) -> str:
+        return await sync_to_async(self.revision, thread_sensitive=False)()
 
     @abstractmethod
     def announce_policy(self) -> None:

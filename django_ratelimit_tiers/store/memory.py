@@ -33,6 +33,8 @@ class MemoryStore(Store):
     At most `max_subjects` are kept; past that the one that was charged longest ago is forgotten.
     """
 
+    shared = False
+
     def __init__(self, *, max_subjects: int = 100_000) -> None:
         self.max_subjects = max_subjects
         self._subjects: OrderedDict[str, SubjectCounters] = OrderedDict()

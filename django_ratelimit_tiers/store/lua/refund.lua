@@ -8,6 +8,8 @@
 
 local CHARGE, CHARGE_SIZE = '<BBBc8I4I8I4I4', 31
 
+if #KEYS == 0 then return 0 end
+
 local values = redis.call('MGET', unpack(KEYS))
 local clock = redis.call('TIME')
 local seconds = tonumber(clock[1])
