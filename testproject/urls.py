@@ -25,6 +25,7 @@ urlpatterns = [
     path("api/export/", api.Export.as_view(), name="export"),
     path("api/files/<path:rest>", views.file, name="file"),
     path("api/items/<int:number>/", views.item, name="item"),
+    re_path(r"^api/orders/(?P<number>\d+)/$", views.item, name="order"),
     re_path(r"(?i)^api/reports/(?P<name>[a-z-]+)/?$", views.report, name="report"),
     path("api/", include(router.urls)),
     *i18n_patterns(path("about/", views.about, name="about")),

@@ -56,9 +56,9 @@ def report(request: HttpRequest, name: str) -> JsonResponse:
     return JsonResponse({"view": "report", "name": name})
 
 
-def item(request: HttpRequest, number: int) -> JsonResponse:
+def item(request: HttpRequest, number: int | str) -> JsonResponse:
     """Name the item that was asked for, however its number was written."""
-    return JsonResponse({"view": "item", "number": number})
+    return JsonResponse({"view": "item", "number": int(number)})
 
 
 def about(request: HttpRequest) -> HttpResponse:

@@ -1,0 +1,99 @@
+"""The servers of the tests are real, private, and gone when they are closed."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+
+import httpx
+import pytest
+import redis
+from django.contrib.auth.models import User
+
+from tests.servers import PostgresProcess, ServerDidNotStart, ValkeyProcess
+
+
+def is_running(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+def test_a_closed_valkey_leaves_no_process_and_no_files() -> None:
+    with ValkeyProcess() as server:
+        pid = server.pid
+        assert is_running(pid)
+        assert server.directory.exists()
+    assert not is_running(pid)
+    assert not server.directory.exists()
+
+
+def test_a_paused_valkey_is_closed_all_the_same() -> None:
+    with ValkeyProcess() as server:
+        pid = server.pid
+        server.pause()
+    assert not is_running(pid)
+
+
+def test_a_paused_valkey_accepts_connections_but_does_not_answer() -> None:
+    with ValkeyProcess() as server, server.client(socket_timeout=0.1, retry=None) as client:
+        server.pause()
+        with pytest.raises(redis.TimeoutError):
+            client.ping()
+
+
+def test_a_valkey_that_was_killed_comes_back_empty_on_the_same_port() -> None:
+    with ValkeyProcess() as server, server.client() as client:
+        client.set("name", "value")
+        port = server.port
+        server.kill()
+        with pytest.raises(redis.ConnectionError):
+            client.ping()
+        server.start()
+        assert server.port == port
+        assert client.get("name") is None
+
+
+def test_a_valkey_obeys_the_given_configuration() -> None:
+    with ValkeyProcess("maxmemory 2mb", "requirepass secret") as server:
+        with server.client() as client, pytest.raises(redis.AuthenticationError):
+            client.ping()
+        with server.client(password="secret") as client:
+            assert client.config_get("maxmemory") == {"maxmemory": str(2 * 1024 * 1024)}
+
+
+def test_a_server_that_cannot_start_says_why() -> None:
+    server = ValkeyProcess("no-such-directive yes")
+    with pytest.raises(ServerDidNotStart, match="no-such-directive"), server:
+        pass
+    assert not server.directory.exists()
+
+
+def test_the_session_valkey_is_empty_for_a_test_that_asks_for_its_url(
+    valkey: ValkeyProcess, request: pytest.FixtureRequest
+) -> None:
+    with valkey.client() as client:
+        client.set("left over", "from another test")
+        request.getfixturevalue("redis_url")
+        assert client.dbsize() == 0
+
+
+def test_a_private_postgresql_answers(postgres: PostgresProcess) -> None:
+    psycopg = pytest.importorskip("psycopg")
+    with psycopg.connect(postgres.url) as connection:
+        assert connection.execute("SELECT 6 * 7").fetchone() == (42,)
+
+
+@pytest.mark.parametrize(("server", "threads"), [("gunicorn", 1), ("gunicorn", 4), ("uvicorn", 1)])
+def test_a_served_site_shares_the_database_of_its_test(
+    serve: Callable[..., str], server: str, threads: int
+) -> None:
+    User.objects.create_user("anna", password="right")
+    url = serve(server, threads=threads)
+    answers = [
+        httpx.post(f"{url}/api/login/", json={"username": "anna", "password": password})
+        for password in ("right", "wrong")
+    ]
+    assert [answer.status_code for answer in answers] == [200, 401]
