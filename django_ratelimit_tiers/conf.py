@@ -74,7 +74,7 @@ class Settings:
     @property
     def EVENTS(self) -> Mapping[str, Any]:  # noqa: N802 - named like its setting
         """The event settings, each key with its default."""
-        return EVENT_DEFAULTS | getattr(settings, SETTING, {}).get("EVENTS", {})
+        return {**EVENT_DEFAULTS, **getattr(settings, SETTING, {}).get("EVENTS", {})}
 
 
 conf = Settings()

@@ -10,3 +10,9 @@ policy_edited = Signal()
 
 subject_edited = Signal()
 """The tier of single subjects may have changed. Arguments: sender (model), using, subjects."""
+
+store_unavailable = Signal()
+"""The store stopped answering this process. Arguments: error."""
+
+store_recovered = Signal()
+"""The store answers this process again. No arguments."""

@@ -25,7 +25,7 @@ class Algorithm(StrEnum):
     FIXED_WINDOW = "fixed_window"
     SLIDING_WINDOW_LOG = "sliding_window_log"
     SLIDING_WINDOW_COUNTER = "sliding_window_counter"
-    TOKEN_BUCKET = "token_bucket"
+    TOKEN_BUCKET = "token_bucket"  # noqa: S105 - no password
 
 
 class Mode(StrEnum):

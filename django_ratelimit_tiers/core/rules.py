@@ -36,7 +36,7 @@ class Scope(StrEnum):
 
 
 class TierPolicies(StrEnum):
-    """Whether the policies of the client's tier apply beside the rule, or the rule replaces them."""
+    """Whether the policies of the tier apply beside the rule, or the rule replaces them."""
 
     ALSO = "also"
     REPLACE = "replace"

@@ -103,7 +103,7 @@ class Protocol:
         for subject in subjects:
             keys += self.counters_key(subject), self.subject_revision_key(subject)
             known.append(plan.subject_revisions.get(subject, ANY))
-        arguments = [
+        arguments: list[str | bytes] = [
             "1" if plan.spend else "0",
             "" if plan.now is None else str(plan.now),
             ANY if plan.revision is None else plan.revision,
@@ -116,7 +116,7 @@ class Protocol:
 
     def refund(self, charges: Sequence[Charge], now: int | None, charged_at: int | None) -> Call:
         subjects = Plan(tuple(charges)).subjects
-        arguments = [
+        arguments: list[str | bytes] = [
             "" if now is None else str(now),
             "" if charged_at is None else str(charged_at),
             _packed(charges, subjects),

@@ -20,7 +20,6 @@ from uuid import uuid4
 from weakref import WeakKeyDictionary, WeakSet
 
 from django_redis import get_redis_connection
-from redis import asyncio as aioredis
 from redis import connection as connections
 from redis.asyncio import connection as aconnections
 from redis.asyncio.retry import Retry as AsyncRetry
@@ -42,8 +41,20 @@ MAX_IDLE = 64
 """Connections kept open when no call needs them."""
 
 CONNECTION_OPTIONS = frozenset(
-    "host port path db username password client_name credential_provider socket_keepalive "
-    "socket_keepalive_options socket_type connection_pool".split()
+    (
+        "host",
+        "port",
+        "path",
+        "db",
+        "username",
+        "password",
+        "client_name",
+        "credential_provider",
+        "socket_keepalive",
+        "socket_keepalive_options",
+        "socket_type",
+        "connection_pool",
+    )
 )
 """What is taken over from a configured pool; time-outs, retries and protocol are our own."""
 
@@ -69,14 +80,14 @@ class RedisStore(Store):
         timeout: float = 0.1,
         protocol: Protocol | None = None,
     ) -> None:
-        if (cache_alias is None) == (url is None):
-            raise ValueError("RedisStore takes either cache_alias or url")
         self.timeout = timeout
         self.protocol = protocol or Protocol()
-        if url is not None:
+        if url is not None and cache_alias is None:
             pool = connections.ConnectionPool.from_url(url)
-        else:
+        elif cache_alias is not None and url is None:
             pool = get_redis_connection(cache_alias, write=True).connection_pool
+        else:
+            raise ValueError("RedisStore takes either cache_alias or url")
         self._class = pool.connection_class
         self._options = {
             key: value

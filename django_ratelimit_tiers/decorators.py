@@ -1,0 +1,78 @@
+"""Marks for single views, which also limit them where the middleware is not installed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import wraps
+from typing import Any, TypeVar
+
+from asgiref.sync import iscoroutinefunction
+from django.http import HttpRequest, HttpResponse
+from django.http.response import HttpResponseBase
+
+from django_ratelimit_tiers.conf import conf
+from django_ratelimit_tiers.core.policies import MAX_REQUESTS
+from django_ratelimit_tiers.policy.flows import Flow, Step, adrive, drive
+from django_ratelimit_tiers.policy.identity import asession_user, has_session_user, session_user
+from django_ratelimit_tiers.policy.ledgers import ledger_of
+from django_ratelimit_tiers.policy.limiter import limiter
+from django_ratelimit_tiers.responses import add_fields, refusal
+
+View = TypeVar("View", bound=Callable[..., Any])
+
+
+def ratelimit(*, cost: int = 1) -> Callable[[View], View]:
+    """Return a decorator by which a view costs `cost` requests of its client's tier.
+
+    Without the middleware the decorator limits the view by itself. Raises ValueError for a cost
+    that no limit can hold.
+    """
+    if not 1 <= cost <= MAX_REQUESTS:
+        raise ValueError(f"ratelimit: cost must be from 1 to {MAX_REQUESTS:,}, not {cost}")
+
+    def decorate(view: View) -> View:
+        if iscoroutinefunction(view):
+
+            @wraps(view)
+            async def limited(request: HttpRequest, *args: Any, **kwargs: Any) -> Any:
+                if not conf.ENABLED or ledger_of(request) is not None:
+                    return await view(request, *args, **kwargs)
+                response = await adrive(_enter(request)) or await view(request, *args, **kwargs)
+                return await adrive(_leave(request, response))
+        else:
+
+            @wraps(view)
+            def limited(request: HttpRequest, *args: Any, **kwargs: Any) -> Any:
+                if not conf.ENABLED or ledger_of(request) is not None:
+                    return view(request, *args, **kwargs)
+                response = drive(_enter(request)) or view(request, *args, **kwargs)
+                return drive(_leave(request, response))
+
+        limited.ratelimit_cost = cost  # type: ignore[attr-defined]
+        return limited  # type: ignore[return-value]
+
+    return decorate
+
+
+def ratelimit_exempt(view: View) -> View:
+    """Mark a view as exempt from its client's tier and from rules decided at the view."""
+    view.ratelimit_exempt = True  # type: ignore[attr-defined]
+    return view
+
+
+def _enter(request: HttpRequest) -> Flow[HttpResponse | None]:
+    decision = yield from limiter().route(request)
+    if decision.allowed:
+        user = None
+        if has_session_user(request):
+            user = yield Step(lambda: session_user(request), lambda: asession_user(request))
+        decision = yield from limiter().client(request, user)
+    return None if decision.allowed else refusal(request, decision)
+
+
+def _leave(request: HttpRequest, response: HttpResponseBase) -> Flow[HttpResponseBase]:
+    ledger = ledger_of(request)
+    yield from limiter().settle(request, response.status_code)
+    if ledger is not None:
+        add_fields(response, ledger.decision)
+    return response

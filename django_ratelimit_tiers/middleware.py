@@ -1,0 +1,94 @@
+"""Limits for every view of a project, before authentication and after it."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from asgiref.sync import iscoroutinefunction, markcoroutinefunction
+from django.http import HttpRequest, HttpResponse
+from django.http.response import HttpResponseBase
+
+from django_ratelimit_tiers.conf import conf
+from django_ratelimit_tiers.policy.flows import Flow, Step, adrive, drive
+from django_ratelimit_tiers.policy.identity import asession_user, has_session_user, session_user
+from django_ratelimit_tiers.policy.ledgers import ledger_of
+from django_ratelimit_tiers.policy.limiter import limiter
+from django_ratelimit_tiers.responses import add_fields, refusal
+
+View = Callable[..., Any]
+
+
+class RateLimitMiddleware:
+    """Decides every request in two stages; put it first in `MIDDLEWARE`.
+
+    The first stage, by address and for everyone, comes before sessions and authentication. The
+    second comes before the view, or is left to a REST framework view that lists `TierThrottle`.
+    """
+
+    sync_capable = async_capable = True
+
+    def __init__(self, get_response: Callable[[HttpRequest], Any]) -> None:
+        self.get_response = get_response
+        self.is_async = iscoroutinefunction(get_response)
+        if self.is_async:
+            markcoroutinefunction(self)
+            # Django looks at this name to tell whether the hook needs a thread.
+            self.process_view = self.aprocess_view  # type: ignore[assignment,method-assign]
+
+    def __call__(self, request: HttpRequest) -> HttpResponseBase | Awaitable[HttpResponseBase]:
+        if self.is_async:
+            return self.__acall__(request)
+        response = drive(self._enter(request)) or self.get_response(request)
+        return drive(self._leave(request, response))
+
+    async def __acall__(self, request: HttpRequest) -> HttpResponseBase:
+        response = await adrive(self._enter(request)) or await self.get_response(request)
+        return await adrive(self._leave(request, response))
+
+    def process_view(
+        self, request: HttpRequest, view: View, _args: Any, _kwargs: Any
+    ) -> HttpResponse | None:
+        """Decide what the resolved route and the client add, before the view."""
+        return drive(self._reach(request, view))
+
+    async def aprocess_view(
+        self, request: HttpRequest, view: View, _args: Any, _kwargs: Any
+    ) -> HttpResponse | None:
+        """Do what `process_view` does, on the event loop."""
+        return await adrive(self._reach(request, view))
+
+    def _enter(self, request: HttpRequest) -> Flow[HttpResponse | None]:
+        if not conf.ENABLED:
+            return None
+        decision = yield from limiter().door(request)
+        return None if decision.allowed else refusal(request, decision)
+
+    def _reach(self, request: HttpRequest, view: View) -> Flow[HttpResponse | None]:
+        if not conf.ENABLED:
+            return None
+        decision = yield from limiter().route(request)
+        if decision.allowed and not _decides_client(view):
+            user = None
+            if has_session_user(request):
+                user = yield Step(lambda: session_user(request), lambda: asession_user(request))
+            decision = yield from limiter().client(request, user)
+        return None if decision.allowed else refusal(request, decision)
+
+    def _leave(self, request: HttpRequest, response: HttpResponseBase) -> Flow[HttpResponseBase]:
+        ledger = ledger_of(request)
+        if ledger is None:
+            return response
+        yield from limiter().settle(request, response.status_code)
+        was_allowed = ledger.decision.allowed
+        decision = yield from limiter().unreached(request)
+        if was_allowed and not decision.allowed:
+            return refusal(request, decision)
+        add_fields(response, decision)
+        return response
+
+
+def _decides_client(view: View) -> bool:
+    """Return whether a view decides the second stage itself, once it has authenticated."""
+    throttles = getattr(getattr(view, "cls", None), "throttle_classes", ())
+    return any(getattr(throttle, "decides_client", False) for throttle in throttles)

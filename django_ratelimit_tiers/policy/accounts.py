@@ -1,0 +1,62 @@
+"""Service accounts compiled for quick answers: who is exempt, and from where."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from django_ratelimit_tiers.core.addresses import Networks, parse_networks
+from django_ratelimit_tiers.models import ServiceAccount
+
+
+@dataclass(frozen=True, slots=True)
+class CompiledAccount:
+    """A service account as requests see it; `expires_at` in epoch seconds."""
+
+    name: str
+    networks: Networks | None
+    expires_at: float
+
+    def holds(self, address: str, now: float) -> bool:
+        """Return whether the account counts for a request from an address."""
+        if now >= self.expires_at:
+            return False
+        return self.networks is None or self.networks.contains(address)
+
+
+@dataclass(frozen=True, slots=True)
+class Accounts:
+    """The active service accounts by what identifies them."""
+
+    by_user: dict[str, CompiledAccount] = field(default_factory=dict)
+    by_key: dict[str, CompiledAccount] = field(default_factory=dict)
+    by_network: tuple[CompiledAccount, ...] = ()
+
+    def of_address(self, address: str, now: float) -> CompiledAccount | None:
+        """Return the account that an address alone identifies."""
+        return next((a for a in self.by_network if a.holds(address, now)), None)
+
+    def of_key(self, digests: Iterable[str], address: str, now: float) -> CompiledAccount | None:
+        """Return the account that a presented key identifies from this address."""
+        found = filter(None, map(self.by_key.get, digests))
+        return next((account for account in found if account.holds(address, now)), None)
+
+    def of_user(self, user: str, address: str, now: float) -> CompiledAccount | None:
+        """Return the account that a user identifies from this address."""
+        account = self.by_user.get(user)
+        return account if account and account.holds(address, now) else None
+
+
+def compile_accounts(rows: Iterable[ServiceAccount]) -> Accounts:
+    """Return the active rows as accounts; expiry is looked at with each request."""
+    by_user, by_key, by_network = {}, {}, []
+    for row in rows:
+        networks = parse_networks(row.networks.split()) if row.networks else None
+        account = CompiledAccount(row.name, networks, row.expires_at.timestamp())
+        if row.user_id is not None:
+            by_user[f"user:{row.user_id}"] = account
+        if row.key_digest:
+            by_key[row.key_digest] = account
+        if row.user_id is None and not row.key_digest and networks:
+            by_network.append(account)
+    return Accounts(by_user, by_key, tuple(by_network))

@@ -1,0 +1,107 @@
+"""Rows of the database compiled into values that requests are decided with."""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+from django.utils.text import slugify
+
+from django_ratelimit_tiers.core.decisions import FailurePolicy
+from django_ratelimit_tiers.core.patterns import parse_pattern
+from django_ratelimit_tiers.core.policies import Algorithm, Mode, QuotaPolicy
+from django_ratelimit_tiers.core.rules import Count, IdentifyBy, Rule, Scope, TierPolicies
+from django_ratelimit_tiers.models import EndpointRule, Tier
+from django_ratelimit_tiers.models.tiers import Limit
+
+logger = logging.getLogger(__name__)
+
+PERIOD_WORDS = {1: "second", 60: "minute", 3600: "hour", 86_400: "day"}
+
+TIER_COUNTER = "t"
+"""The counter that the policies of all tiers share, so that a change of tier keeps the usage."""
+
+
+@dataclass(frozen=True, slots=True)
+class CompiledTier:
+    """A tier as requests see it."""
+
+    slug: str
+    rank: int
+    unlimited: bool
+    policies: tuple[QuotaPolicy, ...]
+
+
+def compile_tier(tier: Tier) -> CompiledTier:
+    """Return a tier with its policies prefetched."""
+    policies = compile_limits(tier.policies.all(), tier.slug, TIER_COUNTER)
+    return CompiledTier(tier.slug, tier.rank, tier.unlimited, () if tier.unlimited else policies)
+
+
+def compile_rules(rules: Iterable[EndpointRule]) -> Iterator[Rule]:
+    """Yield the rules with their policies and tiers prefetched.
+
+    A row that no form would have saved is left out and logged, so that it cannot take the other
+    rules with it.
+    """
+    for rule in rules:
+        try:
+            yield _compile_rule(rule)
+        except ValueError as error:
+            logger.error("endpoint rule %r is not in force: %s", rule.name, error)
+
+
+def compile_limits(
+    limits: Iterable[Limit],
+    owner: str,
+    counter: str,
+    mode: Mode = Mode.ENFORCE,
+    disclose: bool = True,
+) -> tuple[QuotaPolicy, ...]:
+    """Return the policies of one owner, named by it and their period; raises ValueError."""
+    limits = sorted(limits, key=lambda limit: (limit.period, limit.algorithm))
+    of_period = Counter(limit.period for limit in limits)
+    policies = []
+    for limit in limits:
+        name = f"{owner}-{PERIOD_WORDS.get(limit.period, f'{limit.period}s')}"
+        if of_period[limit.period] > 1:
+            name += "-" + limit.algorithm.replace("_", "-")
+        algorithm = Algorithm(limit.algorithm)
+        numbers = limit.requests, limit.period, algorithm, limit.burst
+        policies.append(QuotaPolicy(name, *numbers, mode, counter, disclose))
+    return tuple(policies)
+
+
+def _compile_rule(rule: EndpointRule) -> Rule:
+    if rule.path:
+        parse_pattern(rule.path)
+    mode = Mode(rule.mode)
+    name = slugify(rule.name) or f"rule-{rule.pk}"
+    limits: dict[str | None, list[Limit]] = defaultdict(list)
+    for limit in rule.policies.all():
+        limits[limit.tier.slug if limit.tier else None].append(limit)
+    return Rule(
+        id=rule.pk,
+        name=rule.name,
+        path=rule.path,
+        view_name=rule.view_name,
+        methods=frozenset(filter(None, rule.methods.split(","))),
+        mode=mode,
+        identify_by=IdentifyBy(rule.identify_by),
+        request_field=rule.request_field,
+        cost=rule.cost,
+        count=Count(rule.count),
+        scope=Scope(rule.scope),
+        tier_policies=TierPolicies(rule.tier_policies),
+        exempt=rule.exempt,
+        on_store_failure=FailurePolicy(rule.on_store_failure) if rule.on_store_failure else None,
+        disclose=rule.disclose,
+        starts_at=rule.starts_at.timestamp() if rule.starts_at else None,
+        ends_at=rule.ends_at.timestamp() if rule.ends_at else None,
+        policies={
+            slug: compile_limits(of_tier, name, f"r{rule.pk}", mode, rule.disclose)
+            for slug, of_tier in limits.items()
+        },
+    )

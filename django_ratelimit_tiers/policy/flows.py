@@ -1,0 +1,68 @@
+"""Logic that pauses for input and output, so that it is written once for both colours.
+
+A flow is a generator that yields steps and is sent their results; `drive` runs it synchronously
+and `adrive` on an event loop.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Generator
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from asgiref.sync import sync_to_async
+
+R = TypeVar("R")
+
+Flow = Generator["Step", Any, R]
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One pause of a flow: the same input or output for threads and for event loops."""
+
+    run: Callable[[], Any]
+    arun: Callable[[], Awaitable[Any]]
+
+
+def in_thread(run: Callable[[], Any]) -> Step:
+    """Return the step that calls a function which blocks, such as one that asks the database."""
+    return Step(run, sync_to_async(run))
+
+
+def done(result: R) -> Flow[R]:
+    """Return the flow that has its result already and never pauses."""
+    return result
+    yield  # what makes this function a generator
+
+
+def drive(flow: Flow[R]) -> R:
+    """Run a flow in this thread and return its result."""
+    error: BaseException | None = None
+    answer: Any = None
+    while True:
+        try:
+            step = flow.send(answer) if error is None else flow.throw(error)
+        except StopIteration as stop:
+            result: R = stop.value
+            return result
+        try:
+            error, answer = None, step.run()
+        except Exception as failure:
+            error = failure
+
+
+async def adrive(flow: Flow[R]) -> R:
+    """Run a flow on the event loop and return its result."""
+    error: BaseException | None = None
+    answer: Any = None
+    while True:
+        try:
+            step = flow.send(answer) if error is None else flow.throw(error)
+        except StopIteration as stop:
+            result: R = stop.value
+            return result
+        try:
+            error, answer = None, await step.arun()
+        except Exception as failure:
+            error = failure

@@ -1,0 +1,195 @@
+"""Who is asking: address, presented keys, user and verified API key."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+from django.conf import settings
+from django.core.exceptions import RequestDataTooBig, TooManyFieldsSent
+from django.http import HttpRequest, QueryDict
+from django.http.request import UnreadablePostError
+from django.utils.functional import SimpleLazyObject, empty
+
+from django_ratelimit_tiers.conf import conf
+from django_ratelimit_tiers.core.addresses import address_subject, client_address
+from django_ratelimit_tiers.core.rules import IdentifyBy, Rule
+from django_ratelimit_tiers.digests import key_digest, key_digests
+
+SERVICE_KEY_PREFIX = "rlt_"
+"""How the keys of service accounts begin; nothing else is looked up."""
+
+MAX_FIELD_BODY = 65_536
+"""The longest body, in bytes, that is read for the field that a rule counts by."""
+
+AUTHENTICATION_MODULE = "django.contrib.auth.middleware"
+
+
+@dataclass(frozen=True, slots=True)
+class Client:
+    """Who is asking, as subjects; None where nobody was identified."""
+
+    address: str
+    address_subject: str
+    user: Any = None
+    user_subject: str | None = None
+    key_digests: tuple[str, ...] = ()
+
+    @property
+    def key_subject(self) -> str | None:
+        """The verified API key."""
+        return self.key_digests[0] if self.key_digests else None
+
+    @property
+    def subject(self) -> str:
+        """Whom the client's tier counts: the user, else the verified key, else the address."""
+        return self.user_subject or self.key_subject or self.address_subject
+
+    @property
+    def is_anonymous(self) -> bool:
+        """Whether neither a user nor a verified key is known."""
+        return self.user_subject is None and not self.key_digests
+
+
+def address_client(request: HttpRequest) -> Client:
+    """Return the client as known before authentication."""
+    address = client_address(
+        request.META.get("REMOTE_ADDR", ""),
+        request.headers,
+        trusted_proxies=conf.TRUSTED_PROXIES,
+        header=conf.CLIENT_IP_HEADER,
+    )
+    return Client(address, address_subject(address, conf.IPV6_PREFIX))
+
+
+def identified_client(door: Client, user: Any, key_id: str | None) -> Client:
+    """Return the client as known after authentication."""
+    known = user is not None and user.is_authenticated
+    return Client(
+        door.address,
+        door.address_subject,
+        user if known else None,
+        f"user:{user.pk}" if known else None,
+        tuple(key_digests(key_id)) if key_id else (),
+    )
+
+
+def presented_service_keys(request: HttpRequest) -> Iterator[str]:
+    """Yield the digests of what the request presents as the key of a service account."""
+    for value in (
+        request.META.get("HTTP_X_API_KEY", ""),
+        request.META.get("HTTP_AUTHORIZATION", "").partition(" ")[2].strip(),
+    ):
+        if value.startswith(SERVICE_KEY_PREFIX) and len(value) <= 200:
+            yield from key_digests(value)
+
+
+def rule_subject(rule: Rule, client: Client, request: HttpRequest) -> str | None:
+    """Return whom a rule counts for this request, None when it does not concern the client."""
+    match rule.identify_by:
+        case IdentifyBy.IP:
+            return client.address_subject
+        case IdentifyBy.EVERYONE:
+            return "all"
+        case IdentifyBy.USER:
+            return client.user_subject
+        case IdentifyBy.API_KEY:
+            return client.key_subject or client.address_subject
+        case IdentifyBy.USER_OR_IP:
+            return client.user_subject or client.address_subject
+        case IdentifyBy.FIELD:
+            value = field_value(request, rule.request_field)
+            return client.address_subject if value is None else field_subject(value)
+
+
+@lru_cache(maxsize=1024)
+def field_subject(value: str) -> str:
+    """Return the subject of a request field's value: a keyed digest, blind to case and space."""
+    return "field:" + key_digest(" ".join(value.casefold().split())).removeprefix("key:")
+
+
+def field_value(request: HttpRequest, name: str) -> str | None:
+    """Return a field of a form or JSON body as text, None when there is none that can be read.
+
+    The body stays readable for the view. Bodies over 64 KiB are not read.
+    """
+    try:
+        if int(request.META.get("CONTENT_LENGTH") or 0) > MAX_FIELD_BODY:
+            return None
+        body = request.body
+        if request.content_type == "application/json":
+            members = json.loads(body)
+            value = members.get(name) if isinstance(members, dict) else None
+        elif request.content_type == "application/x-www-form-urlencoded":
+            value = QueryDict(body, encoding=request.encoding).get(name)
+        else:
+            value = request.POST.get(name)
+    except (ValueError, RecursionError, OSError):
+        return None
+    except (RequestDataTooBig, TooManyFieldsSent, UnreadablePostError):
+        return None
+    return str(value) if isinstance(value, str | int) and str(value).strip() else None
+
+
+def has_session_user(request: HttpRequest) -> bool:
+    """Return whether asking for the user can yield anyone but an anonymous one.
+
+    Without a session cookie Django's own middleware could only find nobody; a user that other
+    code has put there counts.
+    """
+    if not hasattr(request, "user"):
+        return False
+    if settings.SESSION_COOKIE_NAME in request.COOKIES:
+        return True
+    return not _is_unread_session_user(request.user)
+
+
+def session_user(request: HttpRequest) -> Any:
+    """Return the user without leaving a trace: the view's own look still varies on the cookie."""
+    session = getattr(request, "session", None)
+    untouched = session is not None and not session.accessed
+    user = request.user
+    bool(user.is_authenticated)
+    if untouched:
+        _hide_access(request, user)
+    return user
+
+
+async def asession_user(request: HttpRequest) -> Any:
+    """Return what `session_user` returns, on an event loop."""
+    session = getattr(request, "session", None)
+    untouched = session is not None and not session.accessed
+    if not _is_unread_session_user(request.user):
+        return request.user
+    user = await request.auser()
+    if untouched:
+        _hide_access(request, user)
+    return user
+
+
+def _hide_access(request: HttpRequest, user: Any) -> None:
+    """Put back a lazy user, and mark the session as accessed once somebody else reads it."""
+    session = request.session
+    session.accessed = False
+
+    def reveal() -> Any:
+        session.accessed = True
+        return user
+
+    async def areveal() -> Any:
+        return reveal()
+
+    request.user = SimpleLazyObject(reveal)  # type: ignore[assignment]
+    request.auser = areveal
+
+
+def _is_unread_session_user(user: Any) -> bool:
+    if type(user) is not SimpleLazyObject:
+        return False
+    lazy = object.__getattribute__(user, "__dict__")
+    if lazy["_wrapped"] is not empty:
+        return False
+    return bool(lazy["_setupfunc"].__module__ == AUTHENTICATION_MODULE)

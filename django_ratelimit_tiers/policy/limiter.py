@@ -1,0 +1,276 @@
+"""From a request to a decision: plan, ask the store once, conclude.
+
+Everything is a flow (see `flows`), so that threads and event loops share it to the last branch.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from functools import cache
+from typing import Any
+
+from django.dispatch import receiver
+from django.http import HttpRequest
+from django.test.signals import setting_changed
+
+from django_ratelimit_tiers.conf import SETTING, conf
+from django_ratelimit_tiers.core.decisions import Decision, FailurePolicy
+from django_ratelimit_tiers.core.plans import Plan, Reply, Stale
+from django_ratelimit_tiers.core.policies import Charge
+from django_ratelimit_tiers.core.rules import Count, Rule
+from django_ratelimit_tiers.events.refusals import announce_refusal
+from django_ratelimit_tiers.exceptions import StoreUnavailable
+from django_ratelimit_tiers.policy import stages
+from django_ratelimit_tiers.policy.breaker import Breaker
+from django_ratelimit_tiers.policy.flows import Flow, Step, done, in_thread
+from django_ratelimit_tiers.policy.identity import identified_client, presented_service_keys
+from django_ratelimit_tiers.policy.ledgers import Entry, Ledger, ledger_of, open_ledger
+from django_ratelimit_tiers.policy.snapshots import Snapshot, SnapshotCache, SnapshotUnavailable
+from django_ratelimit_tiers.policy.tiers import called, find_tier
+from django_ratelimit_tiers.store.base import Store
+from django_ratelimit_tiers.store.configured import configured_store
+from django_ratelimit_tiers.store.memory import MemoryStore
+
+MAX_RELOADS = 5
+"""How often one request follows edits that arrive while it is decided."""
+
+Compose = Callable[[Snapshot], Flow[list[Entry]]]
+
+STRICTNESS = [FailurePolicy.OPEN, FailurePolicy.LOCAL, FailurePolicy.CLOSED]
+
+
+class Limiter:
+    """Decides requests with one store; one for each process."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._snapshots = SnapshotCache(store)
+        self._breaker = Breaker()
+        self._local = MemoryStore()
+
+    def door(self, request: HttpRequest) -> Flow[Decision]:
+        """Decide the first stage: what is known before authentication, by the path alone."""
+        ledger = open_ledger(request)
+
+        def compose(snapshot: Snapshot) -> Flow[list[Entry]]:
+            _exempt_account(snapshot, ledger, request)
+            rules = stages.path_rules(snapshot, ledger, time.time())
+            _exempt_by_rule(rules, ledger)
+            return done(stages.door_entries(rules, ledger, request))
+
+        return (yield from self._decide(ledger, request, compose))
+
+    def route(self, request: HttpRequest) -> Flow[Decision]:
+        """Decide the rest of the first stage: what only the resolved route shows."""
+        ledger = open_ledger(request)
+
+        def compose(snapshot: Snapshot) -> Flow[list[Entry]]:
+            rules = stages.all_rules(snapshot, ledger, request, time.time())
+            _exempt_by_rule(rules, ledger)
+            return done(stages.door_entries(rules, ledger, request))
+
+        return (yield from self._decide(ledger, request, compose))
+
+    def client(self, request: HttpRequest, user: Any) -> Flow[Decision]:
+        """Decide the second stage: the client's tier and every rule not charged yet.
+
+        `user` is the user that authentication found, None when there is none.
+        """
+        ledger = open_ledger(request)
+        if ledger.client_decided:
+            return ledger.decision
+        ledger.client_decided = True
+        view = request.resolver_match.func if request.resolver_match else None
+        if getattr(view, "ratelimit_exempt", False):
+            ledger.exempt = ledger.exempt or "view"
+        key_id = yield from called(conf.API_KEY_RESOLVER, request)
+        ledger.client = identified_client(ledger.client, user, key_id)
+        cost = getattr(view, "ratelimit_cost", 1)
+        revisions: dict[str, str] = {}
+
+        def compose(snapshot: Snapshot) -> Flow[list[Entry]]:
+            _exempt_account(snapshot, ledger, request)
+            rules = stages.all_rules(snapshot, ledger, request, time.time())
+            _exempt_by_rule(rules, ledger)
+            if ledger.exempt or ledger.preflight:
+                return stages.client_entries(rules, None, ledger, request, cost)
+            tier = yield from find_tier(snapshot, ledger.client, request, revisions)
+            return stages.client_entries(rules, tier, ledger, request, cost)
+
+        return (yield from self._decide(ledger, request, compose, revisions))
+
+    def unreached(self, request: HttpRequest) -> Flow[Decision]:
+        """Charge a request that never reached a view to its address's tier."""
+        ledger = open_ledger(request)
+        if ledger.client_decided or ledger.preflight or not ledger.decision.allowed:
+            return ledger.decision
+        ledger.client_decided = True
+
+        def compose(snapshot: Snapshot) -> Flow[list[Entry]]:
+            tier = snapshot.default_tier("anonymous")
+            subject = ledger.client.address_subject
+            return done(list(stages.tier_entries(tier, subject, ledger, request, 1)))
+
+        return (yield from self._decide(ledger, request, compose))
+
+    def settle(self, request: HttpRequest, status: int) -> Flow[None]:
+        """Give back what was reserved for a failure when the response is none."""
+        ledger = ledger_of(request)
+        if ledger is None or not ledger.reserved or status in conf.FAILED_STATUSES:
+            return
+        reserved, ledger.reserved = ledger.reserved, []
+        for charged_at in {at for _, at in reserved}:
+            charges = [charge for charge, at in reserved if at == charged_at]
+            with suppress(StoreUnavailable):
+                yield from self._refund(charges, charged_at)
+
+    def _decide(
+        self,
+        ledger: Ledger,
+        request: HttpRequest,
+        compose: Compose,
+        revisions: dict[str, str] | None = None,
+    ) -> Flow[Decision]:
+        """Plan with the snapshot, ask once, and again only after an edit that came in between."""
+        revisions = {} if revisions is None else revisions
+        entries: list[Entry] = []
+        for attempt in range(MAX_RELOADS):
+            try:
+                snapshot = yield from self._snapshot()
+                entries = [] if ledger.exempt else (yield from compose(snapshot))
+                entries = [] if ledger.exempt else entries
+                if not entries:
+                    stale, decision = (yield from self._look(snapshot)), Decision()
+                else:
+                    plan = _plan(entries, snapshot, revisions, attempt == MAX_RELOADS - 1)
+                    reply = yield from self._execute(plan)
+                    stale, decision = reply.stale, Decision(reply.outcomes, reply.now)
+            except (SnapshotUnavailable, StoreUnavailable):
+                return self._conclude(ledger, request, entries, self._degraded(entries))
+            if stale is None:
+                self._snapshots.confirm()
+                break
+            yield from self._catch_up(snapshot, stale, revisions)
+        return self._conclude(ledger, request, entries, decision)
+
+    def _snapshot(self) -> Flow[Snapshot]:
+        snapshot = self._snapshots.current
+        if snapshot is None:
+            snapshot = yield in_thread(lambda: self._snapshots.load(None))
+        elif self._snapshots.wants_comparison():
+            stale = snapshot
+            snapshot = yield in_thread(lambda: self._snapshots.compare(stale))
+        return snapshot
+
+    def _look(self, snapshot: Snapshot) -> Flow[Stale | None]:
+        """Compare revisions for a request that charges nothing, once in a while."""
+        if not self._snapshots.wants_look():
+            return None
+        revision = yield from self._ask(self._store.revision, self._store.arevision)
+        return None if revision == snapshot.revision else Stale(revision, {})
+
+    def _catch_up(self, snapshot: Snapshot, stale: Stale, revisions: dict[str, str]) -> Flow[None]:
+        if stale.revision != snapshot.revision:
+            yield in_thread(lambda: self._snapshots.load(snapshot))
+        for subject, revision in stale.subject_revisions.items():
+            if revisions.get(subject, revision) != revision:
+                snapshot.assignments.forget(subject)
+                revisions[subject] = revision
+
+    def _execute(self, plan: Plan) -> Flow[Reply]:
+        store = self._store
+        reply: Reply = yield from self._ask(
+            lambda: store.execute(plan), lambda: store.aexecute(plan)
+        )
+        return reply
+
+    def _refund(self, charges: list[Charge], charged_at: int) -> Flow[None]:
+        yield from self._ask(
+            lambda: self._store.refund(charges, charged_at=charged_at),
+            lambda: self._store.arefund(charges, charged_at=charged_at),
+        )
+
+    def _ask(self, run: Callable[[], Any], arun: Callable[[], Any]) -> Flow[Any]:
+        """Ask the store: the one place where its failure is noticed."""
+        if not self._breaker.allows():
+            raise StoreUnavailable("the store failed a moment ago and is not asked yet")
+        try:
+            answer = yield Step(run, arun)
+        except StoreUnavailable as error:
+            self._breaker.failed(error)
+            raise
+        self._breaker.succeeded()
+        return answer
+
+    def _degraded(self, entries: list[Entry]) -> Decision:
+        """Return the decision of the strictest failure policy among the charges."""
+        policies = {
+            entry.rule.on_store_failure
+            if entry.rule and entry.rule.on_store_failure
+            else conf.ON_STORE_FAILURE
+            for entry in entries
+        }
+        strictest = max(policies or {conf.ON_STORE_FAILURE}, key=STRICTNESS.index)
+        if strictest is not FailurePolicy.LOCAL:
+            return Decision(degraded=strictest)
+        reply = self._local.execute(Plan(tuple(entry.charge for entry in entries)))
+        return Decision(reply.outcomes, reply.now, FailurePolicy.LOCAL)
+
+    def _conclude(
+        self, ledger: Ledger, request: HttpRequest, entries: list[Entry], decision: Decision
+    ) -> Decision:
+        ledger.add(entries, decision)
+        if not decision.allowed:
+            announce_refusal(request, decision)
+        elif decision.degraded is None:
+            ledger.reserved += [
+                (entry.charge, decision.now)
+                for entry, outcome in zip(entries, decision.outcomes, strict=True)
+                if entry.rule and entry.rule.count is Count.FAILED and outcome.allowed
+            ]
+        return ledger.decision
+
+
+def _exempt_account(snapshot: Snapshot, ledger: Ledger, request: HttpRequest) -> None:
+    """Exempt a service account, by whatever is known of the client at this stage."""
+    client, now = ledger.client, time.time()
+    accounts = snapshot.accounts
+    account = accounts.of_address(client.address, now)
+    if account is None and accounts.by_key:
+        digests = [*presented_service_keys(request), *client.key_digests]
+        account = accounts.of_key(digests, client.address, now)
+    if account is None and client.user_subject:
+        account = accounts.of_user(client.user_subject, client.address, now)
+    if account is not None:
+        ledger.exempt = f"service account {account.name}"
+
+
+def _exempt_by_rule(rules: list[Rule], ledger: Ledger) -> None:
+    for rule in rules:
+        if rule.exempt:
+            ledger.exempt = ledger.exempt or f"rule {rule.name}"
+
+
+def _plan(
+    entries: list[Entry], snapshot: Snapshot, revisions: dict[str, str], at_any_revision: bool
+) -> Plan:
+    return Plan(
+        charges=tuple(entry.charge for entry in entries),
+        revision=None if at_any_revision else snapshot.revision,
+        subject_revisions={} if at_any_revision else revisions,
+        labels=tuple(entry.label for entry in entries),
+    )
+
+
+@cache
+def limiter() -> Limiter:
+    """Return this process's limiter."""
+    return Limiter(configured_store())
+
+
+@receiver(setting_changed)
+def _forget_limiter(*, setting: str, **_: Any) -> None:
+    if setting in (SETTING, "CACHES"):
+        limiter.cache_clear()

@@ -1,0 +1,70 @@
+"""Which tier a client has."""
+
+from __future__ import annotations
+
+from django.http import HttpRequest
+from django.utils.module_loading import import_string
+
+from django_ratelimit_tiers.conf import conf
+from django_ratelimit_tiers.policy.compilation import CompiledTier
+from django_ratelimit_tiers.policy.flows import Flow, in_thread
+from django_ratelimit_tiers.policy.identity import Client
+from django_ratelimit_tiers.policy.snapshots import Snapshot
+
+
+def find_tier(
+    snapshot: Snapshot, client: Client, request: HttpRequest, revisions: dict[str, str]
+) -> Flow[CompiledTier | None]:
+    """Return the client's tier by resolver, assignment or default; None when it has no limits.
+
+    `revisions` holds the subjects' tokens known to be current; those that were used are added.
+    """
+    slugs = [(yield from called(conf.TIER_RESOLVER, request))]
+    if slugs == [None]:
+        slugs = yield from _assigned(snapshot, client, revisions)
+    for slug in slugs:
+        if slug is not None and slug in snapshot.tiers:
+            return snapshot.tiers[slug]
+    return snapshot.default_tier((yield from _default_for(snapshot, client)))
+
+
+def called(path: str | None, *arguments: object) -> Flow[str | None]:
+    """Return what a callable named in the settings says, None when none is named."""
+    if path is None:
+        return None
+    function = import_string(path)
+    answer: str | None = yield in_thread(lambda: function(*arguments))
+    return answer
+
+
+def _assigned(
+    snapshot: Snapshot, client: Client, revisions: dict[str, str]
+) -> Flow[list[str | None]]:
+    """Return the assigned tiers, the strongest first: user, key, group."""
+    direct = of_key = through_group = None
+    assignments = snapshot.assignments
+    if user := client.user_subject:
+        known = assignments.get(user)
+        if known is None:
+            token = revisions.get(user, "")
+            known = yield in_thread(lambda: assignments.look_up_user(user, client.user, token))
+        revisions[user] = known.revision
+        direct, through_group = known.direct, known.through_group
+    if key := client.key_subject:
+        known = assignments.get(key)
+        if known is None:
+            token = revisions.get(key, "")
+            known = yield in_thread(lambda: assignments.look_up_key(key, client.key_digests, token))
+        revisions[key] = known.revision
+        of_key = known.direct
+    return [direct, of_key, through_group]
+
+
+def _default_for(snapshot: Snapshot, client: Client) -> Flow[str]:
+    if client.is_anonymous:
+        return "anonymous"
+    if client.user is not None and conf.VERIFIED_TEST and snapshot.default_tier("unverified"):
+        is_verified = import_string(conf.VERIFIED_TEST)
+        if not (yield in_thread(lambda: is_verified(client.user))):
+            return "unverified"
+    return "authenticated"

@@ -1,0 +1,77 @@
+"""What a client gets: header fields on every charged response, and the refusal itself."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from django.http import HttpRequest, HttpResponse, HttpResponseBase, JsonResponse
+from django.template import loader
+from django.utils.module_loading import import_string
+
+from django_ratelimit_tiers.conf import conf
+from django_ratelimit_tiers.core.decisions import Decision
+from django_ratelimit_tiers.core.headers import (
+    header_fields,
+    problem_body,
+    refusal_body,
+    refusal_message,
+    refusal_status,
+)
+
+
+def decision_fields(decision: Decision) -> dict[str, str]:
+    """Return the header fields of a decision in the styles of the setting `HEADERS`."""
+    fields = header_fields(decision, conf.HEADERS)
+    if not decision.allowed:
+        fields["Cache-Control"] = "no-store"
+    return fields
+
+
+def add_fields(response: HttpResponseBase, decision: Decision) -> None:
+    """Set the header fields of a decision on a response."""
+    for name, value in decision_fields(decision).items():
+        response.headers[name] = value
+
+
+def refusal(request: HttpRequest, decision: Decision) -> HttpResponse:
+    """Return the response to a refused request, in the form that its `Accept` prefers.
+
+    The setting `RESPONSE` may name a function that makes it instead.
+    """
+    if conf.RESPONSE is not None:
+        make: Callable[[HttpRequest, Decision], HttpResponse] = import_string(conf.RESPONSE)
+        response = make(request, decision)
+    else:
+        accepted = request.get_preferred_type(list(BODIES)) or JSON
+        response = BODIES[accepted](decision)
+        response.status_code = refusal_status(decision)
+    add_fields(response, decision)
+    return response
+
+
+def _json(decision: Decision) -> HttpResponse:
+    return JsonResponse(refusal_body(decision))
+
+
+def _problem(decision: Decision) -> HttpResponse:
+    return JsonResponse(problem_body(decision), content_type=PROBLEM)
+
+
+def _html(decision: Decision) -> HttpResponse:
+    context: dict[str, Any] = {"message": refusal_message(decision), "decision": decision}
+    return HttpResponse(loader.render_to_string("django_ratelimit_tiers/refusal.html", context))
+
+
+def _text(decision: Decision) -> HttpResponse:
+    return HttpResponse(refusal_message(decision) + "\n", content_type="text/plain; charset=utf-8")
+
+
+JSON, PROBLEM = "application/json", "application/problem+json"
+
+BODIES: dict[str, Callable[[Decision], HttpResponse]] = {
+    JSON: _json,
+    PROBLEM: _problem,
+    "text/html": _html,
+    "text/plain": _text,
+}

@@ -1,0 +1,52 @@
+"""Limits for views of the REST framework, whose users are known only inside the view."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from rest_framework.exceptions import APIException, Throttled
+from rest_framework.request import Request
+from rest_framework.throttling import BaseThrottle
+from rest_framework.views import APIView
+
+from django_ratelimit_tiers.conf import conf
+from django_ratelimit_tiers.core.decisions import Decision
+from django_ratelimit_tiers.core.headers import (
+    refusal_body,
+    refusal_status,
+    retry_after_seconds,
+)
+from django_ratelimit_tiers.policy.flows import drive
+from django_ratelimit_tiers.policy.limiter import limiter
+from django_ratelimit_tiers.responses import decision_fields
+
+
+class Refused(Throttled):
+    """The refusal of a request, in the shape of the REST framework's own."""
+
+    def __init__(self, decision: Decision) -> None:
+        APIException.__init__(self)
+        self.detail: Any = refusal_body(decision)
+        self.status_code = refusal_status(decision)
+        self.wait = retry_after_seconds(decision)
+        self.decision = decision
+
+
+class TierThrottle(BaseThrottle):
+    """Decides requests by the user that the view has authenticated.
+
+    List it in `throttle_classes`. With the middleware installed the first stage has been decided
+    by then; without it both stages are decided here, together.
+    """
+
+    decides_client = True
+
+    def allow_request(self, request: Request, view: APIView) -> bool:
+        """Return True, or raise Refused with everything a client should know."""
+        if not conf.ENABLED:
+            return True
+        decision = drive(limiter().client(request._request, request.user))
+        view.headers.update(decision_fields(decision))
+        if not decision.allowed:
+            raise Refused(decision)
+        return True
