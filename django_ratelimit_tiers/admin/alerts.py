@@ -1,0 +1,118 @@
+"""The pages of alerts and of what raises them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django import forms
+from django.contrib import admin, messages
+from django.db import transaction
+from django.db.models import QuerySet
+from django.http import HttpRequest
+from django.utils import timezone
+from django.utils.html import format_html_join
+from django.utils.translation import gettext, ngettext
+from django.utils.translation import gettext_lazy as _
+
+from django_ratelimit_tiers.admin.pages import ReadOnlyAdmin, log_changes
+from django_ratelimit_tiers.core.alerts import AlertState
+from django_ratelimit_tiers.models import Alert, AlertNotice, AlertRule
+
+
+class AlertRuleForm(forms.ModelForm):
+    """An alert rule whose secret is never sent back to a browser."""
+
+    class Meta:
+        model = AlertRule
+        fields = "__all__"  # noqa: DJ007 (staff edits every field)
+        widgets = {
+            "emails": forms.Textarea({"rows": 3}),
+            "webhook_secret": forms.PasswordInput({"autocomplete": "new-password"}),
+        }
+        help_texts = {"webhook_secret": _("Signs what is sent. Empty: as it is.")}
+
+    def clean_webhook_secret(self) -> str:
+        """Keep the secret when none was typed."""
+        secret: str = self.cleaned_data["webhook_secret"]
+        return secret or self.instance.webhook_secret
+
+    def clean(self) -> dict[str, Any]:
+        """Forget the secret together with its webhook."""
+        cleaned = super().clean() or self.cleaned_data
+        if not cleaned.get("webhook_url") and "webhook_secret" not in self.changed_data:
+            cleaned["webhook_secret"] = ""
+        return cleaned
+
+
+@admin.register(AlertRule)
+class AlertRuleAdmin(admin.ModelAdmin):
+    """What is watched, and who is told."""
+
+    form = AlertRuleForm
+    list_display = ("name", "kind", "grouping", "sensitivity", "is_active", "told")
+    list_filter = ("kind", "is_active", "sensitivity")
+    search_fields = ("name", "emails", "policy", "endpoint", "tier")
+    fieldsets = (
+        (None, {"fields": ("name", "is_active", "kind")}),
+        (_("What is watched"), {"fields": ("grouping", "policy", "endpoint", "tier")}),
+        (_("How sensitively"), {"fields": ("sensitivity", "minimum_volume", "cooldown")}),
+        (_("Who is told"), {"fields": ("emails", "webhook_url", "webhook_secret")}),
+    )
+
+    @admin.display(description=_("who is told"))
+    def told(self, rule: AlertRule) -> str:
+        targets = [*rule.emails.split(), gettext("webhook")] if rule.webhook_url else None
+        return ", ".join(targets or rule.emails.split())
+
+
+class AlertNoticeInline(admin.TabularInline):
+    """Who was told of an alert."""
+
+    model = AlertNotice
+    fields = ("event", "channel", "target", "state", "attempts", "sent_at", "error")
+    extra = 0
+    can_delete = False
+
+    def has_add_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return False
+
+    def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return False
+
+
+@admin.register(Alert)
+class AlertAdmin(ReadOnlyAdmin):
+    """Alerts, which staff can acknowledge."""
+
+    inlines = (AlertNoticeInline,)
+    list_display = ("opened_at", "kind", "cause", "state", "peak", "baseline", "closed_at")
+    list_filter = ("state", "kind", "opened_at")
+    search_fields = ("cause",)
+    actions = ("acknowledge",)
+    exclude = ("detail",)
+    readonly_fields = ("details",)
+
+    @admin.display(description=_("detail"))
+    def details(self, alert: Alert) -> str:
+        lines = ((key, value) for key, value in alert.detail.items())
+        return format_html_join("\n", "<div><b>{}</b>: {}</div>", lines) or "-"
+
+    @admin.action(description=_("Acknowledge selected alerts"), permissions=["acknowledge"])
+    def acknowledge(self, request: HttpRequest, queryset: QuerySet[Any]) -> None:
+        """Acknowledge the open ones among the alerts, by this staff member and now."""
+        with transaction.atomic(using=queryset.db):
+            alerts = list(queryset.filter(state=AlertState.OPEN))
+            Alert.objects.using(queryset.db).filter(
+                pk__in=[alert.pk for alert in alerts], state=AlertState.OPEN
+            ).update(
+                state=AlertState.ACKNOWLEDGED,
+                acknowledged_by=request.user.pk,
+                acknowledged_at=timezone.now(),
+            )
+            log_changes(request, alerts, "state")
+        message = ngettext("%(n)s alert acknowledged.", "%(n)s alerts acknowledged.", len(alerts))
+        self.message_user(request, message % {"n": len(alerts)}, messages.SUCCESS)
+
+    def has_acknowledge_permission(self, request: HttpRequest) -> bool:
+        """Whoever may change alerts may acknowledge them, and nothing else."""
+        return request.user.has_perm("django_ratelimit_tiers.change_alert")

@@ -1,0 +1,73 @@
+"""The pages of what was refused, who used how much, and how the policy was edited."""
+
+from __future__ import annotations
+
+from django.contrib import admin
+from django.utils.translation import gettext
+from django.utils.translation import gettext_lazy as _
+
+from django_ratelimit_tiers.admin.pages import ReadOnlyAdmin
+from django_ratelimit_tiers.admin.words import number_words
+from django_ratelimit_tiers.models import (
+    PolicyRevision,
+    ThrottleCount,
+    ThrottleEvent,
+    UsageCount,
+)
+
+
+@admin.register(ThrottleCount)
+class ThrottleCountAdmin(ReadOnlyAdmin):
+    """Refusals by minute, hour or day."""
+
+    list_display = (
+        "minute",
+        "resolution",
+        "count",
+        "policy",
+        "endpoint",
+        "tier",
+        "subject",
+        "mode",
+    )
+    list_filter = ("resolution", "mode", "minute")
+    search_fields = ("policy", "endpoint", "subject")
+    date_hierarchy = "minute"
+
+
+@admin.register(ThrottleEvent)
+class ThrottleEventAdmin(ReadOnlyAdmin):
+    """A sample of refused requests."""
+
+    list_display = ("at", "subject", "address", "method", "path", "policy", "retry_after", "mode")
+    list_filter = ("mode", "method", "at")
+    search_fields = ("subject", "address", "path", "policy", "=decision_id")
+    date_hierarchy = "at"
+
+
+@admin.register(UsageCount)
+class UsageCountAdmin(ReadOnlyAdmin):
+    """The busiest subjects of each hour."""
+
+    list_display = ("hour", "subject", "allowed", "refused")
+    list_filter = ("hour",)
+    search_fields = ("subject",)
+    date_hierarchy = "hour"
+
+
+@admin.register(PolicyRevision)
+class PolicyRevisionAdmin(ReadOnlyAdmin):
+    """Every edit of the policy."""
+
+    list_display = ("id", "created_at", "model", "reason", "concerns", "author")
+    list_filter = ("model", "created_at")
+    search_fields = ("reason", "subjects")
+    list_select_related = ("author",)
+
+    @admin.display(description=_("concerns"))
+    def concerns(self, revision: PolicyRevision) -> str:
+        first, *others = revision.subjects or [gettext("everyone")]
+        if not others:
+            return str(first)
+        words = {"first": first, "others": number_words(len(others))}
+        return gettext("%(first)s and %(others)s more") % words

@@ -1,0 +1,107 @@
+"""The rows of limits within a tier or a rule, checked against each other."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from itertools import combinations
+from typing import Any
+
+from django.contrib import admin
+from django.core.exceptions import ValidationError
+from django.forms import BaseInlineFormSet
+from django.forms.formsets import DELETION_FIELD_NAME
+from django.http import HttpRequest
+from django.utils.translation import gettext as _
+
+from django_ratelimit_tiers.admin.words import limit_words, number_words
+from django_ratelimit_tiers.models import EndpointRule, RulePolicy, TierPolicy
+from django_ratelimit_tiers.models.tiers import Limit
+
+
+class LimitFormSet(BaseInlineFormSet):
+    """Limits that hold together: none repeated, none that another one makes pointless."""
+
+    def clean(self) -> None:
+        """Refuse limits that contradict each other, naming the field of the row at fault."""
+        super().clean()
+        for forms in self.by_tier().values():
+            ordered = sorted(forms, key=lambda form: form.instance.period)
+            for shorter, longer in combinations(ordered, 2):
+                self.compare(shorter, longer)
+
+    def compare(self, shorter: Any, longer: Any) -> None:
+        """Refuse the second limit when it repeats the first one or undercuts it."""
+        first, second = shorter.instance, longer.instance
+        if first.period == second.period:
+            if first.algorithm == second.algorithm:
+                message = _("There is another limit of this period and algorithm.")
+                longer.add_error("period", ValidationError(message, "duplicate"))
+        elif second.requests < first.requests:
+            message = _("A longer period may not allow fewer requests than %(limit)s.")
+            words = {"limit": limit_words(first.requests, first.period)}
+            longer.add_error("requests", ValidationError(message, "undercut", words))
+
+    def by_tier(self) -> dict[int | None, list[Any]]:
+        """Return the rows that will be saved and are right in themselves, by their tier."""
+        forms = defaultdict(list)
+        for form in self.remaining():
+            if form.is_valid():
+                forms[getattr(form.instance, "tier_id", None)].append(form)
+        return forms
+
+    def remaining(self) -> list[Any]:
+        """Return the forms of the rows that there will be."""
+        return [
+            form
+            for form in self.forms
+            if (form.instance.pk or form.has_changed())
+            and not getattr(form, "cleaned_data", {}).get(DELETION_FIELD_NAME)
+        ]
+
+
+class RuleLimitFormSet(LimitFormSet):
+    """Limits of a rule: also large enough for what one request costs."""
+
+    instance: EndpointRule
+
+    def clean(self) -> None:
+        super().clean()
+        remaining = self.remaining()
+        for form in remaining:
+            if form.is_valid():
+                self.check_cost(form)
+        if not remaining and not self.instance.exempt:
+            raise ValidationError(_("Add at least one limit, or make the rule exempt."))
+
+    def check_cost(self, form: Any) -> None:
+        """Refuse a limit that could never admit a single request."""
+        limit: Limit = form.instance
+        if self.instance.cost > limit.capacity:
+            message = _("One request costs %(cost)s: no request could ever pass this limit.")
+            field = "requests" if limit.burst is None else "burst"
+            words = {"cost": number_words(self.instance.cost)}
+            form.add_error(field, ValidationError(message, "cost", words))
+
+
+class TierPolicyInline(admin.TabularInline):
+    """The limits of a tier."""
+
+    model = TierPolicy
+    formset = LimitFormSet
+    fields = ("requests", "period", "algorithm", "burst")
+
+    def get_extra(self, request: HttpRequest, obj: Any = None, **options: Any) -> int:
+        """Offer an empty row on the page of a new tier only."""
+        return 0 if obj else 1
+
+
+class RulePolicyInline(admin.TabularInline):
+    """The limits of a rule."""
+
+    model = RulePolicy
+    formset = RuleLimitFormSet
+    fields = ("tier", "requests", "period", "algorithm", "burst")
+
+    def get_extra(self, request: HttpRequest, obj: Any = None, **options: Any) -> int:
+        """Offer an empty row on the page of a new rule only."""
+        return 0 if obj else 1

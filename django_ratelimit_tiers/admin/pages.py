@@ -1,0 +1,85 @@
+"""What the admin pages of this package have in common."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.contrib import admin
+from django.contrib.admin.models import CHANGE, LogEntry
+from django.db.models import Model, Q, QuerySet
+from django.http import HttpRequest, HttpResponse
+from django.utils import timezone
+from django.utils.translation import gettext_lazy as _
+
+from django_ratelimit_tiers.models.history import edits_by
+
+
+class PolicyAdmin(admin.ModelAdmin):
+    """An admin whose edits are recorded with the staff member who made them."""
+
+    def changeform_view(self, request: HttpRequest, *args: Any, **options: Any) -> Any:
+        with edits_by(request.user):
+            return super().changeform_view(request, *args, **options)
+
+    def changelist_view(self, request: HttpRequest, *args: Any, **options: Any) -> Any:
+        with edits_by(request.user):
+            return super().changelist_view(request, *args, **options)
+
+    def delete_view(
+        self, request: HttpRequest, object_id: str, extra_context: dict[str, Any] | None = None
+    ) -> HttpResponse:
+        with edits_by(request.user):
+            return super().delete_view(request, object_id, extra_context)
+
+    def get_autocomplete_fields(self, request: HttpRequest) -> list[str]:
+        """Return the relations whose own admin can be searched; the others are typed as ids."""
+        return [name for name in self.raw_id_fields if self._is_searchable(name)]
+
+    def _is_searchable(self, name: str) -> bool:
+        related = self.model._meta.get_field(name).related_model
+        if not self.admin_site.is_registered(related):
+            return False
+        return bool(self.admin_site.get_model_admin(related).search_fields)
+
+
+class ReadOnlyAdmin(admin.ModelAdmin):
+    """An admin of rows that only the machinery writes."""
+
+    show_full_result_count = False
+
+    def has_add_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return False
+
+    def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return False
+
+    def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return False
+
+
+class ExpiryFilter(admin.SimpleListFilter):
+    """Rows that have expired, or have not."""
+
+    title = _("expiry")
+    parameter_name = "expired"
+
+    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, Any]]:
+        return [("no", _("in force")), ("yes", _("expired"))]
+
+    def queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> QuerySet[Any]:
+        expired = Q(expires_at__lte=timezone.now())
+        if self.value() == "yes":
+            return queryset.filter(expired)
+        return queryset.exclude(expired) if self.value() == "no" else queryset
+
+
+def log_changes(request: HttpRequest, rows: list[Model], field: str) -> None:
+    """Add an entry to the history of each row: this field was changed."""
+    staff: Any = request.user
+    if rows:
+        LogEntry.objects.log_actions(
+            user_id=staff.pk,
+            queryset=rows,
+            action_flag=CHANGE,
+            change_message=[{"changed": {"fields": [field]}}],
+        )

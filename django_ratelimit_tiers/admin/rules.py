@@ -1,0 +1,112 @@
+"""The pages of endpoint rules."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django import forms
+from django.contrib import admin, messages
+from django.core.exceptions import ValidationError
+from django.db import transaction
+from django.db.models import QuerySet
+from django.http import HttpRequest
+from django.utils import timezone
+from django.utils.html import format_html_join
+from django.utils.translation import gettext, ngettext
+from django.utils.translation import gettext_lazy as _
+
+from django_ratelimit_tiers.admin.limits import RulePolicyInline
+from django_ratelimit_tiers.admin.pages import PolicyAdmin, log_changes
+from django_ratelimit_tiers.admin.routes import ViewNameInput, similar_names, view_names
+from django_ratelimit_tiers.admin.words import limit_lines, request_words
+from django_ratelimit_tiers.core.policies import Mode
+from django_ratelimit_tiers.models import EndpointRule
+
+
+class EndpointRuleForm(forms.ModelForm):
+    """A rule whose view exists."""
+
+    class Meta:
+        model = EndpointRule
+        fields = "__all__"  # noqa: DJ007 (staff edits every field)
+        widgets = {"view_name": ViewNameInput(attrs={"class": "vTextField"})}
+
+    def clean_view_name(self) -> str:
+        """Refuse a new name that no view has; one that was right before may stay."""
+        name: str = self.cleaned_data["view_name"]
+        if not name or "view_name" not in self.changed_data or name in view_names():
+            return name
+        if similar := similar_names(name):
+            message = _("No view of this project has this name. Is it one of %(similar)s?")
+            raise ValidationError(message, "unknown", {"similar": ", ".join(similar)})
+        raise ValidationError(_("No view of this project has this name."), "unknown")
+
+
+@admin.register(EndpointRule)
+class EndpointRuleAdmin(PolicyAdmin):
+    """Endpoint rules with their limits."""
+
+    form = EndpointRuleForm
+    inlines = (RulePolicyInline,)
+    list_display = ("name", "requests", "limits", "identify_by", "mode", "in_force")
+    list_filter = ("mode", "exempt", "identify_by", "count", "policies__tier")
+    search_fields = ("name", "path", "view_name", "notes")
+    actions = ("enforce", "shadow", "turn_off")
+    save_as = True
+    fieldsets = (
+        (None, {"fields": ("name", "mode")}),
+        (_("Which requests"), {"fields": ("path", "view_name", "methods")}),
+        (
+            _("How they are counted"),
+            {"fields": ("identify_by", "request_field", "count", "scope", "cost")},
+        ),
+        (
+            _("What follows"),
+            {"fields": ("tier_policies", "exempt", "disclose", "on_store_failure")},
+        ),
+        (_("When, and why"), {"fields": ("starts_at", "ends_at", "notes")}),
+    )
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[Any]:
+        return super().get_queryset(request).prefetch_related("policies__tier")
+
+    @admin.display(description=_("requests"), ordering="path")
+    def requests(self, rule: EndpointRule) -> str:
+        return request_words(rule.methods, rule.path, rule.view_name)
+
+    @admin.display(description=_("limits"))
+    def limits(self, rule: EndpointRule) -> str:
+        if rule.exempt:
+            return gettext("exempt")
+        rows = ((limit.tier and limit.tier.name, limit) for limit in rule.policies.all())
+        return format_html_join("\n", "<div>{}</div>", ((line,) for line in limit_lines(rows)))
+
+    @admin.display(description=_("in force"), boolean=True)
+    def in_force(self, rule: EndpointRule) -> bool:
+        now = timezone.now()
+        started = rule.starts_at is None or rule.starts_at <= now
+        ended = rule.ends_at is not None and rule.ends_at <= now
+        return rule.mode == Mode.ENFORCE and started and not ended
+
+    @admin.action(description=_("Enforce selected rules"), permissions=["change"])
+    def enforce(self, request: HttpRequest, queryset: QuerySet[Any]) -> None:
+        self.set_mode(request, queryset, Mode.ENFORCE)
+
+    @admin.action(description=_("Put selected rules into shadow mode"), permissions=["change"])
+    def shadow(self, request: HttpRequest, queryset: QuerySet[Any]) -> None:
+        self.set_mode(request, queryset, Mode.SHADOW)
+
+    @admin.action(description=_("Turn selected rules off"), permissions=["change"])
+    def turn_off(self, request: HttpRequest, queryset: QuerySet[Any]) -> None:
+        self.set_mode(request, queryset, Mode.OFF)
+
+    def set_mode(self, request: HttpRequest, queryset: QuerySet[Any], mode: Mode) -> None:
+        """Give the rules a mode, with an entry in the history of each that had another one."""
+        with transaction.atomic(using=queryset.db):
+            rules = list(queryset.exclude(mode=mode))
+            EndpointRule.objects.using(queryset.db).filter(
+                pk__in=[rule.pk for rule in rules]
+            ).update(mode=mode)
+            log_changes(request, rules, "mode")
+        message = ngettext("%(n)s rule was changed.", "%(n)s rules were changed.", len(rules))
+        self.message_user(request, message % {"n": len(rules)}, messages.SUCCESS)

@@ -1,0 +1,70 @@
+"""Limits and rules in the words that lists show."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable
+
+from django.utils.formats import number_format
+from django.utils.translation import gettext as _
+from django.utils.translation import ngettext_lazy
+
+from django_ratelimit_tiers.models.tiers import Limit
+
+UNITS = (
+    (7 * 86_400, ngettext_lazy("week", "%(n)s weeks", "n")),
+    (86_400, ngettext_lazy("day", "%(n)s days", "n")),
+    (3_600, ngettext_lazy("hour", "%(n)s hours", "n")),
+    (60, ngettext_lazy("minute", "%(n)s minutes", "n")),
+    (1, ngettext_lazy("second", "%(n)s seconds", "n")),
+)
+
+
+def number_words(number: int) -> str:
+    """Return a number with its thousands apart: "5,000"."""
+    return number_format(number, force_grouping=True)
+
+
+def period_words(seconds: int) -> str:
+    """Return a period in its largest whole unit: "minute", "6 hours", "90 seconds"."""
+    size, words = next(unit for unit in UNITS if seconds % unit[0] == 0)
+    return words % {"n": seconds // size}
+
+
+def limit_words(requests: int, period: int, burst: int | None = None) -> str:
+    """Return a limit as a phrase: "60 per minute, burst 100"."""
+    rate = {"requests": number_words(requests), "period": period_words(period)}
+    phrase = _("%(requests)s per %(period)s") % rate
+    if burst is None:
+        return phrase
+    return _("%(limit)s, burst %(burst)s") % {"limit": phrase, "burst": number_words(burst)}
+
+
+def limits_words(limits: Iterable[Limit]) -> str:
+    """Return limits as one line, shortest period first: "60 per minute; 5,000 per day"."""
+    ordered = sorted(limits, key=lambda limit: (limit.period, limit.algorithm))
+    return "; ".join(limit_words(limit.requests, limit.period, limit.burst) for limit in ordered)
+
+
+def limit_lines(limits: Iterable[tuple[str | None, Limit]]) -> list[str]:
+    """Return the limits of a rule as a line for each tier; None is every other tier."""
+    by_tier: dict[str | None, list[Limit]] = defaultdict(list)
+    for tier, limit in limits:
+        by_tier[tier].append(limit)
+    names = sorted(name for name in by_tier if name is not None)
+    lines = [_named(name, by_tier[name]) for name in names]
+    if None not in by_tier:
+        return lines
+    if not lines:
+        return [limits_words(by_tier[None])]
+    return [*lines, _named(_("every other tier"), by_tier[None])]
+
+
+def request_words(methods: str, path: str, view_name: str) -> str:
+    """Return which requests a rule is about: "GET, POST /api/search"."""
+    what = path or _("view %(name)s") % {"name": view_name}
+    return f"{methods.replace(',', ', ')} {what}" if methods else what
+
+
+def _named(tier: str, limits: Iterable[Limit]) -> str:
+    return _("%(tier)s: %(limits)s") % {"tier": tier, "limits": limits_words(limits)}
