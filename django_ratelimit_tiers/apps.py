@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from django.apps import AppConfig
 
+from django_ratelimit_tiers import checks  # noqa: F401 - importing them registers them
+
 
 class RateLimitTiersConfig(AppConfig):
     """Rate limits that staff edit in the admin."""
@@ -13,7 +15,7 @@ class RateLimitTiersConfig(AppConfig):
     default_auto_field = "django.db.models.BigAutoField"
 
     def ready(self) -> None:
-        """Connect what announces edits."""
-        from django_ratelimit_tiers import receivers  # noqa: PLC0415 (it needs the models loaded)
+        """Connect the receivers, which need the models."""
+        from django_ratelimit_tiers import receivers  # noqa: PLC0415
 
         receivers.connect()

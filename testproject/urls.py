@@ -8,6 +8,7 @@ from django.urls import include, path, re_path
 from rest_framework.authtoken.views import obtain_auth_token
 from rest_framework.routers import DefaultRouter
 
+from django_ratelimit_tiers.decorators import ratelimit
 from testproject import api, views
 
 router = DefaultRouter()
@@ -22,7 +23,7 @@ urlpatterns = [
     path("api/token/", obtain_auth_token, name="token"),
     path("api/search/", api.Search.as_view(), name="search"),
     path("api/find/", api.Search.as_view(), name="find"),
-    path("api/export/", api.Export.as_view(), name="export"),
+    path("api/export/", ratelimit(cost=5)(api.Export.as_view()), name="export"),
     path("api/files/<path:rest>", views.file, name="file"),
     path("api/items/<int:number>/", views.item, name="item"),
     re_path(r"^api/orders/(?P<number>\d+)/$", views.item, name="order"),

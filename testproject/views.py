@@ -13,7 +13,10 @@ from django.views.decorators.csrf import csrf_exempt
 from django.views.decorators.debug import sensitive_post_parameters
 from django.views.decorators.http import require_GET, require_POST
 
+from django_ratelimit_tiers.decorators import ratelimit_exempt
 
+
+@ratelimit_exempt
 @require_GET
 def health(request: HttpRequest) -> JsonResponse:
     """Tell load balancers that this process answers, and which one it is."""

@@ -18,8 +18,10 @@ from typing import Any
 
 import django
 import pytest
+import redis
 from django.conf import settings
 from django.db import connection
+from django.test.signals import setting_changed
 from hypothesis import HealthCheck
 from hypothesis import settings as hypothesis_settings
 
@@ -106,11 +108,23 @@ def valkey() -> ValkeyProcess:
     return session_valkey()
 
 
+@pytest.fixture(scope="session")
+def valkey_client(valkey: ValkeyProcess) -> Iterator[redis.Redis]:
+    """A client of the session's Valkey."""
+    with valkey.client() as client:
+        yield client
+
+
+@pytest.fixture(autouse=True)
+def _nothing_used(valkey_client: redis.Redis) -> None:
+    """Begin every test with an empty Valkey and a limiter that knows nothing of earlier ones."""
+    valkey_client.flushall()
+    setting_changed.send(None, setting="RATELIMIT_TIERS", value=None, enter=True)
+
+
 @pytest.fixture
 def redis_url(valkey: ValkeyProcess) -> str:
-    """The URL of the session's Valkey, emptied."""
-    with valkey.client() as client:
-        client.flushall()
+    """The URL of the session's Valkey, which every test finds empty."""
     return valkey.url
 
 

@@ -71,13 +71,11 @@ def test_a_server_that_cannot_start_says_why() -> None:
     assert not server.directory.exists()
 
 
-def test_the_session_valkey_is_empty_for_a_test_that_asks_for_its_url(
-    valkey: ValkeyProcess, request: pytest.FixtureRequest
-) -> None:
-    with valkey.client() as client:
-        client.set("left over", "from another test")
-        request.getfixturevalue("redis_url")
+@pytest.mark.parametrize("turn", ["first", "second"])
+def test_every_test_finds_the_session_valkey_empty(redis_url: str, turn: str) -> None:
+    with redis.Redis.from_url(redis_url) as client:
         assert client.dbsize() == 0
+        client.set("left over", turn)
 
 
 def test_a_private_postgresql_answers(postgres: PostgresProcess) -> None:
