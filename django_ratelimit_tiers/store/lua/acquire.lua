@@ -52,7 +52,7 @@ local function wait(counter, limit, capacity, cost)
     return log_entry(counter, must_leave - 1) + window - counter.now
   end
   local spare = limit - cost - current
-  if spare >= weighted(counter) then return 0 end
+  if spare >= counter.weight then return 0 end
   if spare >= 0 then
     return weight_falls_to(counter, counter.previous, spare) - counter.now % window
   end
@@ -60,7 +60,9 @@ local function wait(counter, limit, capacity, cost)
 end
 
 local counters, charges, refused = {}, {}, false
-for i = 1, subjects do counters[i] = {} end
+for i = 1, subjects do
+  counters[i], values[1 + 2 * i] = {}, intact(values[1 + 2 * i])
+end
 
 for at = 1, #ARGV[4], CHARGE_SIZE do
   local subject, algorithm, mode, id, limit, window, capacity, cost = struct.unpack(CHARGE, ARGV[4], at)
@@ -85,16 +87,18 @@ for at = 1, #ARGV[4], CHARGE_SIZE do
 end
 
 if refused or ARGV[1] == '0' then
-  for _, charge in ipairs(charges) do
+  for i = 1, #charges do
+    local charge = charges[i]
     charge.counter.current = charge.counter.current - charge.taken
   end
 else
   local changed = {}
-  for _, charge in ipairs(charges) do
-    if charge.taken > 0 then
-      local of_subject = changed[charge.subject] or {}
-      of_subject[charge.counter.id] = charge.counter
-      changed[charge.subject] = of_subject
+  for i = 1, #charges do
+    local charge = charges[i]
+    local counter, of_subject = charge.counter, changed[charge.subject]
+    if charge.taken > 0 and not counter.changed then
+      counter.changed = true
+      if of_subject then of_subject[#of_subject + 1] = counter else changed[charge.subject] = {counter} end
     end
   end
   for subject, of_subject in pairs(changed) do
@@ -117,7 +121,8 @@ local function count_refusal(label, subject_key, mode)
 end
 
 local reply = {0, now}
-for i, charge in ipairs(charges) do
+for i = 1, #charges do
+  local charge = charges[i]
   local counter = charge.counter
   local used, reset_after = standing(counter, charge.limit)
   local n = 4 * i - 1

@@ -1,13 +1,13 @@
 -- Counters of one subject, shared by the scripts below it. Units: microseconds and requests.
 --
--- All counters of a subject are one string of records, 29 bytes each, little-endian:
---   counter id (8), expires in epoch seconds of the server's clock (4), time of the last charge (7),
---   current (4), previous (6)
+-- All counters of a subject are one string, little-endian: when the last of them expires, in epoch
+-- seconds of the server's clock (4 bytes), then a record of 29 bytes for each:
+--   counter id (8), when it expires (4), time of the last charge (7), current (4), previous (6)
 -- with the meaning of core.algorithms.CounterState. The log algorithm keeps its times in a list
 -- beside it, and its record so that a reset finds the list. Every number is an exact integer below
 -- 2^53; products that could pass it go through muldiv.
 
-local RECORD, RECORD_SIZE = '<c8I4I7I4I6', 29
+local RECORD, RECORD_SIZE, FIRST = '<c8I4I7I4I6', 29, 5
 local FOREVER = 9007199254740991
 local FIXED, LOG, SLIDING, BUCKET = 1, 2, 3, 4
 local LEAST_TTL = 60
@@ -48,10 +48,16 @@ local function list_key(value_key, id)
   return value_key .. ':' .. string.gsub(id, '.', function(c) return string.format('%02x', string.byte(c)) end)
 end
 
+-- A subject's value, nil when it is none of ours: then its counters start anew.
+local function intact(value)
+  if value and #value >= FIRST and (#value - FIRST + 1) % RECORD_SIZE == 0 then return value end
+  return nil
+end
+
 -- The position of a counter's record in a subject's value, nil when it has none.
 local function find_record(value, id)
   local at = string.find(value, id, 1, true)
-  while at and (at - 1) % RECORD_SIZE ~= 0 do at = string.find(value, id, at + 1, true) end
+  while at and (at - FIRST) % RECORD_SIZE ~= 0 do at = string.find(value, id, at + 1, true) end
   return at
 end
 
@@ -71,9 +77,9 @@ end
 
 -- Load a counter and bring it to the present: core.algorithms.settle.
 local function settle(value_key, value, id, algorithm, limit, window, now)
-  local counter = {id = id, algorithm = algorithm, window = window, limit = limit,
-                   now = now, current = 0, previous = 0}
   local at = value and find_record(value, id)
+  local counter = {id = id, algorithm = algorithm, window = window, limit = limit, at = at,
+                   now = now, current = 0, previous = 0, weight = 0}
   if at then
     local _, _, last, current, previous = struct.unpack(RECORD, value, at)
     if last > now then now = last end
@@ -88,6 +94,9 @@ local function settle(value_key, value, id, algorithm, limit, window, now)
       local passed = floor(now / window) - floor(last / window)
       if passed == 0 then counter.current, counter.previous = current, previous
       elseif passed == 1 then counter.previous = current end
+      if algorithm == SLIDING and counter.previous > 0 then
+        counter.weight = muldiv(counter.previous, window - now % window, window)
+      end
     end
   end
   if algorithm == LOG then
@@ -102,11 +111,6 @@ end
 
 local function to_window_end(counter)
   return counter.window - counter.now % counter.window
-end
-
-local function weighted(counter)
-  if counter.previous == 0 then return 0 end
-  return (muldiv(counter.previous, to_window_end(counter), counter.window))
 end
 
 local function weight_falls_to(counter, count, most)
@@ -136,7 +140,7 @@ local function standing(counter, limit)
     if current == 0 then return 0, 0 end
     return current, log_entry(counter, current - 1) + window - counter.now
   end
-  local used = current + weighted(counter)
+  local used = current + counter.weight
   if used == 0 then return 0, 0 end
   if current == 0 then
     return used, weight_falls_to(counter, counter.previous, 0) - counter.now % window
@@ -144,35 +148,53 @@ local function standing(counter, limit)
   return used, to_window_end(counter) + weight_falls_to(counter, current, 0)
 end
 
--- Write the changed counters of a subject into its value; drop what has expired by the server's
--- clock, so that a subject costs only what it still uses.
-local function save(value_key, value, changed, seconds)
-  local kept, latest = {}, 0
-  for at = 1, #(value or '') - RECORD_SIZE + 1, RECORD_SIZE do
+-- The records of a value that have not expired by the server's clock.
+local function lasting(value, seconds)
+  local kept = {}
+  for at = FIRST, #value - RECORD_SIZE + 1, RECORD_SIZE do
     local record = string.sub(value, at, at + RECORD_SIZE - 1)
-    local id, expires = struct.unpack('<c8I4', record)
-    if not changed[id] and expires > seconds then
-      kept[#kept + 1], latest = record, max(latest, expires)
-    end
+    local _, expires = struct.unpack('<c8I4', record)
+    if expires > seconds then kept[#kept + 1] = record end
   end
-  for id, counter in pairs(changed) do
-    local lasts = counter.window
-    if counter.algorithm == SLIDING then
+  return table.concat(kept)
+end
+
+-- Write changed counters into their subject's value. Known ones are replaced where they stand; new
+-- ones take the place of what has expired, so that a subject costs only what it still uses.
+local function save(value_key, value, changed, seconds)
+  local latest, added = 0, ''
+  if value then latest = struct.unpack('<I4', value) end
+  for i = 1, #changed do
+    local counter = changed[i]
+    local algorithm, lasts = counter.algorithm, counter.window
+    local current, previous, at = counter.current, counter.previous, counter.at
+    if algorithm == SLIDING then
       lasts = 2 * lasts
-    elseif counter.algorithm == BUCKET then
+    elseif algorithm == BUCKET then
       local _, reset_after = standing(counter, counter.limit)
       lasts = lasts + reset_after
     end
     local expires = seconds + max(LEAST_TTL, math.ceil(lasts / 1000000) + 1)
     latest = max(latest, expires)
-    local current, previous = counter.current, counter.previous
-    if counter.algorithm == LOG then
+    if algorithm == LOG then
       if counter.expired > 0 then redis.call('LTRIM', counter.list, counter.expired, -1) end
       for _ = 1, counter.added do redis.call('RPUSH', counter.list, integer(counter.now)) end
       redis.call('EXPIRE', counter.list, expires - seconds)
       current, previous = 0, 0
     end
-    kept[#kept + 1] = struct.pack(RECORD, id, expires, counter.now, current, previous)
+    local record = struct.pack(RECORD, counter.id, expires, counter.now, current, previous)
+    if at then
+      value = string.sub(value, 1, at - 1) .. record .. string.sub(value, at + RECORD_SIZE)
+    else
+      added = added .. record
+    end
   end
-  redis.call('SET', value_key, table.concat(kept), 'EX', integer(latest - seconds))
+  if not value then
+    value = added
+  elseif added ~= '' then
+    value = lasting(value, seconds) .. added
+  else
+    value = string.sub(value, FIRST)
+  end
+  redis.call('SET', value_key, struct.pack('<I4', latest) .. value, 'EX', latest - seconds)
 end

@@ -34,7 +34,7 @@ end
 local given = 0
 for at = 1, #ARGV[3], CHARGE_SIZE do
   local subject, algorithm, _, id, limit, window, _, cost = struct.unpack(CHARGE, ARGV[3], at)
-  local key, value = KEYS[subject], values[subject]
+  local key, value = KEYS[subject], intact(values[subject])
   if value and cost > 0 and find_record(value, id) then
     local counter = settle(key, value, id, algorithm, limit, window, now)
     if give_back(counter, cost) then
@@ -42,7 +42,7 @@ for at = 1, #ARGV[3], CHARGE_SIZE do
         counter.length = redis.call('LLEN', counter.list)
         counter.expired = entries_until(counter.list, counter.length, counter.now - window)
       end
-      save(key, value, {[id] = counter}, seconds)
+      save(key, value, {counter}, seconds)
       values[subject] = redis.call('GET', key)
       given = given + 1
     end

@@ -4,8 +4,8 @@
 -- Reply: how many keys were deleted.
 
 local keys = {KEYS[1]}
-local value = redis.call('GET', KEYS[1]) or ''
-for at = 1, #value - RECORD_SIZE + 1, RECORD_SIZE do
+local value = intact(redis.call('GET', KEYS[1])) or ''
+for at = FIRST, #value - RECORD_SIZE + 1, RECORD_SIZE do
   keys[#keys + 1] = list_key(KEYS[1], string.sub(value, at, at + 7))
 end
 return redis.call('DEL', unpack(keys))
