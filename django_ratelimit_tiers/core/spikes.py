@@ -105,13 +105,13 @@ def spike(history: History, minute: int, sensitivity: Sensitivity, minimum: int)
 
 def baseline_at(history: History, minute: int) -> Baseline:
     """Return what the series makes one expect for a minute, from what came before it."""
-    recent = sorted(history.between(minute - RECENT, minute))
+    recent = history.between(minute - RECENT, minute)
     days = list(_same_time_of_day(history, minute))
     habits = _complete_hours(history, minute // HOUR)
     usual = _low_median(mean for mean, _ in days)
     level = max(_low_median(recent), usual)
     deviation = DEVIATION * _low_median(abs(mean - usual) for mean, _ in days)
-    spread = max(_upper_deviation(recent), deviation, SHARE * level, math.sqrt(level), 1.0)
+    spread = max(_calmer_half(recent), deviation, SHARE * level, math.sqrt(level), 1.0)
     return Baseline(
         level=level,
         spread=spread * (1 + FEW / max(len(recent), FEW)),
@@ -161,11 +161,24 @@ def _low_median(values: Iterable[float]) -> float:
     return ascending[(len(ascending) - 1) // 2] if ascending else 0.0
 
 
-def _upper_deviation(ascending: Sequence[float]) -> float:
+def _calmer_half(recent: Sequence[int]) -> float:
+    """Return the smaller standard deviation of the earlier and the later half.
+
+    When the level has moved, as at the end of a working day, at least one half has not seen it.
+    Of fewer than RECENT minutes each half would say too little.
+    """
+    if len(recent) < RECENT:
+        return _upper_deviation(recent)
+    half = len(recent) // 2
+    return min(_upper_deviation(recent[:half]), _upper_deviation(recent[half:]))
+
+
+def _upper_deviation(counts: Sequence[int]) -> float:
     """Return a robust standard deviation from the half above the median.
 
     Counts are skewed, so what lies below the median says nothing about what may lie above.
     """
+    ascending = sorted(counts)
     if not ascending:
         return 0.0
     upper_quartile = ascending[(3 * (len(ascending) - 1)) // 4]

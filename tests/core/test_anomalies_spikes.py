@@ -138,6 +138,11 @@ def test_the_rise_of_every_morning_is_no_spike() -> None:
     assert judged(three_days + day[:200] + [60]).abnormal
 
 
+def test_an_attack_soon_after_the_end_of_the_day_is_found() -> None:
+    day = [8] * 540 + [80] * 480 + [8] * 420
+    assert judged(day * 3 + day[:1105] + [120]).abnormal
+
+
 def test_steady_growth_is_no_spike() -> None:
     counts = [round(20 * 2 ** (minute / DAY)) for minute in range(3 * DAY)]
     history = history_of(counts)
