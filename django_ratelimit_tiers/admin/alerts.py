@@ -31,16 +31,16 @@ class AlertRuleForm(forms.ModelForm):
         }
         help_texts = {"webhook_secret": _("Signs what is sent. Empty: as it is.")}
 
-    def clean_webhook_secret(self) -> str:
-        """Keep the secret when none was typed."""
-        secret: str = self.cleaned_data["webhook_secret"]
-        return secret or self.instance.webhook_secret
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self.initial["webhook_secret"] = ""  # so that only a typed one counts as a change
 
     def clean(self) -> dict[str, Any]:
-        """Forget the secret together with its webhook."""
+        """Keep the secret when none was typed, and forget it together with its webhook."""
         cleaned = super().clean() or self.cleaned_data
-        if not cleaned.get("webhook_url") and "webhook_secret" not in self.changed_data:
-            cleaned["webhook_secret"] = ""
+        if not cleaned.get("webhook_secret"):
+            kept = self.instance.webhook_secret if cleaned.get("webhook_url") else ""
+            cleaned["webhook_secret"] = kept
         return cleaned
 
 

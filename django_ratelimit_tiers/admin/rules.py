@@ -36,6 +36,7 @@ class EndpointRuleForm(forms.ModelForm):
         name: str = self.cleaned_data["view_name"]
         if not name or "view_name" not in self.changed_data or name in view_names():
             return name
+        self.instance.view_name = name  # or the rule would also be told that it has none
         if similar := similar_names(name):
             message = _("No view of this project has this name. Is it one of %(similar)s?")
             raise ValidationError(message, "unknown", {"similar": ", ".join(similar)})

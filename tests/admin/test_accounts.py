@@ -1,0 +1,198 @@
+from __future__ import annotations
+
+import re
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from django.contrib.admin import AdminSite, site
+from django.contrib.admin.models import LogEntry
+from django.contrib.auth.models import Group, User
+from django.contrib.messages import get_messages
+from django.utils import timezone
+
+from django_ratelimit_tiers.admin.accounts import TierAssignmentAdmin
+from django_ratelimit_tiers.digests import key_digest
+from django_ratelimit_tiers.models import ServiceAccount, Tier, TierAssignment
+from tests.admin.conftest import errors, page, sent_form
+
+pytestmark = pytest.mark.django_db
+
+KEY = re.compile(r"rlt_[\w-]{43}")
+NEW: dict[str, Any] = {
+    "name": "Backup",
+    "owner": "Ops",
+    "reason": "Copies everything each night",
+    "is_active": "on",
+    "expires_at_0": "2099-01-01",
+    "expires_at_1": "00:00:00",
+}
+
+
+@pytest.fixture
+def account() -> ServiceAccount:
+    account = ServiceAccount(name="Backup", owner="Ops", reason="nightly", networks="192.0.2.0/24")
+    account.new_key()
+    account.save()
+    return account
+
+
+def keys(response: Any) -> list[str]:
+    return KEY.findall(response.content.decode())
+
+
+def test_a_key_is_shown_once_and_stored_as_its_digest(staff):
+    response = staff.post(page("serviceaccount_add"), NEW | {"issue_key": "on"})
+    [key] = keys(response)
+    account = ServiceAccount.objects.get()
+    assert account.key_digest == key_digest(key)
+    assert "no-store" in response["Cache-Control"]
+    assert keys(staff.get(page("serviceaccount_change", account.pk))) == []
+    assert keys(staff.get(page("serviceaccount_changelist"))) == []
+
+
+def test_a_key_travels_in_no_message_cookie_or_history(staff):
+    response = staff.post(page("serviceaccount_add"), NEW | {"issue_key": "on"})
+    [key] = keys(response)
+    assert not [message for message in get_messages(response.wsgi_request) if key in str(message)]
+    assert key not in str(response.cookies)
+    assert key not in str(dict(staff.session))
+    assert key not in str(list(LogEntry.objects.values()))
+
+
+def test_a_new_key_replaces_the_old_one(staff, account):
+    form = sent_form(staff.get(page("serviceaccount_change", account.pk)))
+    response = staff.post(page("serviceaccount_change", account.pk), form | {"issue_key": "on"})
+    [key] = keys(response)
+    before, account.key_digest = account.key_digest, None
+    account.refresh_from_db()
+    assert account.key_digest == key_digest(key) != before
+
+
+def test_saving_without_asking_keeps_the_key(staff, account):
+    form = sent_form(staff.get(page("serviceaccount_change", account.pk)))
+    response = staff.post(page("serviceaccount_change", account.pk), form)
+    assert response.status_code == 302
+    assert ServiceAccount.objects.get().key_digest == account.key_digest
+
+
+def test_an_action_issues_keys_and_leaves_a_history(staff, account):
+    response = staff.post(
+        page("serviceaccount_changelist"),
+        {"action": "issue_new_keys", "_selected_action": [account.pk]},
+    )
+    [key] = keys(response)
+    assert ServiceAccount.objects.get().key_digest == key_digest(key)
+    assert LogEntry.objects.get().get_change_message() == "Changed key."
+
+
+def test_a_viewer_issues_no_keys(viewer, account):
+    chosen = {"action": "issue_new_keys", "_selected_action": [account.pk]}
+    assert keys(viewer.post(page("serviceaccount_changelist"), chosen, follow=True)) == []
+    response = viewer.post(page("serviceaccount_change", account.pk), NEW | {"issue_key": "on"})
+    assert response.status_code == 403
+    assert ServiceAccount.objects.get().key_digest == account.key_digest
+
+
+def test_a_key_is_not_issued_by_looking(staff, account):
+    staff.get(page("serviceaccount_change", account.pk), {"issue_key": "on"})
+    staff.get(page("serviceaccount_changelist"), {"action": "issue_new_keys"})
+    assert ServiceAccount.objects.get().key_digest == account.key_digest
+
+
+def test_an_account_that_nothing_identifies_is_refused(staff):
+    response = staff.post(page("serviceaccount_add"), NEW)
+    assert "Name a user or networks" in str(errors(response))
+
+
+@pytest.mark.parametrize("networks", ["192.0.2.7/24", "office", "0.0.0.0/0"])
+def test_wrong_networks_are_refused_at_their_field(staff, networks):
+    response = staff.post(page("serviceaccount_add"), NEW | {"networks": networks})
+    assert set(errors(response)) == {"networks"}
+
+
+@pytest.mark.parametrize("missing", ["owner", "reason", "expires_at_0"])
+def test_owner_reason_and_expiry_are_required(staff, missing):
+    form = {**NEW, "networks": "192.0.2.0/24"}
+    form[missing] = ""
+    assert set(errors(staff.post(page("serviceaccount_add"), form))) == {missing.removesuffix("_0")}
+
+
+def test_the_list_says_what_identifies_an_account(staff, account):
+    account.user = User.objects.create(username="robot")
+    account.save()
+    text = staff.get(page("serviceaccount_changelist")).content.decode()
+    assert "robot or key, from 192.0.2.0/24" in text
+
+
+def test_expired_accounts_can_be_listed(staff, account):
+    ServiceAccount.objects.update(expires_at=timezone.now() - timedelta(days=1))
+    listed = staff.get(page("serviceaccount_changelist"), {"expired": "yes"})
+    others = staff.get(page("serviceaccount_changelist"), {"expired": "no"})
+    assert listed.context["cl"].result_count == 1
+    assert others.context["cl"].result_count == 0
+
+
+@pytest.fixture
+def tier() -> Tier:
+    return Tier.objects.get(slug="pro")
+
+
+def assign(staff: Any, tier: Tier, **who: Any) -> Any:
+    return staff.post(page("tierassignment_add"), {"tier": tier.pk, **who})
+
+
+def test_a_key_is_assigned_by_typing_it_and_kept_as_its_digest(staff, tier):
+    raw = "k" * 100
+    assert assign(staff, tier, api_key=raw).status_code == 302
+    assert TierAssignment.objects.get().api_key == key_digest(raw)
+    assert raw not in str(list(LogEntry.objects.values()))
+
+
+def test_a_saved_key_survives_being_edited(staff, tier):
+    assignment = TierAssignment.objects.create(api_key="k1", tier=tier)
+    form = sent_form(staff.get(page("tierassignment_change", assignment.pk)))
+    staff.post(page("tierassignment_change", assignment.pk), form | {"note": "paid"})
+    assert TierAssignment.objects.get(note="paid").api_key == key_digest("k1")
+
+
+def test_an_assignment_of_nobody_or_of_two_is_refused(staff, tier):
+    user = User.objects.create(username="ada")
+    assert "exactly one" in str(errors(assign(staff, tier)))
+    assert "exactly one" in str(errors(assign(staff, tier, user=user.pk, api_key="k1")))
+
+
+def test_a_second_assignment_of_a_user_is_refused_at_the_field(staff, tier):
+    user = User.objects.create(username="ada")
+    TierAssignment.objects.create(user=user, tier=tier)
+    assert set(errors(assign(staff, tier, user=user.pk))) == {"user"}
+
+
+def test_the_list_says_who_is_assigned(staff, tier):
+    group = Group.objects.create(name="customers")
+    TierAssignment.objects.create(group=group, tier=tier)
+    TierAssignment.objects.create(user=User.objects.create(username="ada"), tier=tier)
+    text = staff.get(page("tierassignment_changelist")).content.decode()
+    assert "group customers" in text
+    assert ">ada<" in text
+
+
+def test_an_assignment_is_found_by_user_group_and_digest(staff, tier):
+    TierAssignment.objects.create(api_key="k1", tier=tier)
+    TierAssignment.objects.create(user=User.objects.create(username="ada"), tier=tier)
+    for query in ("ada", key_digest("k1")):
+        response = staff.get(page("tierassignment_changelist"), {"q": query})
+        assert response.context["cl"].result_count == 1
+
+
+def test_users_are_chosen_by_typing_their_name(staff):
+    text = staff.get(page("tierassignment_add")).content.decode()
+    assert "admin-autocomplete" in text
+
+
+def test_ids_are_typed_where_users_have_no_admin(rf, admin_user):
+    request = rf.get("/")
+    request.user = admin_user
+    bare = AdminSite()
+    assert TierAssignmentAdmin(TierAssignment, bare).get_autocomplete_fields(request) == []
+    assert site.get_model_admin(TierAssignment).get_autocomplete_fields(request)

@@ -1,0 +1,145 @@
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+import pytest
+from django.contrib.admin.models import LogEntry
+
+from django_ratelimit_tiers.models import (
+    Alert,
+    AlertRule,
+    PolicyRevision,
+    ThrottleCount,
+    ThrottleEvent,
+    UsageCount,
+)
+from tests.admin.conftest import errors, page, sent_form
+
+pytestmark = pytest.mark.django_db
+
+NOW = datetime(2026, 1, 1, tzinfo=UTC)
+REFUSED = {"policy": "free-minute", "endpoint": "search", "subject": "user:1"}
+
+
+@pytest.fixture
+def alert() -> Alert:
+    return Alert.objects.create(
+        kind="spike",
+        cause="spike of refusals",
+        opened_at=NOW,
+        last_seen_at=NOW,
+        detail={"addresses": ["<b>192.0.2.1</b>"]},
+    )
+
+
+@pytest.fixture
+def history(alert) -> dict[str, int]:
+    event = ThrottleEvent(at=NOW, decision_id="d1", method="GET", path="/<script>", **REFUSED)
+    rows = [
+        ThrottleCount(minute=NOW, count=3, **REFUSED),
+        event,
+        UsageCount(hour=NOW, subject="user:1", allowed=5),
+        PolicyRevision(model="tier", reason="changed", subjects=["user:1", "user:2"]),
+    ]
+    for row in rows:
+        row.save()
+    return {row._meta.model_name: row.pk for row in (*rows, alert)}
+
+
+def test_history_is_listed_and_shown_as_text(staff, history):
+    for model, pk in history.items():
+        for response in (
+            staff.get(page(f"{model}_changelist"), {"q": "user"}),
+            staff.get(page(f"{model}_changelist")),
+            staff.get(page(f"{model}_change", pk)),
+        ):
+            assert response.status_code == 200
+            assert b"/<script>" not in response.content
+            assert b"<b>192" not in response.content
+
+
+def test_nobody_writes_history_by_hand(staff, history):
+    for model, pk in history.items():
+        assert staff.get(page(f"{model}_add")).status_code == 403
+        assert staff.post(page(f"{model}_change", pk), {}).status_code == 403
+        assert staff.post(page(f"{model}_delete", pk), {"post": "yes"}).status_code == 403
+
+
+def test_a_revision_says_whom_it_concerns(staff, history):
+    assert b"user:1 and 1 more" in staff.get(page("policyrevision_changelist")).content
+    PolicyRevision.objects.update(subjects=[])
+    assert b"everyone" in staff.get(page("policyrevision_changelist")).content
+
+
+def acknowledge(browser, alert: Alert) -> None:
+    chosen = {"action": "acknowledge", "_selected_action": [alert.pk]}
+    browser.post(page("alert_changelist"), chosen)
+    alert.refresh_from_db()
+
+
+def test_an_open_alert_is_acknowledged_with_name_and_time(staff, admin_user, alert):
+    acknowledge(staff, alert)
+    assert (alert.state, alert.acknowledged_by) == ("acknowledged", admin_user)
+    assert alert.acknowledged_at is not None
+    assert LogEntry.objects.get().object_id == str(alert.pk)
+
+
+def test_a_closed_alert_stays_closed(staff, alert):
+    Alert.objects.update(state="closed", closed_at=NOW)
+    acknowledge(staff, alert)
+    assert alert.state == "closed"
+    assert not LogEntry.objects.exists()
+
+
+def test_a_viewer_acknowledges_nothing(viewer, alert):
+    acknowledge(viewer, alert)
+    assert alert.state == "open"
+
+
+ALERT_RULE = {
+    "name": "Spikes",
+    "kind": "spike",
+    "is_active": "on",
+    "grouping": "total",
+    "sensitivity": "normal",
+    "minimum_volume": 20,
+    "cooldown": 3600,
+    "emails": "ops@example.com",
+    "webhook_url": "https://hooks.example.com/x",
+    "webhook_secret": "top secret",
+}
+
+
+@pytest.fixture
+def rule(staff) -> AlertRule:
+    assert staff.post(page("alertrule_add"), ALERT_RULE).status_code == 302
+    return AlertRule.objects.get()
+
+
+def test_a_secret_is_kept_and_never_sent_back(staff, rule):
+    response = staff.get(page("alertrule_change", rule.pk))
+    assert b"top secret" not in response.content
+    form = sent_form(response) | {"webhook_secret": "", "name": "Any spike"}
+    staff.post(page("alertrule_change", rule.pk), form)
+    rule.refresh_from_db()
+    assert (rule.name, rule.webhook_secret) == ("Any spike", "top secret")
+
+
+def test_a_secret_goes_with_its_webhook(staff, rule):
+    form = sent_form(staff.get(page("alertrule_change", rule.pk)))
+    form |= {"webhook_secret": "", "webhook_url": ""}
+    assert staff.post(page("alertrule_change", rule.pk), form).status_code == 302
+    rule.refresh_from_db()
+    assert rule.webhook_secret == ""
+
+
+def test_an_alert_rule_is_listed_with_who_is_told(staff, rule):
+    assert b"ops@example.com, webhook" in staff.get(page("alertrule_changelist")).content
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("webhook_url", "javascript:alert(1)"), ("emails", "ops"), ("minimum_volume", -1)],
+)
+def test_a_wrong_alert_rule_is_refused_at_its_field(staff, field, value):
+    assert set(errors(staff.post(page("alertrule_add"), ALERT_RULE | {field: value}))) == {field}

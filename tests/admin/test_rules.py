@@ -1,0 +1,184 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from django.contrib.admin.models import LogEntry
+
+from django_ratelimit_tiers.admin.routes import similar_names, view_names
+from django_ratelimit_tiers.models import EndpointRule, PolicyRevision, Tier
+from tests.admin.conftest import errors, page, rows, sent_form
+
+pytestmark = pytest.mark.django_db
+
+NEW: dict[str, Any] = {
+    "name": "Search",
+    "mode": "enforce",
+    "path": "/api/search",
+    "identify_by": "user_or_ip",
+    "count": "all",
+    "scope": "rule",
+    "cost": 1,
+    "tier_policies": "also",
+    "disclose": "on",
+}
+LIMIT = {"requests": 10, "period": 60}
+
+
+@pytest.fixture
+def rule() -> EndpointRule:
+    rule = EndpointRule.objects.create(name="Login", path="/login", methods="POST")
+    rule.policies.create(requests=10, period=60)
+    rule.policies.create(requests=99, period=60, tier=Tier.objects.get(slug="pro"))
+    return rule
+
+
+def test_the_list_says_in_words_what_a_rule_does(staff, rule):
+    text = staff.get(page("endpointrule_changelist")).content.decode()
+    assert "POST /login" in text
+    assert "Pro: 99 per minute" in text
+    assert "every other tier: 10 per minute" in text
+
+
+def test_an_exempt_rule_says_so(staff):
+    EndpointRule.objects.create(name="Health", path="/health", exempt=True)
+    assert b"exempt" in staff.get(page("endpointrule_changelist")).content
+
+
+def test_a_hostile_name_is_shown_as_text(staff):
+    EndpointRule.objects.create(name="<script>x</script>", path="/<script>", exempt=True)
+    assert b"<script>x" not in staff.get(page("endpointrule_changelist")).content
+
+
+def test_the_list_costs_the_same_however_many_rules_there_are(
+    staff, rule, django_assert_max_num_queries
+):
+    for n in range(30):
+        EndpointRule.objects.create(name=f"r{n}", path="/x").policies.create(requests=1, period=1)
+    with django_assert_max_num_queries(10):
+        staff.get(page("endpointrule_changelist"))
+
+
+def test_a_new_rule_is_saved_with_its_limits(staff):
+    assert staff.post(page("endpointrule_add"), NEW | rows(LIMIT)).status_code == 302
+    assert EndpointRule.objects.get().policies.get().requests == 10
+
+
+def test_a_rule_by_view_is_saved(staff):
+    form = NEW | {"path": "", "view_name": "search"}
+    assert staff.post(page("endpointrule_add"), form | rows(LIMIT)).status_code == 302
+
+
+@pytest.mark.parametrize(
+    ("change", "limits", "at_fault"),
+    [
+        ({"path": ""}, [LIMIT], {"path"}),
+        ({"view_name": "search"}, [LIMIT], {"path"}),
+        ({"path": "api"}, [LIMIT], {"path"}),
+        ({"path": "", "view_name": "serch"}, [LIMIT], {"view_name"}),
+        ({"cost": 0}, [LIMIT], {"cost"}),
+        ({"cost": 11}, [LIMIT], {"0-requests"}),
+        ({"cost": 11}, [LIMIT | {"algorithm": "token_bucket", "burst": 10}], {"0-burst"}),
+        ({"identify_by": "field"}, [LIMIT], {"request_field"}),
+        ({}, [], {"rows"}),
+        ({}, [LIMIT, {"requests": 5, "period": 60}], {"1-period"}),
+        ({}, [LIMIT, {"requests": 5, "period": 3600}], {"1-requests"}),
+    ],
+)
+def test_a_wrong_rule_is_refused_at_its_field(staff, change, limits, at_fault):
+    response = staff.post(page("endpointrule_add"), NEW | change | rows(*limits))
+    assert set(errors(response)) == at_fault
+    assert not EndpointRule.objects.exists()
+
+
+def test_a_cost_that_only_the_burst_can_bear_is_accepted(staff):
+    limit = LIMIT | {"algorithm": "token_bucket", "burst": 20}
+    form = NEW | {"cost": 15} | rows(limit)
+    assert staff.post(page("endpointrule_add"), form).status_code == 302
+
+
+def test_an_exempt_rule_needs_no_limits(staff):
+    form = NEW | {"exempt": "on"} | rows()
+    assert staff.post(page("endpointrule_add"), form).status_code == 302
+
+
+def test_limits_of_different_tiers_are_not_compared(staff):
+    pro = Tier.objects.get(slug="pro").pk
+    limits = rows(LIMIT, {"requests": 5, "period": 3600, "tier": pro}, LIMIT | {"tier": pro})
+    response = staff.post(page("endpointrule_add"), NEW | limits)
+    assert set(errors(response)) == {"1-requests"}
+    limits = rows(LIMIT, {"requests": 5, "period": 3600, "tier": pro})
+    assert staff.post(page("endpointrule_add"), NEW | limits).status_code == 302
+
+
+def test_the_form_suggests_the_views_of_the_project(staff):
+    text = staff.get(page("endpointrule_add")).content.decode()
+    assert '<option value="search">' in text
+    assert '<option value="notes:list">' in text
+
+
+def test_a_view_name_that_has_gone_does_not_stand_in_the_way(staff):
+    rule = EndpointRule.objects.create(name="Old", view_name="gone")
+    rule.policies.create(**LIMIT)
+    form = sent_form(staff.get(page("endpointrule_change", rule.pk)))
+    response = staff.post(page("endpointrule_change", rule.pk), form | {"notes": "still here"})
+    assert response.status_code == 302
+
+
+def test_a_misspelt_view_name_is_answered_with_the_right_one():
+    assert "search" in similar_names("serch")
+    assert similar_names("\x00" * 500) == []
+
+
+def test_view_names_carry_their_namespaces():
+    names = {"search", "notes:list", "notes:tests.admin.urls.answer", "admin:login"}
+    assert names <= set(view_names())
+
+
+ACTIONS = [("enforce", "enforce"), ("shadow", "shadow"), ("turn_off", "off")]
+
+
+@pytest.mark.parametrize(("action", "mode"), ACTIONS)
+def test_an_action_changes_the_mode_with_a_revision_and_a_history(
+    staff, admin_user, rule, action, mode
+):
+    EndpointRule.objects.create(
+        name="Other", path="/other", mode="off" if mode == "enforce" else "enforce"
+    )
+    EndpointRule.objects.filter(pk=rule.pk).update(mode=mode)
+    PolicyRevision.objects.all().delete()
+    chosen = [row.pk for row in EndpointRule.objects.all()]
+    staff.post(page("endpointrule_changelist"), {"action": action, "_selected_action": chosen})
+    assert set(EndpointRule.objects.values_list("mode", flat=True)) == {mode}
+    assert PolicyRevision.objects.get().author == admin_user
+    entry = LogEntry.objects.get()  # only the one that had another mode
+    assert entry.object_repr == "Other"
+    assert entry.get_change_message() == "Changed mode."
+
+
+def test_an_action_works_on_a_list_filtered_by_tier(staff, rule):
+    pro = Tier.objects.get(slug="pro").pk
+    staff.post(
+        page("endpointrule_changelist") + f"?policies__tier__id__exact={pro}",
+        {"action": "shadow", "_selected_action": [rule.pk]},
+    )
+    rule.refresh_from_db()
+    assert rule.mode == "shadow"
+
+
+@pytest.mark.parametrize(("action", "mode"), ACTIONS)
+def test_a_viewer_has_no_actions(viewer, rule, action, mode):
+    EndpointRule.objects.update(mode="shadow" if mode != "shadow" else "off")
+    before = EndpointRule.objects.get().mode
+    viewer.post(page("endpointrule_changelist"), {"action": action, "_selected_action": [rule.pk]})
+    assert EndpointRule.objects.get().mode == before
+
+
+def test_deleting_selected_rules_raises_the_revision(staff, admin_user, rule):
+    PolicyRevision.objects.all().delete()
+    staff.post(
+        page("endpointrule_changelist"),
+        {"action": "delete_selected", "_selected_action": [rule.pk], "post": "yes"},
+    )
+    assert not EndpointRule.objects.exists()
+    assert {revision.author for revision in PolicyRevision.objects.all()} == {admin_user}
