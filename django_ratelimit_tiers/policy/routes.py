@@ -1,0 +1,103 @@
+"""Which rules cover a request, by the view that Django resolved it to."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+from django.core.signals import setting_changed
+from django.urls import ResolverMatch, URLResolver, get_resolver, get_urlconf
+
+from django_ratelimit_tiers.core.patterns import parse_pattern
+from django_ratelimit_tiers.core.rules import Rule
+from django_ratelimit_tiers.core.rulesets import RulesByMethod
+from django_ratelimit_tiers.policy.routemaps import Endpoint, RouteMap
+from django_ratelimit_tiers.policy.views import view_identity
+
+REMEMBERED_VIEWS = 10_000
+"""How many views' rules are remembered by one index."""
+
+SETTINGS_OF_ROUTES = frozenset(("ROOT_URLCONF", "LANGUAGES", "LANGUAGE_CODE", "USE_I18N"))
+
+
+@dataclass(frozen=True, slots=True)
+class _Known:
+    """What is known of a callable; it is kept, so that no other one can come to have its id."""
+
+    callback: object
+    route: str
+    rules: RulesByMethod
+
+
+class RouteIndex:
+    """Finds the rules on a view, by whatever route and spelling a request came to it.
+
+    A rule by view name names the view by any of its routes' names or by its dotted path. A rule by
+    path is on every view that its pattern reaches. Raises ValueError for a path that is none.
+    """
+
+    def __init__(self, rules: Iterable[Rule]) -> None:
+        self._rules = [(rule, parse_pattern(rule.path) if rule.path else None) for rule in rules]
+        self._known: dict[tuple[RouteMap, int], _Known] = {}
+
+    def rules_for(self, match: ResolverMatch, method: str) -> tuple[Rule, ...]:
+        """Return the rules on the view of a match, in the order in which they were given."""
+        return self._on(match).rules.get(method)
+
+    def route_of(self, match: ResolverMatch) -> str:
+        """Return the route that stands for the view of a match, whichever it was reached by.
+
+        It is the first one in the URLconf, in the site's own language.
+        """
+        return self._on(match).route
+
+    def _on(self, match: ResolverMatch) -> _Known:
+        routes = route_map()
+        key = routes, id(match.func)
+        known = self._known.get(key)
+        if known is None:
+            rules = RulesByMethod(list(self._rules_on(match, routes)))
+            known = _Known(match.func, routes.route(match), rules)
+            if len(self._known) >= REMEMBERED_VIEWS:
+                self._known = {}
+            self._known[key] = known
+        return known
+
+    def _rules_on(self, match: ResolverMatch, routes: RouteMap) -> Iterator[Rule]:
+        names, view = routes.names(match), view_identity(match.func)
+        for rule, pattern in self._rules:
+            if view in routes.reached_views(pattern) if pattern else rule.view_name in names:
+                yield rule
+
+
+def route_map() -> RouteMap:
+    """Return the map of the routes in force, those of `request.urlconf` while it is handled."""
+    return _route_map(get_resolver(get_urlconf()))
+
+
+def endpoints() -> tuple[Endpoint, ...]:
+    """Return every route of the project for staff to choose from."""
+    return route_map().endpoints
+
+
+def reached_routes(path: str) -> frozenset[str]:
+    """Return the routes through which a rule by path covers requests.
+
+    Raises ValueError for a path that is no pattern.
+    """
+    return route_map().reached_routes(parse_pattern(path))
+
+
+@lru_cache(maxsize=16)
+def _route_map(resolver: URLResolver) -> RouteMap:
+    return RouteMap(resolver)
+
+
+def _forget_routes(*, setting: str, **_kwargs: Any) -> None:
+    if setting in SETTINGS_OF_ROUTES:
+        _route_map.cache_clear()
+
+
+setting_changed.connect(_forget_routes, dispatch_uid="django_ratelimit_tiers.routes")

@@ -1,0 +1,71 @@
+"""Which callables are one view, whatever they were wrapped in."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
+from functools import partial
+from typing import Any, TypeAlias
+
+View: TypeAlias = Callable[..., Any]
+
+COSMETIC = frozenset(("basename", "detail", "suffix", "name", "description"))
+"""Arguments with which DRF's routers only label a view."""
+
+
+def view_identity(callback: View) -> Hashable:
+    """Return what is equal for callables that are the same view.
+
+    A class-based view is its class with the arguments of `as_view()`, and for a viewset also the
+    actions of its methods: its list and its detail are two views. A function is itself, without
+    the decorators that tell what they wrap.
+    """
+    callback = _unwrapped(callback)
+    cls = _view_class(callback)
+    if cls is not None:
+        arguments = getattr(callback, "view_initkwargs", None) or getattr(
+            callback, "initkwargs", {}
+        )
+        own = {name: value for name, value in arguments.items() if name not in COSMETIC}
+        return cls, _frozen(own), _frozen(getattr(callback, "actions", None))
+    if isinstance(callback, partial):
+        return view_identity(callback.func), _frozen(callback.args), _frozen(callback.keywords)
+    return _frozen(callback)
+
+
+def view_paths(callback: View) -> frozenset[str]:
+    """Return the dotted paths of a view's function or class, by short and by qualified name."""
+    callback = _unwrapped(callback)
+    if isinstance(callback, partial):
+        return view_paths(callback.func)
+    named = _view_class(callback) or callback
+    if not hasattr(named, "__name__"):
+        named = type(named)
+    return frozenset(f"{named.__module__}.{name}" for name in (named.__name__, named.__qualname__))
+
+
+def _unwrapped(callback: View) -> View:
+    # A view made by as_view() can carry what wraps its dispatch(), which is not what it wraps.
+    while _view_class(callback) is None and hasattr(callback, "__wrapped__"):
+        callback = callback.__wrapped__
+    return callback
+
+
+def _view_class(callback: View) -> type | None:
+    found = getattr(callback, "view_class", None) or getattr(callback, "cls", None)
+    return found if isinstance(found, type) else None
+
+
+def _frozen(value: object) -> Hashable:
+    """Return something hashable that is equal where the values are, or are the same object."""
+    if isinstance(value, Mapping):
+        return frozenset((name, _frozen(item)) for name, item in value.items())
+    if isinstance(value, Sequence) and not isinstance(value, str | bytes):
+        return tuple(map(_frozen, value))
+    if isinstance(value, AbstractSet):
+        return frozenset(map(_frozen, value))
+    try:
+        hash(value)
+    except TypeError:
+        return "unhashable", id(value)
+    return value
