@@ -94,7 +94,10 @@ class AlertAdmin(ReadOnlyAdmin):
 
     @admin.display(description=_("detail"))
     def details(self, alert: Alert) -> str:
-        lines = ((key, value) for key, value in alert.detail.items())
+        lines = (
+            (key, ", ".join(map(str, value)) if isinstance(value, list) else value)
+            for key, value in alert.detail.items()
+        )
         return format_html_join("\n", "<div><b>{}</b>: {}</div>", lines) or "-"
 
     @admin.action(description=_("Acknowledge selected alerts"), permissions=["acknowledge"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from django.contrib import admin
+from django.utils.text import Truncator
 from django.utils.translation import gettext
 from django.utils.translation import gettext_lazy as _
 
@@ -39,10 +40,14 @@ class ThrottleCountAdmin(ReadOnlyAdmin):
 class ThrottleEventAdmin(ReadOnlyAdmin):
     """A sample of refused requests."""
 
-    list_display = ("at", "subject", "address", "method", "path", "policy", "retry_after", "mode")
-    list_filter = ("mode", "method", "at")
+    list_display = ("at", "request", "subject", "address", "policy", "retry_after", "mode")
+    list_filter = ("mode", "at")
     search_fields = ("subject", "address", "path", "policy", "=decision_id")
     date_hierarchy = "at"
+
+    @admin.display(description=_("request"), ordering="path")
+    def request(self, event: ThrottleEvent) -> str:
+        return Truncator(f"{event.method} {event.path}").chars(60)
 
 
 @admin.register(UsageCount)

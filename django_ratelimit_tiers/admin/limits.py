@@ -11,7 +11,8 @@ from django.core.exceptions import ValidationError
 from django.forms import BaseInlineFormSet
 from django.forms.formsets import DELETION_FIELD_NAME
 from django.http import HttpRequest
-from django.utils.translation import gettext as _
+from django.utils.translation import gettext
+from django.utils.translation import gettext_lazy as _
 
 from django_ratelimit_tiers.admin.words import limit_words, number_words
 from django_ratelimit_tiers.models import EndpointRule, RulePolicy, TierPolicy
@@ -34,10 +35,10 @@ class LimitFormSet(BaseInlineFormSet):
         first, second = shorter.instance, longer.instance
         if first.period == second.period:
             if first.algorithm == second.algorithm:
-                message = _("There is another limit of this period and algorithm.")
+                message = gettext("There is another limit of this period and algorithm.")
                 longer.add_error("period", ValidationError(message, "duplicate"))
         elif second.requests < first.requests:
-            message = _("A longer period may not allow fewer requests than %(limit)s.")
+            message = gettext("A longer period may not allow fewer requests than %(limit)s.")
             words = {"limit": limit_words(first.requests, first.period)}
             longer.add_error("requests", ValidationError(message, "undercut", words))
 
@@ -71,13 +72,13 @@ class RuleLimitFormSet(LimitFormSet):
             if form.is_valid():
                 self.check_cost(form)
         if not remaining and not self.instance.exempt:
-            raise ValidationError(_("Add at least one limit, or make the rule exempt."))
+            raise ValidationError(gettext("Add at least one limit, or make the rule exempt."))
 
     def check_cost(self, form: Any) -> None:
         """Refuse a limit that could never admit a single request."""
         limit: Limit = form.instance
         if self.instance.cost > limit.capacity:
-            message = _("One request costs %(cost)s: no request could ever pass this limit.")
+            message = gettext("One request costs %(cost)s: no request could ever pass this limit.")
             field = "requests" if limit.burst is None else "burst"
             words = {"cost": number_words(self.instance.cost)}
             form.add_error(field, ValidationError(message, "cost", words))
@@ -88,6 +89,7 @@ class TierPolicyInline(admin.TabularInline):
 
     model = TierPolicy
     formset = LimitFormSet
+    verbose_name_plural = _("limits")
     fields = ("requests", "period", "algorithm", "burst")
 
     def get_extra(self, request: HttpRequest, obj: Any = None, **options: Any) -> int:
@@ -100,6 +102,7 @@ class RulePolicyInline(admin.TabularInline):
 
     model = RulePolicy
     formset = RuleLimitFormSet
+    verbose_name_plural = _("limits")
     fields = ("tier", "requests", "period", "algorithm", "burst")
 
     def get_extra(self, request: HttpRequest, obj: Any = None, **options: Any) -> int:

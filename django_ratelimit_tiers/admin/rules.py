@@ -6,6 +6,7 @@ from typing import Any
 
 from django import forms
 from django.contrib import admin, messages
+from django.contrib.admin.widgets import AdminTextInputWidget
 from django.core.exceptions import ValidationError
 from django.db import transaction
 from django.db.models import QuerySet
@@ -29,7 +30,11 @@ class EndpointRuleForm(forms.ModelForm):
     class Meta:
         model = EndpointRule
         fields = "__all__"  # noqa: DJ007 (staff edits every field)
-        widgets = {"view_name": ViewNameInput(attrs={"class": "vTextField"})}
+        widgets = {
+            "path": AdminTextInputWidget({"class": "vTextField", "spellcheck": "false"}),
+            "view_name": ViewNameInput({"class": "vTextField", "spellcheck": "false"}),
+            "notes": forms.Textarea({"rows": 3, "class": "vLargeTextField"}),
+        }
 
     def clean_view_name(self) -> str:
         """Refuse a new name that no view has; one that was right before may stay."""
@@ -65,7 +70,10 @@ class EndpointRuleAdmin(PolicyAdmin):
             _("What follows"),
             {"fields": ("tier_policies", "exempt", "disclose", "on_store_failure")},
         ),
-        (_("When, and why"), {"fields": ("starts_at", "ends_at", "notes")}),
+        (
+            _("When, and why"),
+            {"fields": (("starts_at", "ends_at"), "notes"), "classes": ("collapse",)},
+        ),
     )
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Any]:
