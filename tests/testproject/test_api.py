@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 from django.contrib.auth.models import User
 from django.test import Client
+from django.urls import reverse
 from django.utils import translation
 from rest_framework.authtoken.models import Token
 
@@ -90,3 +91,7 @@ def test_one_view_has_many_spellings(client: Client, path: str, view: str) -> No
 def test_a_language_prefix_reaches_the_same_view(client: Client) -> None:
     with translation.override(None):
         assert [client.get(f"/{code}/about/").text for code in ("en", "de")] == ["Yes", "Ja"]
+
+
+def test_every_other_route_can_be_reversed() -> None:
+    assert [reverse(name) for name in ("search", "note-list")] == ["/api/search/", "/api/notes/"]
