@@ -13,7 +13,6 @@ from django.core.serializers import serialize
 from django.db import connection, transaction
 
 from django_ratelimit_tiers import receivers
-from django_ratelimit_tiers.conf import conf
 from django_ratelimit_tiers.models import (
     EndpointRule,
     PolicyRevision,
@@ -25,28 +24,11 @@ from django_ratelimit_tiers.models import (
 )
 from django_ratelimit_tiers.models.history import edits_by
 from django_ratelimit_tiers.models.tiers import PolicyModel
-from tests.servers import ValkeyProcess
+from tests.announcements import Announced
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
 POLICY = {"policy"}
-
-
-class Announced:
-    """What the store has been told since it was last asked."""
-
-    def __init__(self, server: ValkeyProcess) -> None:
-        self.server = server
-        self.seen: dict[str, bytes] = {}
-        self.new()
-
-    def new(self) -> set[str]:
-        with self.server.client() as client:
-            keys = [key.decode() for key in client.scan_iter(f"{conf.KEY_PREFIX}:*revision")]
-            tokens = {key: client.get(key) for key in keys}
-        changed = {key for key, token in tokens.items() if self.seen.get(key) != token}
-        self.seen = tokens
-        return {"policy" if "{" not in key else key[key.index("{") + 1 : -10] for key in changed}
 
 
 @pytest.fixture
@@ -151,107 +133,6 @@ def assignment(user, free) -> TierAssignment:
 
 def named(*users: User) -> set[str]:
     return {f"user:{user.pk}" for user in users}
-
-
-def test_an_assignment_is_announced_for_its_user_alone(announced, user, free):
-    TierAssignment.objects.create(user=user, tier=free)
-    assert announced.new() == named(user)
-
-
-def test_an_assignment_is_announced_for_its_key_by_digest(announced, free):
-    assignment = TierAssignment.objects.create(api_key="k1", tier=free)
-    assert announced.new() == {assignment.api_key}
-
-
-def test_an_assignment_of_a_group_is_announced_for_everyone(announced, group, free):
-    TierAssignment.objects.create(group=group, tier=free)
-    assert announced.new() == POLICY
-
-
-def test_assignments_created_in_bulk_are_announced_for_each(announced, user, other, free):
-    rows = [TierAssignment(user=user, tier=free), TierAssignment(api_key="k1", tier=free)]
-    TierAssignment.objects.bulk_create(rows)
-    assert announced.new() == named(user) | {rows[1].api_key}
-
-
-def test_assignments_overwritten_in_bulk_are_announced_for_everyone(assignment, announced, user):
-    row = TierAssignment(user=user, tier=Tier.objects.get(slug="pro"))
-    TierAssignment.objects.bulk_create(
-        [row], update_conflicts=True, unique_fields=["user"], update_fields=["tier"]
-    )
-    assert announced.new() == POLICY
-
-
-def test_a_moved_assignment_is_announced_for_both_users(assignment, announced, user, other):
-    assignment.user = other
-    assignment.save()
-    assert announced.new() == named(user, other)
-
-
-def test_an_assignment_updated_in_place_is_announced_for_both_users(
-    assignment, announced, user, other
-):
-    TierAssignment.objects.filter(user=user).update(user=other)
-    assert announced.new() == named(user, other)
-
-
-def test_assignments_updated_through_a_join_are_announced(assignment, announced, user):
-    TierAssignment.objects.filter(tier__slug="free", user__username="ada").update(note="seen")
-    assert announced.new() == named(user)
-
-
-def test_assignments_bulk_updated_are_announced_before_and_after(
-    assignment, announced, user, other
-):
-    assignment.user = other
-    TierAssignment.objects.bulk_update([assignment], ["user"])
-    assert announced.new() == named(user, other)
-
-
-def test_an_update_that_finds_no_assignment_is_not_announced(assignment, announced, other):
-    TierAssignment.objects.filter(user=other).update(note="nobody")
-    assert announced.new() == set()
-
-
-def test_a_deleted_assignment_is_announced_for_whom_the_database_named(
-    assignment, announced, user, other
-):
-    assignment.user = other
-    assignment.delete()
-    assert announced.new() == named(user)
-
-
-def test_an_assignment_that_goes_with_its_user_is_announced(assignment, announced, user):
-    gone = named(user)
-    User.objects.all().delete()
-    assert announced.new() == gone
-
-
-def test_an_assignment_that_goes_with_its_group_is_announced(announced, group, free):
-    TierAssignment.objects.create(group=group, tier=free)
-    announced.new()
-    group.delete()
-    assert announced.new() == POLICY
-
-
-def test_an_assignment_edit_waits_for_its_commit_and_dies_with_its_transaction(
-    assignment, announced, user
-):
-    with transaction.atomic():
-        assignment.save()
-        TierAssignment.objects.update(note="changed")
-        assert announced.new() == set()
-        transaction.set_rollback(True)
-    assert announced.new() == set()
-    assert not PolicyRevision.objects.exists()
-
-
-def test_more_assignments_than_can_be_named_are_announced_for_everyone(announced, free):
-    users = User.objects.bulk_create([User(username=f"u{n}") for n in range(1001)])
-    TierAssignment.objects.bulk_create([TierAssignment(user=user, tier=free) for user in users])
-    assert announced.new() == POLICY
-    TierAssignment.objects.update(note="all")
-    assert announced.new() == POLICY
 
 
 MEMBERSHIPS: dict[str, Callable[[User, Group], object]] = {
