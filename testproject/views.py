@@ -54,9 +54,9 @@ def file(request: HttpRequest, rest: str) -> JsonResponse:
     return JsonResponse({"view": "file", "rest": rest})
 
 
-def report(request: HttpRequest, name: str) -> JsonResponse:
-    """Name the report that was asked for; the route ignores case."""
-    return JsonResponse({"view": "report", "name": name})
+def report(request: HttpRequest, section: str, name: str) -> JsonResponse:
+    """Name the report that was asked for; its route ignores the section's case."""
+    return JsonResponse({"view": "report", "section": section, "name": name})
 
 
 def item(request: HttpRequest, number: int | str) -> JsonResponse:
