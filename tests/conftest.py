@@ -79,6 +79,9 @@ def pytest_xdist_setupnodes() -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    for marker in (marker for item in items for marker in item.iter_markers("django_db")):
+        # pytest-django asks the marker alone whether to keep what migrations wrote.
+        marker.kwargs.setdefault("serialized_rollback", True)
     if postgres_directory() is not None:
         return
     needing = [item for item in items if "postgres" in getattr(item, "fixturenames", ())]

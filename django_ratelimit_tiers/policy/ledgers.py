@@ -8,7 +8,7 @@ from django.http import HttpRequest
 
 from django_ratelimit_tiers.core.decisions import Decision
 from django_ratelimit_tiers.core.policies import Charge
-from django_ratelimit_tiers.core.rules import Rule
+from django_ratelimit_tiers.core.rules import Count, Rule
 from django_ratelimit_tiers.policy.identity import Client, address_client
 
 
@@ -21,12 +21,23 @@ class Entry:
     label: str
 
 
+@dataclass(frozen=True, slots=True)
+class Charged:
+    """A charge that was made at a time of the store's clock.
+
+    A reservation is given back unless the response turns out to be a failure.
+    """
+
+    charge: Charge
+    at: int
+    is_reservation: bool
+
+
 @dataclass(slots=True)
 class Ledger:
     """The running account of one request; it is `request.ratelimit`.
 
-    `exempt` says why no limit applies, empty when limits do. `reserved` are charges to be given
-    back unless the response is a failure, with the time at which they were made.
+    `exempt` says why no limit applies, empty when limits do.
     """
 
     client: Client
@@ -37,13 +48,31 @@ class Ledger:
     decision: Decision = field(default_factory=Decision)
     charged_rules: set[int] = field(default_factory=set)
     client_decided: bool = False
-    endpoint: str = ""
-    reserved: list[tuple[Charge, int]] = field(default_factory=list)
+    charged: list[Charged] = field(default_factory=list)
 
     def add(self, entries: list[Entry], decision: Decision) -> None:
         """Add what one stage decided."""
         self.charged_rules.update(entry.rule.id for entry in entries if entry.rule)
         self.decision = self.decision.merge(decision)
+        if decision.allowed and decision.degraded is None:
+            self.charged += [
+                Charged(entry.charge, decision.now, _is_reservation(entry))
+                for entry, outcome in zip(entries, decision.outcomes, strict=True)
+                if outcome.allowed
+            ]
+
+    def take_back(self, *, reservations_only: bool) -> dict[int, list[Charge]]:
+        """Remove the charges to be given back, and return them by the time they were made."""
+        taken: dict[int, list[Charge]] = {}
+        for charged in self.charged:
+            if charged.is_reservation or not reservations_only:
+                taken.setdefault(charged.at, []).append(charged.charge)
+        self.charged.clear()
+        return taken
+
+
+def _is_reservation(entry: Entry) -> bool:
+    return entry.rule is not None and entry.rule.count is Count.FAILED
 
 
 def ledger_of(request: HttpRequest) -> Ledger | None:

@@ -19,7 +19,7 @@ from django_ratelimit_tiers.conf import SETTING, conf
 from django_ratelimit_tiers.core.decisions import Decision, FailurePolicy
 from django_ratelimit_tiers.core.plans import Plan, Reply, Stale
 from django_ratelimit_tiers.core.policies import Charge
-from django_ratelimit_tiers.core.rules import Count, Rule
+from django_ratelimit_tiers.core.rules import Rule
 from django_ratelimit_tiers.events.refusals import announce_refusal
 from django_ratelimit_tiers.exceptions import StoreUnavailable
 from django_ratelimit_tiers.policy import stages
@@ -118,13 +118,8 @@ class Limiter:
     def settle(self, request: HttpRequest, status: int) -> Flow[None]:
         """Give back what was reserved for a failure when the response is none."""
         ledger = ledger_of(request)
-        if ledger is None or not ledger.reserved or status in conf.FAILED_STATUSES:
-            return
-        reserved, ledger.reserved = ledger.reserved, []
-        for charged_at in {at for _, at in reserved}:
-            charges = [charge for charge, at in reserved if at == charged_at]
-            with suppress(StoreUnavailable):
-                yield from self._refund(charges, charged_at)
+        if ledger is not None and ledger.charged and status not in conf.FAILED_STATUSES:
+            yield from self._give_back(ledger, reservations_only=True)
 
     def _decide(
         self,
@@ -147,13 +142,19 @@ class Limiter:
                     plan = _plan(entries, snapshot, revisions, attempt == MAX_RELOADS - 1)
                     reply = yield from self._execute(plan)
                     stale, decision = reply.stale, Decision(reply.outcomes, reply.now)
+                    if stale is None:
+                        self._snapshots.confirm()
             except (SnapshotUnavailable, StoreUnavailable):
-                return self._conclude(ledger, request, entries, self._degraded(entries))
+                decision = self._degraded(entries)
+                break
             if stale is None:
-                self._snapshots.confirm()
                 break
             yield from self._catch_up(snapshot, stale, revisions)
-        return self._conclude(ledger, request, entries, decision)
+        ledger.add(entries, decision)
+        if not decision.allowed:
+            yield from self._give_back(ledger, reservations_only=False)
+            announce_refusal(request, decision)
+        return ledger.decision
 
     def _snapshot(self) -> Flow[Snapshot]:
         snapshot = self._snapshots.current
@@ -169,7 +170,10 @@ class Limiter:
         if not self._snapshots.wants_look():
             return None
         revision = yield from self._ask(self._store.revision, self._store.arevision)
-        return None if revision == snapshot.revision else Stale(revision, {})
+        if revision != snapshot.revision:
+            return Stale(revision, {})
+        self._snapshots.confirm()
+        return None
 
     def _catch_up(self, snapshot: Snapshot, stale: Stale, revisions: dict[str, str]) -> Flow[None]:
         if stale.revision != snapshot.revision:
@@ -185,6 +189,12 @@ class Limiter:
             lambda: store.execute(plan), lambda: store.aexecute(plan)
         )
         return reply
+
+    def _give_back(self, ledger: Ledger, *, reservations_only: bool) -> Flow[None]:
+        """Refund what earlier stages charged; a request that is refused is not charged at all."""
+        for charged_at, charges in ledger.take_back(reservations_only=reservations_only).items():
+            with suppress(StoreUnavailable):
+                yield from self._refund(charges, charged_at)
 
     def _refund(self, charges: list[Charge], charged_at: int) -> Flow[None]:
         yield from self._ask(
@@ -217,20 +227,6 @@ class Limiter:
             return Decision(degraded=strictest)
         reply = self._local.execute(Plan(tuple(entry.charge for entry in entries)))
         return Decision(reply.outcomes, reply.now, FailurePolicy.LOCAL)
-
-    def _conclude(
-        self, ledger: Ledger, request: HttpRequest, entries: list[Entry], decision: Decision
-    ) -> Decision:
-        ledger.add(entries, decision)
-        if not decision.allowed:
-            announce_refusal(request, decision)
-        elif decision.degraded is None:
-            ledger.reserved += [
-                (entry.charge, decision.now)
-                for entry, outcome in zip(entries, decision.outcomes, strict=True)
-                if entry.rule and entry.rule.count is Count.FAILED and outcome.allowed
-            ]
-        return ledger.decision
 
 
 def _exempt_account(snapshot: Snapshot, ledger: Ledger, request: HttpRequest) -> None:
