@@ -2,6 +2,7 @@
 
 RateLimitTiersError
  └── StoreUnavailable
+      └── StoreRefused
 """
 
 
@@ -11,3 +12,7 @@ class RateLimitTiersError(Exception):
 
 class StoreUnavailable(RateLimitTiersError):
     """The store did not give an answer: unreachable, too slow, or it answered with an error."""
+
+
+class StoreRefused(StoreUnavailable):
+    """The store is there but could not make this one call; others may succeed."""

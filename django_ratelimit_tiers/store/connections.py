@@ -1,0 +1,300 @@
+"""Connections to a server, held by one caller at a time, on which every wait ends at a deadline.
+
+The client library gives each step of a call its own time-out: resolving, connecting, every piece
+of a reply. Here one deadline bounds them all. A connection is taken from a stack of idle ones, or
+opened: nobody waits for somebody else's, and there is no pool that could be exhausted.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import select
+import time
+from collections import deque
+from collections.abc import Sequence
+from os import register_at_fork
+from typing import Any, Protocol
+from weakref import WeakKeyDictionary, WeakSet
+
+from redis import connection as connections
+from redis.asyncio import connection as aconnections
+from redis.asyncio.retry import Retry as AsyncRetry
+from redis.backoff import NoBackoff
+from redis.exceptions import ReadOnlyError, RedisError, ResponseError
+from redis.retry import Retry
+
+from django_ratelimit_tiers.exceptions import StoreUnavailable
+
+IDLE_SECONDS = 1.0
+"""A connection idle for longer is looked at before use: the server may have closed it."""
+
+MAX_IDLE = 64
+"""Connections kept open when no call needs them."""
+
+TAKEN_OVER = frozenset(
+    (
+        "host",
+        "port",
+        "path",
+        "db",
+        "username",
+        "password",
+        "client_name",
+        "credential_provider",
+        "socket_keepalive",
+        "socket_keepalive_options",
+        "socket_type",
+    )
+)
+"""What is taken over from a configured pool; time-outs, retries and protocol are our own."""
+
+Words = Sequence[str | bytes | int]
+
+
+class Locator(Protocol):
+    """Knows the host and port of a server that may move."""
+
+    def locate(self, deadline: float) -> dict[str, Any]: ...
+
+    async def alocate(self, deadline: float) -> dict[str, Any]: ...
+
+
+class Server:
+    """One server, reached as a pool of the client library is configured to reach it.
+
+    `locator` is asked for the address before each connection is opened. Raises StoreUnavailable, or
+    ResponseError where the server answers with an error. A command is never sent twice.
+    """
+
+    def __init__(self, pool: Any, locator: Locator | None = None, **address: Any) -> None:
+        base = next(base for base in KINDS if issubclass(pool.connection_class, base))
+        self._class, self._aclass = KINDS[base]
+        self._options = {
+            key: value
+            for key, value in pool.connection_kwargs.items()
+            if key in TAKEN_OVER or key.startswith("ssl")
+        } | {"protocol": 2, "socket_timeout": None, "socket_connect_timeout": None, **address}
+        self._locator = locator
+        self._idle: deque[tuple[Any, float]] = deque()
+        self._aidle: WeakKeyDictionary[Any, deque[tuple[Any, float]]] = WeakKeyDictionary()
+        _SERVERS.add(self)
+
+    def run(self, words: Words, deadline: float, *before: Words) -> Any:
+        """Return the answer to a command; `before` are commands that must come before it."""
+        try:
+            return self._exchange([*before, words], deadline)
+        except ResponseError:
+            raise
+        except (RedisError, OSError) as error:
+            raise StoreUnavailable(f"{type(error).__name__}: {error}") from error
+
+    async def arun(self, words: Words, deadline: float, *before: Words) -> Any:
+        """Return the answer to a command; `before` are commands that must come before it."""
+        try:
+            async with asyncio.timeout(deadline - time.monotonic()):
+                return await self._aexchange([*before, words], deadline)
+        except ResponseError:
+            raise
+        except (RedisError, OSError) as error:
+            raise StoreUnavailable(f"{type(error).__name__}: {error}") from error
+
+    def close(self) -> None:
+        """Close the idle connections; those in use close when they are given back."""
+        while self._idle:
+            self._idle.pop()[0].disconnect()
+
+    async def aclose(self) -> None:
+        """Close the idle connections of the running event loop."""
+        idle = self._aidle.pop(asyncio.get_running_loop(), deque())
+        while idle:
+            await idle.pop()[0].disconnect(nowait=True)
+
+    def forget_connections(self) -> None:
+        """Start a forked process without its parent's connections."""
+        self._idle = deque()
+        self._aidle = WeakKeyDictionary()
+
+    def _exchange(self, commands: Sequence[Words], deadline: float) -> Any:
+        connection = None
+        try:
+            connection = self._take(deadline)
+            for words in commands:
+                connection.send_command(*words)
+                answer = connection.read_response()
+        except ResponseError as error:
+            if connection is not None:
+                self._give_back(connection)
+            if isinstance(error, ReadOnlyError):
+                self.close()
+            raise
+        except BaseException:
+            if connection is not None:
+                connection.disconnect()
+            self.close()  # the others lead to the same server
+            raise
+        self._give_back(connection)
+        return answer
+
+    async def _aexchange(self, commands: Sequence[Words], deadline: float) -> Any:
+        connection = None
+        try:
+            connection = await self._atake(deadline)
+            for words in commands:
+                await connection.send_command(*words)
+                answer = await connection.read_response()
+        except ResponseError as error:
+            if connection is not None:
+                await self._agive_back(connection)
+            if isinstance(error, ReadOnlyError):
+                await self.aclose()
+            raise
+        except BaseException:
+            if connection is not None:
+                await connection.disconnect(nowait=True)
+            await self.aclose()
+            raise
+        await self._agive_back(connection)
+        return answer
+
+    def _take(self, deadline: float) -> Any:
+        while self._idle:
+            try:
+                connection, since = self._idle.pop()
+            except IndexError:  # another thread took the last one
+                break
+            if time.monotonic() - since <= IDLE_SECONDS or not _is_readable(connection._sock):
+                connection.deadline = deadline
+                return connection
+            connection.disconnect()
+        address = self._locator.locate(deadline) if self._locator else {}
+        connection = self._class(**self._options | address, retry=Retry(NoBackoff(), 0))
+        connection.deadline = deadline
+        connection.connect()
+        return connection
+
+    def _give_back(self, connection: Any) -> None:
+        self._idle.append((connection, time.monotonic()))
+        if len(self._idle) > MAX_IDLE:
+            self._idle.popleft()[0].disconnect()
+
+    async def _atake(self, deadline: float) -> Any:
+        idle = self._aidle.setdefault(asyncio.get_running_loop(), deque())
+        while idle:
+            connection, since = idle.pop()
+            if time.monotonic() - since <= IDLE_SECONDS or not _is_areadable(connection):
+                return connection
+            await connection.disconnect(nowait=True)
+        address = await self._locator.alocate(deadline) if self._locator else {}
+        options = self._options | address
+        connection = self._aclass(**options, retry=AsyncRetry(NoBackoff(), 0))
+        try:
+            await connection.connect()
+        except BaseException:
+            await connection.disconnect(nowait=True)
+            raise
+        return connection
+
+    async def _agive_back(self, connection: Any) -> None:
+        idle = self._aidle.setdefault(asyncio.get_running_loop(), deque())
+        idle.append((connection, time.monotonic()))
+        if len(idle) > MAX_IDLE:
+            await idle.popleft()[0].disconnect(nowait=True)
+
+
+class BoundedSocket:
+    """A socket on which every operation ends by the deadline of its connection."""
+
+    __slots__ = ("_connection", "_socket")
+
+    def __init__(self, socket: Any, connection: Any) -> None:
+        self._socket, self._connection = socket, connection
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._socket, name)
+
+    def recv(self, *arguments: Any) -> bytes:
+        return self._in_time().recv(*arguments)  # type: ignore[no-any-return]
+
+    def recv_into(self, *arguments: Any) -> int:
+        return self._in_time().recv_into(*arguments)  # type: ignore[no-any-return]
+
+    def sendall(self, *arguments: Any) -> None:
+        self._in_time().sendall(*arguments)
+
+    def _in_time(self) -> Any:
+        left = self._connection.deadline - time.monotonic()
+        if left <= 0:
+            raise TimeoutError("the time for the call is over")
+        self._socket.settimeout(left)
+        return self._socket
+
+
+class Bounded:
+    """Makes a connection of the client library end every wait at its `deadline`."""
+
+    deadline = 0.0
+
+    def _connect(self) -> BoundedSocket:
+        return BoundedSocket(super()._connect(), self)  # type: ignore[misc]
+
+    @property
+    def socket_timeout(self) -> float | None:
+        """Seconds until the deadline."""
+        return max(self.deadline - time.monotonic(), 0.001)
+
+    @socket_timeout.setter
+    def socket_timeout(self, seconds: float | int | None) -> None:
+        """Ignore the library's own time-out."""
+
+    @property
+    def socket_connect_timeout(self) -> float | None:
+        """Seconds until the deadline."""
+        return self.socket_timeout
+
+    @socket_connect_timeout.setter
+    def socket_connect_timeout(self, seconds: float | int | None) -> None:
+        """Ignore the library's own time-out."""
+
+
+class TcpConnection(Bounded, connections.Connection): ...
+
+
+class TlsConnection(Bounded, connections.SSLConnection): ...
+
+
+class UnixConnection(Bounded, connections.UnixDomainSocketConnection): ...
+
+
+KINDS: dict[type, tuple[type[Any], type[Any]]] = {
+    connections.SSLConnection: (TlsConnection, aconnections.SSLConnection),
+    connections.UnixDomainSocketConnection: (
+        UnixConnection,
+        aconnections.UnixDomainSocketConnection,
+    ),
+    connections.AbstractConnection: (TcpConnection, aconnections.Connection),
+}
+
+_SERVERS: WeakSet[Server] = WeakSet()
+
+
+def _forget_connections() -> None:
+    for server in list(_SERVERS):
+        server.forget_connections()
+
+
+register_at_fork(after_in_child=_forget_connections)
+
+
+def _is_readable(socket: Any) -> bool:
+    """Return whether an idle connection was closed, or has something on it that nobody read."""
+    if socket is None:
+        return True
+    poll = select.poll()
+    poll.register(socket.fileno(), select.POLLIN)
+    return bool(poll.poll(0))
+
+
+def _is_areadable(connection: Any) -> bool:
+    if not connection.is_connected or connection._reader.at_eof():
+        return True
+    return _is_readable(connection._writer.get_extra_info("socket"))
