@@ -9,7 +9,7 @@ from django.db import transaction
 from django_ratelimit_tiers.models import PolicyRevision, Tier, TierAssignment
 from tests.announcements import Announced
 
-pytestmark = pytest.mark.django_db(transaction=True)
+pytestmark = pytest.mark.django_db(transaction=True, serialized_rollback=True)
 
 POLICY = {"policy"}
 

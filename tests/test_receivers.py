@@ -26,7 +26,7 @@ from django_ratelimit_tiers.models.history import edits_by
 from django_ratelimit_tiers.models.tiers import PolicyModel
 from tests.announcements import Announced
 
-pytestmark = pytest.mark.django_db(transaction=True)
+pytestmark = pytest.mark.django_db(transaction=True, serialized_rollback=True)
 
 POLICY = {"policy"}
 
