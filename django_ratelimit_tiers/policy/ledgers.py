@@ -37,7 +37,8 @@ class Charged:
 class Ledger:
     """The running account of one request; it is `request.ratelimit`.
 
-    `exempt` says why no limit applies, empty when limits do.
+    `exempt` says why no limit applies, empty when limits do. `route` stands for the view that the
+    request was resolved to, None before and when there is none.
     """
 
     client: Client
@@ -48,6 +49,7 @@ class Ledger:
     decision: Decision = field(default_factory=Decision)
     charged_rules: set[int] = field(default_factory=set)
     client_decided: bool = False
+    route: str | None = None
     charged: list[Charged] = field(default_factory=list)
 
     def add(self, entries: list[Entry], decision: Decision) -> None:

@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from functools import lru_cache
+from typing import Any
 
 from django.http import HttpRequest
+from django.urls import Resolver404, resolve
 
-from django_ratelimit_tiers.core.policies import Charge, QuotaPolicy
+from django_ratelimit_tiers.core.policies import Charge, Mode, QuotaPolicy
 from django_ratelimit_tiers.core.rules import IdentifyBy, Rule, Scope, TierPolicies
 from django_ratelimit_tiers.core.rulesets import is_active
 from django_ratelimit_tiers.policy.compilation import CompiledTier
@@ -31,7 +33,24 @@ def all_rules(snapshot: Snapshot, ledger: Ledger, request: HttpRequest, now: flo
     rules = list(snapshot.rules.match(ledger.method, ledger.path))
     if request.resolver_match is not None:
         rules += snapshot.routes.rules_for(request.resolver_match, ledger.method)
+        ledger.route = snapshot.routes.route_of(request.resolver_match)
     return _in_force({rule.id: rule for rule in rules}.values(), ledger, now)
+
+
+def exemption_of_view(
+    snapshot: Snapshot, ledger: Ledger, request: HttpRequest, now: float
+) -> Rule | None:
+    """Return the exempt rule on the view that the path is going to be resolved to.
+
+    Only asked where there are exempt rules and something would be charged before Django resolves
+    the path: an exemption wins, whichever way a rule names the view.
+    """
+    try:
+        match = resolve(ledger.path, urlconf=getattr(request, "urlconf", None))
+    except Resolver404:
+        return None
+    rules = _in_force(snapshot.routes.rules_for(match, ledger.method), ledger, now)
+    return next((rule for rule in rules if rule.exempt), None)
 
 
 def door_entries(rules: Iterable[Rule], ledger: Ledger, request: HttpRequest) -> list[Entry]:
@@ -40,7 +59,7 @@ def door_entries(rules: Iterable[Rule], ledger: Ledger, request: HttpRequest) ->
     A rule that has limits for single tiers waits until the tier is known, and one that counts each
     route until the route is.
     """
-    resolved = request.resolver_match is not None
+    resolved = ledger.route is not None
     return [
         entry
         for rule in rules
@@ -59,39 +78,59 @@ def client_entries(
     request: HttpRequest,
     cost: int,
 ) -> list[Entry]:
-    """Return what is charged once the client is known: its tier, and all remaining rules."""
-    rules = list(rules)
-    entries: list[Entry] = []
-    if not any(rule.tier_policies is TierPolicies.REPLACE for rule in rules):
-        entries += tier_entries(tier, ledger.client.subject, ledger, request, cost)
+    """Return what is charged once the client is known: its tier, and all remaining rules.
+
+    A rule replaces the limits of the tier only where it enforces its own on this client, so that
+    nobody goes without any.
+    """
     slug = tier.slug if tier else ""
+    entries: list[Entry] = []
+    is_replaced = False
     for rule in rules:
-        if rule.id not in ledger.charged_rules:
+        counted = rule.id in ledger.charged_rules
+        if not counted:
             policies = _policies_for(rule, tier)
-            entries += _rule_entries(rule, policies, ledger, request, slug)
-    return entries
+            of_rule = list(_rule_entries(rule, policies, ledger, request, slug))
+            entries += of_rule
+            counted = bool(of_rule)
+        if counted and rule.mode is Mode.ENFORCE and rule.tier_policies is TierPolicies.REPLACE:
+            is_replaced = True
+    if is_replaced:
+        return entries
+    return [*tier_entries(tier, ledger.client.subject, ledger, cost), *entries]
+
+
+def decides_client(view: Any) -> bool:
+    """Return whether a view decides the second stage itself, once it has authenticated.
+
+    `as_view()` and the actions of a viewset can name other throttles than the class does.
+    """
+    options = getattr(view, "initkwargs", {})
+    own = getattr(getattr(view, "cls", None), "throttle_classes", ())
+    throttles = options.get("throttle_classes", own)
+    return any(getattr(throttle, "decides_client", False) for throttle in throttles)
 
 
 def tier_entries(
-    tier: CompiledTier | None, subject: str, ledger: Ledger, request: HttpRequest, cost: int
+    tier: CompiledTier | None, subject: str, ledger: Ledger, cost: int
 ) -> Iterator[Entry]:
     """Yield the charges of a tier's policies."""
     if tier is None:
         return
-    endpoint = endpoint_name(ledger, request)
+    endpoint = endpoint_name(ledger)
     for policy in tier.policies:
         label = f"{policy.name}\0{tier.slug}\0{endpoint}"
         yield Entry(Charge(subject, policy, cost), None, label)
 
 
-def endpoint_name(ledger: Ledger, request: HttpRequest, rule: Rule | None = None) -> str:
+def endpoint_name(ledger: Ledger, rule: Rule | None = None) -> str:
     """Return what refusals are counted under: method and route, never the raw path.
 
     Before the route is known the rule's own pattern stands for it.
     """
     method = ledger.method if ledger.method in KNOWN_METHODS else "OTHER"
-    match = request.resolver_match
-    where = match.route if match is not None else rule.path if rule else "(no route)"
+    route = ledger.route
+    where = route if route is not None else rule.path if rule else "(no route)"
     return f"{method} {where}"
 
 
@@ -120,10 +159,10 @@ def _rule_entries(
     subject = rule_subject(rule, ledger.client, request) if policies else None
     if subject is None:
         return
-    endpoint = endpoint_name(ledger, request, rule)
+    endpoint = endpoint_name(ledger, rule)
     for policy in policies:
         if rule.scope is Scope.ROUTE:
-            policy = _for_route(policy, endpoint.partition(" ")[2])
+            policy = _for_route(policy, ledger.route or "")
         label = f"{policy.name}\0{tier_slug}\0{endpoint}"
         yield Entry(Charge(subject, policy, rule.cost), rule, label)
 
