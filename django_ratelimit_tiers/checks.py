@@ -77,6 +77,10 @@ SHAPES: dict[str, tuple[Test, str]] = {
         lambda value: value in list(FailurePolicy),
         "one of " + ", ".join(f'"{policy}"' for policy in FailurePolicy),
     ),
+    "WORKERS": (
+        lambda value: value is None or (_is_count(value) and value > 0),
+        "None or how many processes serve the site, over all machines",
+    ),
     "HEADERS": (
         lambda value: _is_text_list(value) and set(value) <= set(HeaderStyle),
         "a list of " + ", ".join(f'"{style}"' for style in HeaderStyle) + ", or empty",

@@ -37,6 +37,7 @@ DEFAULTS: dict[str, Any] = {
     "VERIFIED_TEST": None,
     "FAILED_STATUSES": [401, 403, 404, 422, 429],
     "ON_STORE_FAILURE": "open",
+    "WORKERS": None,
     "HEADERS": ["x-ratelimit", "ratelimit-draft-11"],
     "RESPONSE": None,
     "EVENTS": EVENT_DEFAULTS,
@@ -64,6 +65,7 @@ class Settings:
     API_KEY_RESOLVER: str | None
     VERIFIED_TEST: str | None
     FAILED_STATUSES: Sequence[int]
+    WORKERS: int | None
     HEADERS: Sequence[str]
     RESPONSE: str | None
 

@@ -1,0 +1,68 @@
+"""What is answered while the store is unavailable."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import lru_cache
+
+from django_ratelimit_tiers.conf import conf
+from django_ratelimit_tiers.core.decisions import Decision, FailurePolicy
+from django_ratelimit_tiers.core.plans import Plan
+from django_ratelimit_tiers.core.policies import MAX_PERIOD, Charge, Mode, QuotaPolicy
+from django_ratelimit_tiers.policy.ledgers import Entry
+from django_ratelimit_tiers.store.memory import MemoryStore
+
+STRICTNESS = [FailurePolicy.OPEN, FailurePolicy.LOCAL, FailurePolicy.CLOSED]
+
+
+def degraded_decision(entries: Sequence[Entry], local: MemoryStore) -> Decision:
+    """Return the decision of the strictest failure policy among the charges that can refuse.
+
+    A request that would be charged nothing passes, whatever the policy.
+    """
+    policies = [_failure_policy(e) for e in entries if e.charge.policy.mode is Mode.ENFORCE]
+    strictest = max(policies, key=STRICTNESS.index, default=FailurePolicy.OPEN)
+    if strictest is not FailurePolicy.LOCAL:
+        return Decision(degraded=strictest)
+    workers = worker_count()
+    charges = tuple(_share(entry.charge, workers) for entry in entries)
+    reply = local.execute(Plan(charges))
+    return Decision(reply.outcomes, reply.now, FailurePolicy.LOCAL)
+
+
+def worker_count() -> int:
+    """Return how many processes share each limit: the setting `WORKERS`, else WEB_CONCURRENCY.
+
+    Servers such as gunicorn and uvicorn read their number of workers from that variable. Where
+    neither is known it is 1, so that nobody is refused who would not be otherwise.
+    """
+    if conf.WORKERS is not None:
+        return conf.WORKERS
+    known = os.environ.get("WEB_CONCURRENCY", "")
+    return max(1, int(known)) if known.isdecimal() else 1
+
+
+def _failure_policy(entry: Entry) -> FailurePolicy:
+    return (entry.rule and entry.rule.on_store_failure) or conf.ON_STORE_FAILURE
+
+
+def _share(charge: Charge, workers: int) -> Charge:
+    policy = _share_of_policy(charge.policy, workers, max(1, charge.cost))
+    return replace(charge, policy=policy)
+
+
+@lru_cache(maxsize=4096)
+def _share_of_policy(policy: QuotaPolicy, workers: int, least: int) -> QuotaPolicy:
+    """Return one worker's share of a policy, never so small that a single request cannot pass."""
+    requests = _part(policy.requests, workers, least)
+    if policy.burst is None:
+        return replace(policy, requests=requests)
+    burst = _part(policy.burst, workers, least)
+    slowest = -(-burst * policy.period // MAX_PERIOD)  # a bucket must refill within that time
+    return replace(policy, requests=max(requests, slowest), burst=burst)
+
+
+def _part(limit: int, workers: int, least: int) -> int:
+    return min(limit, max(-(-limit // workers), least))
