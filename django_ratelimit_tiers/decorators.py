@@ -16,6 +16,7 @@ from django_ratelimit_tiers.policy.flows import Flow, Step, adrive, drive
 from django_ratelimit_tiers.policy.identity import asession_user, has_session_user, session_user
 from django_ratelimit_tiers.policy.ledgers import ledger_of
 from django_ratelimit_tiers.policy.limiter import limiter
+from django_ratelimit_tiers.policy.stages import decides_client
 from django_ratelimit_tiers.responses import add_fields, refusal
 
 View = TypeVar("View", bound=Callable[..., Any])
@@ -37,7 +38,8 @@ def ratelimit(*, cost: int = 1) -> Callable[[View], View]:
             async def limited(request: HttpRequest, *args: Any, **kwargs: Any) -> Any:
                 if not conf.ENABLED or ledger_of(request) is not None:
                     return await view(request, *args, **kwargs)
-                response = await adrive(_enter(request)) or await view(request, *args, **kwargs)
+                refused = await adrive(_enter(request, view))
+                response = refused or await view(request, *args, **kwargs)
                 return await adrive(_leave(request, response))
         else:
 
@@ -45,7 +47,7 @@ def ratelimit(*, cost: int = 1) -> Callable[[View], View]:
             def limited(request: HttpRequest, *args: Any, **kwargs: Any) -> Any:
                 if not conf.ENABLED or ledger_of(request) is not None:
                     return view(request, *args, **kwargs)
-                response = drive(_enter(request)) or view(request, *args, **kwargs)
+                response = drive(_enter(request, view)) or view(request, *args, **kwargs)
                 return drive(_leave(request, response))
 
         limited.ratelimit_cost = cost  # type: ignore[attr-defined]
@@ -60,9 +62,9 @@ def ratelimit_exempt(view: View) -> View:
     return view
 
 
-def _enter(request: HttpRequest) -> Flow[HttpResponse | None]:
+def _enter(request: HttpRequest, view: View) -> Flow[HttpResponse | None]:
     decision = yield from limiter().route(request)
-    if decision.allowed:
+    if decision.allowed and not decides_client(view):
         user = None
         if has_session_user(request):
             user = yield Step(lambda: session_user(request), lambda: asession_user(request))

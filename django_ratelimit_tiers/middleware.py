@@ -14,6 +14,7 @@ from django_ratelimit_tiers.policy.flows import Flow, Step, adrive, drive
 from django_ratelimit_tiers.policy.identity import asession_user, has_session_user, session_user
 from django_ratelimit_tiers.policy.ledgers import ledger_of
 from django_ratelimit_tiers.policy.limiter import limiter
+from django_ratelimit_tiers.policy.stages import decides_client
 from django_ratelimit_tiers.responses import add_fields, refusal
 
 View = Callable[..., Any]
@@ -68,7 +69,7 @@ class RateLimitMiddleware:
         if not conf.ENABLED:
             return None
         decision = yield from limiter().route(request)
-        if decision.allowed and not _decides_client(view):
+        if decision.allowed and not decides_client(view):
             user = None
             if has_session_user(request):
                 user = yield Step(lambda: session_user(request), lambda: asession_user(request))
@@ -79,16 +80,10 @@ class RateLimitMiddleware:
         ledger = ledger_of(request)
         if ledger is None:
             return response
-        yield from limiter().settle(request, response.status_code)
         was_allowed = ledger.decision.allowed
         decision = yield from limiter().unreached(request)
         if was_allowed and not decision.allowed:
             return refusal(request, decision)
+        yield from limiter().settle(request, response.status_code)
         add_fields(response, decision)
         return response
-
-
-def _decides_client(view: View) -> bool:
-    """Return whether a view decides the second stage itself, once it has authenticated."""
-    throttles = getattr(getattr(view, "cls", None), "throttle_classes", ())
-    return any(getattr(throttle, "decides_client", False) for throttle in throttles)

@@ -43,11 +43,17 @@ def refusal(request: HttpRequest, decision: Decision) -> HttpResponse:
         make: Callable[[HttpRequest, Decision], HttpResponse] = import_string(conf.RESPONSE)
         response = make(request, decision)
     else:
-        accepted = request.get_preferred_type(list(BODIES)) or JSON
-        response = BODIES[accepted](decision)
+        response = BODIES[_preferred_body(request)](decision)
         response.status_code = refusal_status(decision)
     add_fields(response, decision)
     return response
+
+
+def _preferred_body(request: HttpRequest) -> str:
+    try:
+        return request.get_preferred_type(list(BODIES)) or JSON
+    except ValueError:  # an Accept longer than Django reads
+        return JSON
 
 
 def _json(decision: Decision) -> HttpResponse:

@@ -6,6 +6,7 @@ from typing import Any
 
 from rest_framework.exceptions import APIException, Throttled
 from rest_framework.request import Request
+from rest_framework.response import Response
 from rest_framework.throttling import BaseThrottle
 from rest_framework.views import APIView
 
@@ -17,6 +18,7 @@ from django_ratelimit_tiers.core.headers import (
     retry_after_seconds,
 )
 from django_ratelimit_tiers.policy.flows import drive
+from django_ratelimit_tiers.policy.ledgers import ledger_of
 from django_ratelimit_tiers.policy.limiter import limiter
 from django_ratelimit_tiers.responses import decision_fields
 
@@ -32,6 +34,18 @@ class Refused(Throttled):
         self.decision = decision
 
 
+def _settle_afterwards(request: Request, view: APIView) -> None:
+    """Have the response of a view looked at, as the middleware would where it is installed."""
+    finalize = view.finalize_response
+
+    def finalize_and_settle(given: Request, response: Response, *args: Any, **options: Any) -> Any:
+        finalized = finalize(given, response, *args, **options)
+        drive(limiter().settle(request._request, finalized.status_code))
+        return finalized
+
+    view.finalize_response = finalize_and_settle  # type: ignore[assignment,method-assign]
+
+
 class TierThrottle(BaseThrottle):
     """Decides requests by the user that the view has authenticated.
 
@@ -45,7 +59,10 @@ class TierThrottle(BaseThrottle):
         """Return True, or raise Refused with everything a client should know."""
         if not conf.ENABLED:
             return True
+        is_alone = ledger_of(request._request) is None
         decision = drive(limiter().client(request._request, request.user))
+        if is_alone:
+            _settle_afterwards(request, view)
         view.headers.update(decision_fields(decision))
         if not decision.allowed:
             raise Refused(decision)

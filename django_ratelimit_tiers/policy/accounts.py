@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from django_ratelimit_tiers.core.addresses import Networks, parse_networks
 from django_ratelimit_tiers.models import ServiceAccount
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,10 +51,17 @@ class Accounts:
 
 
 def compile_accounts(rows: Iterable[ServiceAccount]) -> Accounts:
-    """Return the active rows as accounts; expiry is looked at with each request."""
+    """Return the active rows as accounts; expiry is looked at with each request.
+
+    A row that no form would have saved is left out and logged: it exempts nobody.
+    """
     by_user, by_key, by_network = {}, {}, []
     for row in rows:
-        networks = parse_networks(row.networks.split()) if row.networks else None
+        try:
+            networks = parse_networks(row.networks.split()) if row.networks else None
+        except ValueError as error:
+            logger.error("service account %r is not in force: %s", row.name, error)
+            continue
         account = CompiledAccount(row.name, networks, row.expires_at.timestamp())
         if row.user_id is not None:
             by_user[f"user:{row.user_id}"] = account

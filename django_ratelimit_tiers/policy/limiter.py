@@ -18,7 +18,7 @@ from django.test.signals import setting_changed
 from django_ratelimit_tiers.conf import SETTING, conf
 from django_ratelimit_tiers.core.decisions import Decision, FailurePolicy
 from django_ratelimit_tiers.core.plans import Plan, Reply, Stale
-from django_ratelimit_tiers.core.policies import Charge
+from django_ratelimit_tiers.core.policies import Charge, Mode
 from django_ratelimit_tiers.core.rules import Rule
 from django_ratelimit_tiers.events.refusals import announce_refusal
 from django_ratelimit_tiers.exceptions import StoreUnavailable
@@ -65,6 +65,7 @@ class Limiter:
     def route(self, request: HttpRequest) -> Flow[Decision]:
         """Decide the rest of the first stage: what only the resolved route shows."""
         ledger = open_ledger(request)
+        _exempt_by_view(ledger, request)
 
         def compose(snapshot: Snapshot) -> Flow[list[Entry]]:
             rules = stages.all_rules(snapshot, ledger, request, time.time())
@@ -82,12 +83,10 @@ class Limiter:
         if ledger.client_decided:
             return ledger.decision
         ledger.client_decided = True
-        view = request.resolver_match.func if request.resolver_match else None
-        if getattr(view, "ratelimit_exempt", False):
-            ledger.exempt = ledger.exempt or "view"
+        _exempt_by_view(ledger, request)
         key_id = yield from called(conf.API_KEY_RESOLVER, request)
         ledger.client = identified_client(ledger.client, user, key_id)
-        cost = getattr(view, "ratelimit_cost", 1)
+        cost = getattr(_view(request), "ratelimit_cost", 1)
         revisions: dict[str, str] = {}
 
         def compose(snapshot: Snapshot) -> Flow[list[Entry]]:
@@ -107,11 +106,12 @@ class Limiter:
         if ledger.client_decided or ledger.preflight or not ledger.decision.allowed:
             return ledger.decision
         ledger.client_decided = True
+        _exempt_by_view(ledger, request)
 
         def compose(snapshot: Snapshot) -> Flow[list[Entry]]:
             tier = snapshot.default_tier("anonymous")
             subject = ledger.client.address_subject
-            return done(list(stages.tier_entries(tier, subject, ledger, request, 1)))
+            return done(list(stages.tier_entries(tier, subject, ledger, 1)))
 
         return (yield from self._decide(ledger, request, compose))
 
@@ -131,13 +131,15 @@ class Limiter:
         """Plan with the snapshot, ask once, and again only after an edit that came in between."""
         revisions = {} if revisions is None else revisions
         entries: list[Entry] = []
+        exempt_before = ledger.exempt
         for attempt in range(MAX_RELOADS):
+            ledger.exempt = exempt_before
             try:
                 snapshot = yield from self._snapshot()
                 entries = [] if ledger.exempt else (yield from compose(snapshot))
                 entries = [] if ledger.exempt else entries
                 if not entries:
-                    stale, decision = (yield from self._look(snapshot)), Decision()
+                    stale, decision = (yield from self._look(snapshot, revisions)), Decision()
                 else:
                     plan = _plan(entries, snapshot, revisions, attempt == MAX_RELOADS - 1)
                     reply = yield from self._execute(plan)
@@ -165,15 +167,19 @@ class Limiter:
             snapshot = yield in_thread(lambda: self._snapshots.compare(stale))
         return snapshot
 
-    def _look(self, snapshot: Snapshot) -> Flow[Stale | None]:
-        """Compare revisions for a request that charges nothing, once in a while."""
-        if not self._snapshots.wants_look():
+    def _look(self, snapshot: Snapshot, revisions: dict[str, str]) -> Flow[Stale | None]:
+        """Compare revisions for a request that charges nothing: once in a while, or always for a
+        client whose own tier says so. It passes whether or not the store answers."""
+        if not revisions and not self._snapshots.wants_look():
             return None
-        revision = yield from self._ask(self._store.revision, self._store.arevision)
-        if revision != snapshot.revision:
-            return Stale(revision, {})
-        self._snapshots.confirm()
-        return None
+        plan = Plan((), revision=snapshot.revision, subject_revisions=revisions)
+        try:
+            reply = yield from self._execute(plan)
+        except StoreUnavailable:
+            return None
+        if reply.stale is None:
+            self._snapshots.confirm()
+        return reply.stale
 
     def _catch_up(self, snapshot: Snapshot, stale: Stale, revisions: dict[str, str]) -> Flow[None]:
         if stale.revision != snapshot.revision:
@@ -243,9 +249,18 @@ def _exempt_account(snapshot: Snapshot, ledger: Ledger, request: HttpRequest) ->
         ledger.exempt = f"service account {account.name}"
 
 
+def _exempt_by_view(ledger: Ledger, request: HttpRequest) -> None:
+    if getattr(_view(request), "ratelimit_exempt", False):
+        ledger.exempt = ledger.exempt or "view"
+
+
+def _view(request: HttpRequest) -> Any:
+    return request.resolver_match.func if request.resolver_match else None
+
+
 def _exempt_by_rule(rules: list[Rule], ledger: Ledger) -> None:
     for rule in rules:
-        if rule.exempt:
+        if rule.exempt and rule.mode is Mode.ENFORCE:
             ledger.exempt = ledger.exempt or f"rule {rule.name}"
 
 

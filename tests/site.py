@@ -1,0 +1,188 @@
+"""Views of every kind, and the routes to them: a site for the tests of the adapters."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from typing import Any
+
+from django.http import HttpRequest, HttpResponse, JsonResponse
+from django.urls import path
+from django.utils.decorators import method_decorator
+from django.views import View
+from rest_framework.decorators import action, api_view, throttle_classes
+from rest_framework.permissions import IsAuthenticated
+from rest_framework.request import Request
+from rest_framework.response import Response
+from rest_framework.throttling import BaseThrottle
+from rest_framework.views import APIView
+from rest_framework.viewsets import ViewSet
+
+from django_ratelimit_tiers.core.decisions import Decision
+from django_ratelimit_tiers.decorators import ratelimit, ratelimit_exempt
+from django_ratelimit_tiers.throttling import TierThrottle
+
+RUNS: Counter[str] = Counter()
+"""How often each view has run."""
+
+
+def plain(request: HttpRequest, status: int = 200) -> JsonResponse:
+    RUNS["plain"] += 1
+    return JsonResponse({"method": request.method}, status=status)
+
+
+async def asynchronous(request: HttpRequest, status: int = 200) -> JsonResponse:
+    RUNS["async"] += 1
+    return JsonResponse({"method": request.method}, status=status)
+
+
+def broken(request: HttpRequest) -> HttpResponse:
+    RUNS["broken"] += 1
+    raise RuntimeError("this view is broken")
+
+
+def who(request: HttpRequest) -> JsonResponse:
+    return JsonResponse({"user": request.user.get_username()})
+
+
+async def awho(request: HttpRequest) -> JsonResponse:
+    return JsonResponse({"user": (await request.auser()).get_username()})
+
+
+def body(request: HttpRequest) -> JsonResponse:
+    return JsonResponse({"length": len(request.body), "post": dict(request.POST)})
+
+
+@ratelimit(cost=3)
+def dear(request: HttpRequest) -> JsonResponse:
+    return plain(request)
+
+
+@ratelimit(cost=3)
+async def adear(request: HttpRequest) -> JsonResponse:
+    return await asynchronous(request)
+
+
+@ratelimit()
+def marked(request: HttpRequest, status: int = 200) -> JsonResponse:
+    return plain(request, status)
+
+
+@ratelimit()
+async def amarked(request: HttpRequest, status: int = 200) -> JsonResponse:
+    return await asynchronous(request, status)
+
+
+@method_decorator(ratelimit(cost=3), name="dispatch")
+class DearClass(View):
+    def get(self, request: HttpRequest) -> JsonResponse:
+        return plain(request)
+
+
+@ratelimit_exempt
+def free(request: HttpRequest) -> JsonResponse:
+    return plain(request)
+
+
+@ratelimit_exempt
+async def afree(request: HttpRequest) -> JsonResponse:
+    return await asynchronous(request)
+
+
+class Throttled(APIView):
+    throttle_classes = [TierThrottle]
+
+    def get(self, request: Request, status: int = 200) -> Response:
+        RUNS["drf"] += 1
+        return Response({"user": request.user.get_username()}, status=status)
+
+    post = get
+
+
+class Private(Throttled):
+    permission_classes = [IsAuthenticated]
+
+
+class Unthrottled(APIView):
+    def get(self, request: Request) -> Response:
+        RUNS["drf"] += 1
+        return Response({"user": request.user.get_username()})
+
+
+class Things(ViewSet):
+    throttle_classes = [TierThrottle]
+
+    def list(self, request: Request) -> Response:
+        return Response([])
+
+    @action(detail=False, throttle_classes=[])
+    def unthrottled(self, request: Request) -> Response:
+        return Response([])
+
+
+@api_view(["GET"])
+@throttle_classes([TierThrottle])
+def function(request: Request) -> Response:
+    return Response({"user": request.user.get_username()})
+
+
+class OtherThrottle(BaseThrottle):
+    def allow_request(self, request: Request, view: APIView) -> bool:
+        return True
+
+
+def teapot(request: HttpRequest, decision: Decision) -> HttpResponse:
+    """Refuse in a way of its own: the setting RESPONSE."""
+    return HttpResponse(f"no, {len(decision.refusing)}", status=418)
+
+
+def tier_from_header(request: HttpRequest) -> str | None:
+    """Name the tier that a header names: the setting TIER_RESOLVER."""
+    return request.headers.get("X-Tier")
+
+
+def key_from_header(request: HttpRequest) -> str | None:
+    """Take the word of a header for the key: the setting API_KEY_RESOLVER."""
+    return request.headers.get("X-Key")
+
+
+def is_verified(user: Any) -> bool:
+    """Take an e-mail address for a verification: the setting VERIFIED_TEST."""
+    return bool(user.email)
+
+
+def login(request: HttpRequest) -> JsonResponse:
+    right = json.loads(request.body).get("password") == "right"
+    return JsonResponse({}, status=200 if right else 401)
+
+
+urlpatterns = [
+    path("plain/", plain),
+    path("plain/<int:status>/", plain),
+    path("async/", asynchronous),
+    path("async/<int:status>/", asynchronous),
+    path("broken/", broken),
+    path("who/", who),
+    path("awho/", awho),
+    path("body/", body),
+    path("login/", login),
+    path("dear/", dear),
+    path("adear/", adear),
+    path("marked/", marked),
+    path("marked/<int:status>/", marked),
+    path("amarked/", amarked),
+    path("amarked/<int:status>/", amarked),
+    path("dear-class/", DearClass.as_view()),
+    path("dear-drf/", ratelimit(cost=3)(Throttled.as_view())),
+    path("free/", free),
+    path("afree/", afree),
+    path("free-drf/", ratelimit_exempt(Private.as_view())),
+    path("drf/", Throttled.as_view()),
+    path("drf/<int:status>/", Throttled.as_view()),
+    path("drf-private/", Private.as_view()),
+    path("drf-function/", function),
+    path("drf-option/", Unthrottled.as_view(throttle_classes=[OtherThrottle, TierThrottle])),
+    path("drf-unthrottled/", Unthrottled.as_view()),
+    path("things/", Things.as_view({"get": "list"})),
+    path("things/unthrottled/", Things.as_view({"get": "unthrottled"}, throttle_classes=[])),
+]

@@ -1,0 +1,380 @@
+"""The middleware: every kind of view limited once, before its view runs, and told so."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import timedelta
+from typing import Any
+
+import pytest
+import redis
+from django.contrib.auth.models import User
+from django.db import connection
+from django.test import Client, override_settings
+from django.utils import timezone
+
+from django_ratelimit_tiers.models import EndpointRule, RulePolicy, ServiceAccount, Tier
+from tests import site
+from tests.policies import ANYBODY, limit_tier, make_rule, used
+
+pytestmark = [pytest.mark.django_db, pytest.mark.urls("tests.site")]
+
+FIELDS = ("X-RateLimit-Limit", "X-RateLimit-Remaining", "X-RateLimit-Reset", "RateLimit")
+
+
+@pytest.fixture(autouse=True)
+def _counted_runs() -> Iterator[None]:
+    site.RUNS.clear()
+    yield
+    site.RUNS.clear()
+
+
+@pytest.fixture
+def anna() -> User:
+    return User.objects.create_user("anna")
+
+
+@pytest.fixture
+def tight() -> Tier:
+    """The tier of anonymous clients, which are allowed two requests."""
+    return limit_tier("anonymous", 2)
+
+
+def statuses(client: Client, path: str, times: int, **options: Any) -> list[int]:
+    return [client.get(path, **options).status_code for _ in range(times)]
+
+
+VIEWS = ["/plain/", "/async/", "/marked/", "/amarked/", "/drf/", "/drf-function/", "/drf-option/"]
+
+
+@pytest.mark.parametrize("path", [*VIEWS, "/drf-unthrottled/", "/things/", "/things/unthrottled/"])
+def test_every_kind_of_view_is_limited_and_charged_once(
+    client: Client, tight: Tier, valkey_client: redis.Redis, path: str
+) -> None:
+    assert client.get(path).status_code == 200
+    assert used(valkey_client) == {ANYBODY: [1]}
+    assert statuses(client, path, 2) == [200, 429]
+    assert used(valkey_client) == {ANYBODY: [2]}
+
+
+@pytest.mark.parametrize("path", ["/plain/", "/async/", "/drf/"])
+def test_the_view_of_a_refused_request_never_runs(client: Client, tight: Tier, path: str) -> None:
+    assert statuses(client, path, 5) == [200, 200, 429, 429, 429]
+    assert site.RUNS.total() == 2
+
+
+@pytest.mark.parametrize("path", ["/plain/", "/async/", "/drf/", "/drf-unthrottled/"])
+def test_allowed_and_refused_responses_tell_the_limit(
+    client: Client, tight: Tier, path: str
+) -> None:
+    allowed, _, refused = (client.get(path) for _ in range(3))
+    assert [allowed.headers[name] for name in FIELDS[:2]] == ["2", "1"]
+    assert [refused.headers[name] for name in FIELDS[:2]] == ["2", "0"]
+    for response in (allowed, refused):
+        assert response.headers["RateLimit-Policy"] == '"anonymous-31622400s";q=2;w=31622400'
+    assert "Retry-After" not in allowed.headers
+    assert int(refused.headers["Retry-After"]) >= 1
+    assert refused.headers["Cache-Control"] == "no-store"
+    assert "Cache-Control" not in allowed.headers
+
+
+@pytest.mark.parametrize("path", ["/plain/", "/drf/"])
+def test_a_day_limit_that_refuses_leaves_the_minute_limit_untouched(
+    client: Client, valkey_client: redis.Redis, path: str
+) -> None:
+    limit_tier("anonymous", 2, {"requests": 100, "period": 86_400})
+    assert statuses(client, path, 6) == [200, 200, 429, 429, 429, 429]
+    assert used(valkey_client) == {ANYBODY: [2, 2]}
+
+
+def test_what_the_first_stage_took_is_given_back_when_the_second_refuses(
+    client: Client, tight: Tier, valkey_client: redis.Redis
+) -> None:
+    make_rule("plain", 100)
+    assert statuses(client, "/plain/", 4) == [200, 200, 429, 429]
+    assert used(valkey_client) == {ANYBODY: [2, 2]}
+
+
+@pytest.mark.parametrize("path", ["/nothing/", "/plain", "/static/x.css"])
+def test_what_reaches_no_view_is_charged_and_limited(
+    client: Client, tight: Tier, valkey_client: redis.Redis, path: str
+) -> None:
+    first, _, refused, _ = (client.get(path) for _ in range(4))
+    assert first.status_code in {301, 404}
+    assert first.headers["X-RateLimit-Remaining"] == "1"
+    assert refused.status_code == 429
+    assert int(refused.headers["Retry-After"]) >= 1
+    assert used(valkey_client) == {ANYBODY: [2]}
+
+
+def test_a_redirect_and_its_target_are_two_requests(
+    client: Client, tight: Tier, valkey_client: redis.Redis
+) -> None:
+    assert client.get("/plain", follow=True).status_code == 200
+    assert used(valkey_client) == {ANYBODY: [2]}
+
+
+@pytest.mark.parametrize("path", ["/drf-private/", "/free-drf/"])
+def test_a_view_that_refuses_before_its_throttle_runs_is_charged_unless_it_is_exempt(
+    client: Client, tight: Tier, valkey_client: redis.Redis, path: str
+) -> None:
+    expected = [401, 401, 401] if path == "/free-drf/" else [401, 401, 429]
+    assert statuses(client, path, 3) == expected
+    assert used(valkey_client) == ({} if path == "/free-drf/" else {ANYBODY: [2]})
+
+
+def test_a_view_that_fails_is_charged_once(
+    client: Client, tight: Tier, valkey_client: redis.Redis
+) -> None:
+    client.raise_request_exception = False
+    assert statuses(client, "/broken/", 3) == [500, 500, 429]
+    assert site.RUNS["broken"] == 2
+    assert used(valkey_client) == {ANYBODY: [2]}
+
+
+@pytest.mark.parametrize("path", ["/dear/", "/adear/", "/dear-class/", "/dear-drf/"])
+def test_a_dear_view_costs_its_client_more(
+    client: Client, valkey_client: redis.Redis, path: str
+) -> None:
+    limit_tier("anonymous", 7)
+    assert statuses(client, path, 3) == [200, 200, 429]
+    assert used(valkey_client) == {ANYBODY: [6]}
+
+
+@pytest.mark.parametrize("path", ["/free/", "/afree/"])
+def test_an_exempt_view_is_neither_charged_nor_told(
+    client: Client, tight: Tier, valkey_client: redis.Redis, path: str
+) -> None:
+    view = {"/free/": "tests.site.free", "/afree/": "tests.site.afree"}[path]
+    make_rule("by view", 1, view_name=view)
+    responses = [client.get(path) for _ in range(4)]
+    assert {response.status_code for response in responses} == {200}
+    assert not set(FIELDS) & set(responses[0].headers)
+    assert used(valkey_client) == {}
+
+
+def test_head_counts_as_get(client: Client, tight: Tier) -> None:
+    make_rule("plain", 1, methods="GET", tier_policies="replace")
+    assert client.head("/plain/").status_code == 200
+    assert client.get("/plain/").status_code == 429
+    assert client.post("/plain/").status_code == 200
+
+
+PREFLIGHT = {"Origin": "https://example.org", "Access-Control-Request-Method": "PUT"}
+
+
+def preflights(client: Client, path: str, times: int) -> list[int]:
+    return [client.options(path, headers=PREFLIGHT).status_code for _ in range(times)]
+
+
+@pytest.mark.parametrize("path", ["/plain/", "/drf/", "/nothing/"])
+def test_a_preflight_is_not_charged(
+    client: Client, tight: Tier, valkey_client: redis.Redis, path: str
+) -> None:
+    assert 429 not in preflights(client, path, 4)
+    assert used(valkey_client) == {}
+
+
+def test_a_preflight_is_charged_to_a_rule_that_names_options(
+    client: Client, tight: Tier, valkey_client: redis.Redis
+) -> None:
+    make_rule("plain", 1, methods="OPTIONS")
+    assert preflights(client, "/plain/", 2) == [200, 429]
+    assert used(valkey_client) == {ANYBODY: [1]}
+
+
+def test_options_without_an_origin_is_a_request_like_any_other(client: Client, tight: Tier) -> None:
+    assert [client.options("/plain/").status_code for _ in range(3)] == [200, 200, 429]
+
+
+def test_an_exempt_rule_wins_over_every_other(
+    client: Client, tight: Tier, valkey_client: redis.Redis
+) -> None:
+    make_rule("tight", 1, path="/plain/")
+    make_rule("exempt", path="/plain/**", exempt=True)
+    assert statuses(client, "/plain/", 4) == [200] * 4
+    assert used(valkey_client) == {}
+
+
+def test_an_exempt_rule_in_shadow_mode_exempts_nobody(client: Client, tight: Tier) -> None:
+    make_rule("exempt", path="/plain/", exempt=True, mode="shadow")
+    assert statuses(client, "/plain/", 3) == [200, 200, 429]
+
+
+def test_a_rule_applies_beside_the_tier(client: Client, valkey_client: redis.Redis) -> None:
+    limit_tier("anonymous", 9)
+    make_rule("plain", 2)
+    assert statuses(client, "/plain/", 3) == [200, 200, 429]
+    assert used(valkey_client) == {ANYBODY: [2, 2]}
+
+
+@pytest.mark.parametrize("identify_by", ["ip", "everyone", "user_or_ip", "api_key"])
+def test_a_rule_that_replaces_the_tier_is_the_only_limit(
+    client: Client, tight: Tier, valkey_client: redis.Redis, identify_by: str
+) -> None:
+    make_rule("plain", 3, tier_policies="replace", identify_by=identify_by)
+    assert statuses(client, "/plain/", 4) == [200, 200, 200, 429]
+    assert list(used(valkey_client).values()) == [[3]]
+
+
+def test_a_rule_replaces_the_tier_only_for_those_whom_it_counts(
+    client: Client, tight: Tier
+) -> None:
+    make_rule("plain", 9, tier_policies="replace", identify_by="user")
+    assert statuses(client, "/plain/", 3) == [200, 200, 429]
+
+
+def test_a_rule_in_shadow_mode_does_not_replace_the_tier(client: Client, tight: Tier) -> None:
+    make_rule("plain", 9, tier_policies="replace", mode="shadow")
+    assert statuses(client, "/plain/", 3) == [200, 200, 429]
+
+
+def test_shadow_mode_refuses_nobody_and_tells_nothing(client: Client) -> None:
+    limit_tier("anonymous")
+    make_rule("plain", 1, mode="shadow")
+    for _ in range(3):
+        response = client.get("/plain/")
+        assert response.status_code == 200
+        assert not {*FIELDS, "RateLimit-Policy", "Retry-After"} & set(response.headers)
+
+
+def test_what_shadow_mode_would_refuse_is_counted_apart(
+    client: Client, valkey_client: redis.Redis
+) -> None:
+    limit_tier("anonymous")
+    make_rule("plain", 1, mode="shadow")
+    statuses(client, "/plain/", 3)
+    (counts,) = valkey_client.scan_iter("rlt:counts:*")
+    ((field, count),) = valkey_client.hgetall(counts).items()
+    assert field.startswith(b"shadow\0plain-31622400s\0\0GET /plain/\0")
+    assert count == b"2"
+
+
+def test_a_rule_that_is_off_does_nothing(client: Client, valkey_client: redis.Redis) -> None:
+    limit_tier("anonymous")
+    make_rule("plain", 1, mode="off")
+    assert statuses(client, "/plain/", 3) == [200] * 3
+    assert used(valkey_client) == {}
+
+
+@pytest.mark.parametrize(
+    ("starts", "ends", "is_active"),
+    [(-1, 1, True), (None, 1, True), (-1, None, True), (1, 2, False), (-2, -1, False)],
+)
+def test_a_rule_is_in_force_from_its_start_until_its_end(
+    client: Client, starts: int | None, ends: int | None, is_active: bool
+) -> None:
+    limit_tier("anonymous")
+    now = timezone.now()
+    make_rule(
+        "plain",
+        1,
+        starts_at=None if starts is None else now + timedelta(hours=starts),
+        ends_at=None if ends is None else now + timedelta(hours=ends),
+    )
+    assert statuses(client, "/plain/", 2) == [200, 429 if is_active else 200]
+
+
+def test_a_rule_can_have_limits_of_its_own_for_single_tiers(client: Client, anna: User) -> None:
+    limit_tier("anonymous")
+    free = limit_tier("free")
+    rule = make_rule("plain", 1)
+    RulePolicy.objects.create(rule=rule, tier=free, requests=3, period=86_400)
+    assert statuses(client, "/plain/", 2) == [200, 429]
+    client.force_login(anna)
+    assert statuses(client, "/plain/", 4) == [200, 200, 200, 429]
+
+
+def test_a_rule_by_user_does_not_concern_anonymous_clients(client: Client, anna: User) -> None:
+    limit_tier("anonymous")
+    limit_tier("free")
+    make_rule("plain", 1, identify_by="user")
+    assert statuses(client, "/plain/", 2) == [200, 200]
+    client.force_login(anna)
+    assert statuses(client, "/plain/", 2) == [200, 429]
+
+
+def test_a_rule_by_address_counts_users_of_one_address_together(
+    client: Client, anna: User, valkey_client: redis.Redis
+) -> None:
+    make_rule("plain", 2)
+    assert client.get("/plain/").status_code == 200
+    client.force_login(anna)
+    assert statuses(client, "/plain/", 2) == [200, 429]
+
+
+def test_a_rule_by_route_name_or_dotted_path_is_charged_before_the_view(
+    client: Client, valkey_client: redis.Redis
+) -> None:
+    limit_tier("anonymous")
+    make_rule("by view", 2, view_name="tests.site.plain")
+    answers = [client.get(path).status_code for path in ("/plain/", "/plain/204/", "/plain/")]
+    assert answers == [200, 204, 429]
+    assert site.RUNS["plain"] == 2
+
+
+def test_the_cost_of_a_rule_is_what_each_request_takes(
+    client: Client, valkey_client: redis.Redis
+) -> None:
+    limit_tier("anonymous")
+    make_rule("plain", 5, cost=2)
+    assert statuses(client, "/plain/", 3) == [200, 200, 429]
+    assert used(valkey_client) == {ANYBODY: [4]}
+
+
+@pytest.mark.parametrize(("status", "held"), [(401, {ANYBODY: [2]}), (200, {})])
+@pytest.mark.parametrize("view", ["plain", "async", "drf", "marked"])
+def test_a_rule_for_failures_gives_back_what_succeeded(
+    client: Client,
+    valkey_client: redis.Redis,
+    view: str,
+    status: int,
+    held: dict[str, list[int]],
+) -> None:
+    limit_tier("anonymous")
+    make_rule("fail", 2, path=f"/{view}/**", count="failed")
+    answers = statuses(client, f"/{view}/{status}/", 4)
+    assert answers == ([401, 401, 429, 429] if status == 401 else [200] * 4)
+    assert used(valkey_client) == held
+
+
+def test_disabled_limits_do_nothing(client: Client, valkey_client: redis.Redis) -> None:
+    limit_tier("anonymous", 1)
+    with override_settings(RATELIMIT_TIERS={"ENABLED": False}):
+        for path in ("/plain/", "/async/", "/drf/", "/marked/", "/nothing/"):
+            response = [client.get(path) for _ in range(2)][-1]
+            assert response.status_code in {200, 404}
+            assert not set(FIELDS) & set(response.headers)
+    assert valkey_client.dbsize() == 0
+
+
+def test_an_unlimited_tier_has_no_limits_but_those_of_rules(client: Client, tight: Tier) -> None:
+    Tier.objects.filter(slug="anonymous").update(unlimited=True)
+    make_rule("async", 1)
+    assert statuses(client, "/plain/", 4) == [200] * 4
+    assert statuses(client, "/async/", 2) == [200, 429]
+
+
+def test_a_row_that_no_form_accepts_leaves_the_other_rules_in_force(
+    client: Client, caplog: pytest.LogCaptureFixture
+) -> None:
+    limit_tier("anonymous")
+    make_rule("bad", 1, path="/good")
+    make_rule("plain", 1)
+    EndpointRule.objects.filter(name="bad").update(path="no slash/**/x")
+    assert statuses(client, "/plain/", 2) == [200, 429]
+    assert "endpoint rule 'bad' is not in force" in caplog.text
+
+
+def test_networks_that_no_form_accepts_exempt_nobody(
+    client: Client, tight: Tier, anna: User, caplog: pytest.LogCaptureFixture
+) -> None:
+    account = ServiceAccount(name="bad", owner="o", reason="r", user=anna, networks="10.0.0.0/8")
+    account.save()
+    table = ServiceAccount._meta.db_table
+    with connection.cursor() as cursor:
+        cursor.execute(f"UPDATE {table} SET networks = 'everywhere'")  # noqa: S608
+    client.force_login(anna)
+    limit_tier("free", 1)
+    assert statuses(client, "/plain/", 2) == [200, 429]
+    assert "service account 'bad' is not in force" in caplog.text
