@@ -37,12 +37,14 @@ class Decision:
     """The answer to a whole request, or to one stage of it.
 
     `now` is the store's clock in microseconds at which it was made. `degraded` names the failure
-    policy that answered while the store was unavailable; then there may be no outcomes.
+    policy that answered while the store was unavailable; then there may be no outcomes. `id` is
+    opaque and names the request's decision in logs, events and the response to a refusal.
     """
 
     outcomes: tuple[Outcome, ...] = ()
     now: int = 0
     degraded: FailurePolicy | None = None
+    id: str = ""
 
     @property
     def allowed(self) -> bool:
@@ -81,4 +83,5 @@ class Decision:
             outcomes=self.outcomes + later.outcomes,
             now=max(self.now, later.now),
             degraded=later.degraded or self.degraded,
+            id=later.id or self.id,
         )

@@ -21,8 +21,8 @@ class Plan:
     `revision` is the policy edition that the charges were planned with, and `subject_revisions`
     those of the subjects whose tier was looked up; when one of them is not current, nothing is
     charged and the reply says so. `labels` holds for each charge what its refusal is counted
-    under, empty when refusals are not counted. `now` is in microseconds, None for the store's own
-    clock.
+    under, empty when refusals are not counted, and `detail` what a sampled refusal tells of the
+    request (`core.refusals`). `now` is in microseconds, None for the store's own clock.
     """
 
     charges: tuple[Charge, ...]
@@ -31,6 +31,7 @@ class Plan:
     revision: str | None = None
     subject_revisions: Mapping[str, str] = field(default_factory=dict)
     labels: tuple[str, ...] = ()
+    detail: str = ""
 
     @property
     def subjects(self) -> dict[str, int]:

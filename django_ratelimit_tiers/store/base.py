@@ -11,6 +11,7 @@ from asgiref.sync import sync_to_async
 from django_ratelimit_tiers.core.decisions import Outcome
 from django_ratelimit_tiers.core.plans import Plan, Reply
 from django_ratelimit_tiers.core.policies import Charge
+from django_ratelimit_tiers.store.records import Records
 
 
 class Store(ABC):
@@ -23,6 +24,9 @@ class Store(ABC):
 
     shared: ClassVar[bool] = True
     """Whether every process of the site sees the same counters and revisions."""
+
+    records: Records
+    """What was refused and used, until the database has it."""
 
     @abstractmethod
     def execute(self, plan: Plan) -> Reply:

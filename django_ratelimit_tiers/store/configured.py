@@ -13,6 +13,7 @@ from django.utils.module_loading import import_string
 from django_ratelimit_tiers.conf import SETTING, conf
 from django_ratelimit_tiers.store.base import Store
 from django_ratelimit_tiers.store.memory import MemoryStore
+from django_ratelimit_tiers.store.memory_records import MemoryRecords
 from django_ratelimit_tiers.store.protocol import Protocol
 
 AUTO = "auto"
@@ -32,13 +33,19 @@ def configured_store() -> Store:
         store: Store = import_string(conf.STORE)(**conf.STORE_OPTIONS)
         return store
     if not uses_django_redis(conf.CACHE_ALIAS):
-        return MemoryStore()
+        return MemoryStore(records=MemoryRecords(**_bounds()))
     redis_store: Store = import_string(REDIS_STORE)(
         cache_alias=conf.CACHE_ALIAS,
         timeout=conf.STORE_TIMEOUT,
-        protocol=Protocol(conf.KEY_PREFIX, conf.EVENTS["CARDINALITY"], conf.EVENTS["COUNT_TTL"]),
+        protocol=Protocol(conf.KEY_PREFIX, **_bounds()),
     )
     return redis_store
+
+
+def _bounds() -> dict[str, int]:
+    """Return what bounds the memory that refusals take."""
+    names = ("cardinality", "sample", "count_ttl")
+    return {name: conf.EVENTS[name.upper()] for name in names}
 
 
 @receiver(setting_changed)

@@ -14,6 +14,7 @@ from django_ratelimit_tiers.core.algorithms import CounterState
 from django_ratelimit_tiers.core.plans import CounterKey, Plan, Reply, Stale, decide
 from django_ratelimit_tiers.core.policies import MICROSECONDS, Charge
 from django_ratelimit_tiers.store.base import Store
+from django_ratelimit_tiers.store.memory_records import MemoryRecords
 
 LEAST_TTL = 60
 """Seconds for which even the shortest window is kept, as in the scripts."""
@@ -35,8 +36,13 @@ class MemoryStore(Store):
 
     shared = False
 
-    def __init__(self, *, max_subjects: int = 100_000) -> None:
+    records: MemoryRecords
+
+    def __init__(
+        self, *, max_subjects: int = 100_000, records: MemoryRecords | None = None
+    ) -> None:
         self.max_subjects = max_subjects
+        self.records = records or MemoryRecords()
         self._subjects: OrderedDict[str, SubjectCounters] = OrderedDict()
         self._revision = uuid4().hex
         self._subject_revisions: dict[str, str] = {}
@@ -54,7 +60,8 @@ class MemoryStore(Store):
             }
             outcomes, changed = decide(plan.charges, states, now, spend=plan.spend)
             self._save(plan.charges, changed)
-            return Reply(outcomes, now)
+        self.records.count(plan, outcomes)
+        return Reply(outcomes, now)
 
     async def aexecute(self, plan: Plan) -> Reply:
         return self.execute(plan)
@@ -96,12 +103,9 @@ class MemoryStore(Store):
                 self._subject_revisions.pop(next(iter(self._subject_revisions)))
 
     def _stale(self, plan: Plan) -> Stale | None:
-        current = {
-            subject: self._subject_revisions.get(subject, "") for subject in plan.subjects
-        }
+        current = {subject: self._subject_revisions.get(subject, "") for subject in plan.subjects}
         if (plan.revision is None or plan.revision == self._revision) and all(
-            current[subject] == known
-            for subject, known in plan.subject_revisions.items()
+            current[subject] == known for subject, known in plan.subject_revisions.items()
         ):
             return None
         return Stale(self._revision, current)

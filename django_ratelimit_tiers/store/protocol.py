@@ -81,6 +81,7 @@ class Protocol:
     prefix: str = "rlt"
     cardinality: int = 2000
     count_ttl: int = 86_400
+    sample: int = 1000
 
     @property
     def revision_key(self) -> str:
@@ -92,6 +93,12 @@ class Protocol:
 
     def counters_key(self, subject: str) -> str:
         return f"{self.prefix}:{{{subject}}}"
+
+    def subject_of(self, counters_key: str) -> str:
+        """Return whose counters a key names; anything else is returned as it is."""
+        start = f"{self.prefix}:{{"
+        is_counters = counters_key.startswith(start) and counters_key.endswith("}")
+        return counters_key[len(start) : -1] if is_counters else counters_key
 
     def subject_revision_key(self, subject: str) -> str:
         return f"{self.prefix}:{{{subject}}}:revision"
@@ -108,9 +115,10 @@ class Protocol:
             "" if plan.now is None else str(plan.now),
             ANY if plan.revision is None else plan.revision,
             _packed(plan.charges, subjects),
-            f"{self.cardinality} {self.count_ttl}",
+            f"{self.cardinality} {self.count_ttl} {self.sample}",
             *known,
             *(plan.labels or ("",) * len(plan.charges)),
+            plan.detail.encode(errors="replace"),
         ]
         return Call(ACQUIRE, keys, arguments)
 

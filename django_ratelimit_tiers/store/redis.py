@@ -23,6 +23,7 @@ from django_ratelimit_tiers.store import protocol
 from django_ratelimit_tiers.store.base import Store
 from django_ratelimit_tiers.store.protocol import Call, Protocol
 from django_ratelimit_tiers.store.sentinels import server_of
+from django_ratelimit_tiers.store.server_records import ServerRecords
 
 OF_ONE_CALL = ("WRONGTYPE", "TRYAGAIN")
 """Error replies that say something about the keys of a call and nothing about the server."""
@@ -51,6 +52,7 @@ class RedisStore(Store):
             raise ValueError("RedisStore takes either cache_alias or url")
         self.timeout = timeout
         self.protocol = protocol or Protocol()
+        self.records = ServerRecords(self.command, self.protocol)
         self._server = server_of(pool)
 
     def execute(self, plan: Plan) -> Reply:

@@ -1,20 +1,23 @@
 -- Decide every charge of a plan, all or none: core.plans.decide, on the server's clock.
 --
 -- KEYS[1]    the policy revision
--- KEYS[2]    the counts of refusals; the minute is appended
+-- KEYS[2]    the counts of refusals; the minute, ':minutes' and ':sample' are appended
 -- KEYS[3..]  two keys a subject: its counters, and its own revision
 -- ARGV[1]    '1' to spend, '0' to look
 -- ARGV[2]    now in microseconds, '' for this server's clock
 -- ARGV[3]    the caller's policy revision, '*' when any will do
 -- ARGV[4]    the charges, CHARGE each
--- ARGV[5]    most distinct fields of a minute's counts, and its seconds to live: '2000 86400'
+-- ARGV[5]    most distinct fields of a minute's counts, its seconds to live, and the length of the
+--            sample: '2000 86400 1000'
 -- ARGV[6..]  for each subject the caller's revision of it, '*' when any will do;
---            then for each charge the label its refusal is counted under, '' for none
+--            then for each charge the label its refusal is counted under, '' for none;
+--            then what a sampled refusal tells of the request, '' for no sample
 -- Reply: {0, now, and for each charge: allowed (0 or 1), remaining, reset_after, wait (0: none)},
 --        or when a revision is not current {1, policy revision, and each subject's revision}.
 
 local CHARGE, CHARGE_SIZE = '<BBBc8I4I8I4I4', 31
 local ENFORCE, SHADOW, OFF = 1, 2, 3
+local BACKLOG = 60
 
 local values = redis.call('MGET', unpack(KEYS))
 local subjects = (#KEYS - 2) / 2
@@ -106,18 +109,47 @@ else
   end
 end
 
--- Add 1 to the minute's count of what was refused. Past the most distinct fields the subject
--- gives way to '*', so that totals by label stay exact in bounded memory.
-local function count_refusal(label, subject_key, mode)
-  local key = KEYS[2] .. ':' .. integer(seconds - seconds % 60)
-  local most, ttl = string.match(ARGV[5], '(%d+) (%d+)')
-  local head = (mode == SHADOW and 'shadow' or 'enforce') .. '\0' .. label .. '\0'
-  local field = head .. subject_key
-  if redis.call('HEXISTS', key, field) == 0 and redis.call('HLEN', key) >= tonumber(most) then
-    field = head .. '*'
+-- The charge that a refusal is counted under: the refusing one with the longest wait, so that a
+-- refused request is counted once (core.refusals.counted_outcomes).
+local binding
+for i = 1, refused and #charges or 0 do
+  local charge = charges[i]
+  if charge.mode == ENFORCE and charge.waiting > 0
+    and (not binding or charge.waiting > binding.waiting) then
+    binding = charge
   end
-  redis.call('HINCRBY', key, field, 1)
-  redis.call('EXPIRE', key, ttl)
+end
+
+-- Add 1 to the minute's count of what was refused, and put the refusal at the head of the sample.
+-- Past the most distinct fields of a minute, and of every minute while too many wait to be read,
+-- the subject gives way to '*', so that totals by label stay exact in bounded memory.
+local function record_refusal(charge, label, sample)
+  local most, ttl, sampled = string.match(ARGV[5], '(%d+) (%d+) (%d+)')
+  local minute, minutes = seconds - seconds % 60, KEYS[2] .. ':minutes'
+  local key, subject_key = KEYS[2] .. ':' .. integer(minute), KEYS[1 + 2 * charge.subject]
+  local counted, rule = string.match(label, '^([^%z]*%z[^%z]*%z[^%z]*)%z?(.*)$')
+  local head = (charge.mode == SHADOW and 'shadow' or 'enforce') .. '\0' .. (counted or label) .. '\0'
+  local field = head .. subject_key
+  if redis.call('HEXISTS', key, field) == 0 then
+    local fields = redis.call('HLEN', key)
+    if fields == 0 then
+      redis.call('ZADD', minutes, minute, integer(minute))
+      redis.call('ZREMRANGEBYSCORE', minutes, '-inf', minute - ttl)
+      redis.call('EXPIRE', minutes, ttl)
+    end
+    if fields >= tonumber(most) or redis.call('ZCARD', minutes) > BACKLOG then field = head .. '*' end
+    redis.call('HINCRBY', key, field, 1)
+    if fields == 0 then redis.call('EXPIRE', key, ttl) end
+  else
+    redis.call('HINCRBY', key, field, 1)
+  end
+  if sampled ~= '0' and sample ~= '' then
+    local at = seconds * 1000000 + tonumber(clock[2])
+    redis.call('LPUSH', KEYS[2] .. ':sample', integer(at) .. '\0' .. integer(charge.waiting) .. '\0'
+      .. head .. subject_key .. '\0' .. (rule or '') .. '\0' .. sample)
+    redis.call('LTRIM', KEYS[2] .. ':sample', 0, sampled - 1)
+    redis.call('EXPIRE', KEYS[2] .. ':sample', ttl)
+  end
 end
 
 local reply = {0, now}
@@ -131,8 +163,9 @@ for i = 1, #charges do
   reply[n + 2] = reset_after
   reply[n + 3] = charge.waiting
   local label = ARGV[5 + subjects + i]
-  if charge.waiting > 0 and charge.mode ~= OFF and label ~= '' and ARGV[1] == '1' then
-    count_refusal(label, KEYS[1 + 2 * charge.subject], charge.mode)
+  if (charge == binding or charge.mode == SHADOW and charge.waiting > 0)
+    and label ~= '' and ARGV[1] == '1' then
+    record_refusal(charge, label, ARGV[#ARGV])
   end
 end
 return reply

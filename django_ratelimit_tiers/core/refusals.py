@@ -1,0 +1,119 @@
+"""What is kept of a refusal: the count it adds to, and the detail that is sampled."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from django_ratelimit_tiers.core.decisions import Outcome
+from django_ratelimit_tiers.core.policies import Mode
+
+SEPARATOR = "\0"
+"""Stands between the parts of labels, fields and sampled refusals; no part contains it."""
+
+REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
+"""Stands for what cannot be shown."""
+
+OTHERS = "*"
+"""The subject of refusals that are counted together because a minute has too many subjects."""
+
+LONGEST_PATH = 500
+"""Characters of a path that are kept."""
+
+LONGEST_USER_AGENT = 255
+"""Characters of a user agent that are kept."""
+
+
+@dataclass(frozen=True, slots=True)
+class RefusalKey:
+    """What a refusal is counted under."""
+
+    mode: Mode
+    policy: str
+    tier: str
+    endpoint: str
+    subject: str
+
+
+@dataclass(frozen=True, slots=True)
+class SampledRefusal:
+    """One refusal in detail; the times are in microseconds, `at` since the epoch."""
+
+    key: RefusalKey
+    rule: str
+    at: int
+    retry_after: int
+    decision_id: str
+    revision: int
+    method: str
+    address: str
+    path: str
+    user_agent: str
+
+
+def request_detail(method: str, address: str, path: str, user_agent: str) -> str:
+    """Return the part of a sampled refusal that the request alone decides, cut to its bounds."""
+    path = path[:LONGEST_PATH].replace(SEPARATOR, REPLACEMENT)
+    user_agent = user_agent[:LONGEST_USER_AGENT].replace(SEPARATOR, REPLACEMENT)
+    return f"{method[:20]}\0{address}\0{path}\0{user_agent}"
+
+
+def parse_key(field: str) -> RefusalKey | None:
+    """Return what a field of a minute's counts stands for, None for what none of ours wrote."""
+    parts = field.split(SEPARATOR)
+    if len(parts) != 5 or parts[0] not in list(Mode):
+        return None
+    return RefusalKey(Mode(parts[0]), *map(printable, parts[1:]))
+
+
+def parse_sample(text: str) -> SampledRefusal | None:
+    """Return a sampled refusal as a value, None for what none of ours wrote."""
+    parts = text.split(SEPARATOR)
+    if len(parts) != 14:
+        return None
+    at, retry_after, *key_parts, rule, decision_id, revision, method, address, path, agent = parts
+    key = parse_key(SEPARATOR.join(key_parts))
+    if key is None or not (at + retry_after + revision).isdecimal():
+        return None
+    return SampledRefusal(
+        key=key,
+        rule=printable(rule),
+        at=int(at),
+        retry_after=int(retry_after),
+        decision_id=printable(decision_id),
+        revision=int(revision),
+        method=printable(method),
+        address=printable(address),
+        path=printable(path),
+        user_agent=printable(agent),
+    )
+
+
+def counted_outcomes(outcomes: Sequence[Outcome]) -> list[int]:
+    """Return which outcomes are counted, by their place.
+
+    A refused request is counted once: by the refusing policy with the longest wait. Every shadow
+    policy that would have refused is counted as well, since each is tried out by itself.
+    """
+    counted = []
+    binding = max(
+        (place for place, outcome in enumerate(outcomes) if outcome.refuses),
+        key=lambda place: outcomes[place].retry_after or 0,
+        default=None,
+    )
+    for place, outcome in enumerate(outcomes):
+        is_shadow = outcome.charge.policy.mode is Mode.SHADOW and not outcome.allowed
+        if place == binding or is_shadow:
+            counted.append(place)
+    return counted
+
+
+def printable(text: str) -> str:
+    """Return a text from outside on one line, without anything that acts on a screen."""
+    if text.isprintable():
+        return text
+    return "".join(letter if letter.isprintable() else REPLACEMENT for letter in text)
+
+
+Counts = Mapping[RefusalKey, int]
+"""How many requests were refused, by what they are counted under."""

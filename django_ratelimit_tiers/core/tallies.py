@@ -1,0 +1,38 @@
+"""What one process has counted since it last told the store."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
+
+from django_ratelimit_tiers.core.consumption import DayQuota
+from django_ratelimit_tiers.core.refusals import Counts
+
+ACCOUNT = "account:"
+"""Begins the subject under which the requests of a service account are counted, by its id."""
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """What one subject was allowed and refused; `hourly_limit` is what an hour allows it, or 0."""
+
+    allowed: int
+    refused: int
+    hourly_limit: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Tally:
+    """Usage by subject, who was seen from which network, and the day quotas that run short.
+
+    `refusals` are those that were counted in the process while the store was unavailable.
+    """
+
+    usage: Mapping[str, Usage] = field(default_factory=dict)
+    sightings: Collection[tuple[str, str]] = ()
+    quotas: Collection[DayQuota] = ()
+    refusals: Counts = field(default_factory=dict)
+
+    def __bool__(self) -> bool:
+        """Whether there is anything to tell."""
+        return bool(self.usage or self.sightings or self.quotas or self.refusals)

@@ -1,0 +1,73 @@
+-- Add what a process has counted: usage, sightings, quotas that run short, local refusals.
+--
+-- KEYS[1]    the counts of refusals; every other key begins with it
+-- ARGV[1]    the tally as JSON
+-- ARGV[2..]  most subjects of an hour; most sightings of a set, the seconds it covers and lives;
+--            seconds to live of usage; most quotas; most fields of a minute, and its seconds to live
+-- Reply: nothing.
+
+local tally, base = cjson.decode(ARGV[1]), KEYS[1]
+local busiest, most_seen = tonumber(ARGV[2]), tonumber(ARGV[3])
+local seen_seconds, seen_ttl, usage_ttl = tonumber(ARGV[4]), ARGV[5], tonumber(ARGV[6])
+local most_quotas, most_fields, count_ttl = tonumber(ARGV[7]), tonumber(ARGV[8]), ARGV[9]
+local seconds = tonumber(redis.call('TIME')[1])
+
+local function integer(number)
+  return string.format('%.0f', number)
+end
+
+-- Space-Saving (Metwally, Agrawal and El Abbadi, 2005): a subject that finds no room takes over
+-- the count of the least busy one, so a busy subject is never missed and never counted too low.
+local hour = seconds - seconds % 3600
+local hours, key = base .. ':hours', base .. ':usage:' .. integer(hour)
+for subject, numbers in pairs(tally.usage) do
+  local allowed, refused, limit = numbers[1], numbers[2], numbers[3]
+  local taken_over = 0
+  if not redis.call('ZSCORE', key, subject) and redis.call('ZCARD', key) >= busiest then
+    local least = redis.call('ZPOPMIN', key)
+    redis.call('HDEL', key .. ':refused', least[1])
+    redis.call('HDEL', key .. ':limits', least[1])
+    taken_over = tonumber(least[2])
+  end
+  redis.call('ZINCRBY', key, integer(allowed + refused + taken_over), subject)
+  if refused > 0 then redis.call('HINCRBY', key .. ':refused', subject, integer(refused)) end
+  if limit > 0 then redis.call('HSET', key .. ':limits', subject, integer(limit)) end
+end
+if next(tally.usage) then
+  redis.call('ZADD', hours, hour, integer(hour))
+  redis.call('ZREMRANGEBYSCORE', hours, '-inf', hour - usage_ttl)
+  for _, name in ipairs({hours, key, key .. ':refused', key .. ':limits'}) do
+    redis.call('EXPIRE', name, usage_ttl)
+  end
+end
+
+for _, account in ipairs(tally.accounts) do
+  redis.call('HSET', base .. ':accounts', account, integer(seconds))
+  redis.call('EXPIRE', base .. ':accounts', usage_ttl)
+end
+
+local seen = base .. ':seen:' .. integer(seconds - seconds % seen_seconds)
+for _, member in ipairs(tally.seen) do redis.call('SADD', seen, member) end
+local surplus = redis.call('SCARD', seen) - most_seen
+if surplus > 0 then redis.call('SPOP', seen, surplus) end
+if #tally.seen > 0 then redis.call('EXPIRE', seen, seen_ttl) end
+
+local quotas = base .. ':quotas'
+for name, numbers in pairs(tally.quotas) do
+  if redis.call('HEXISTS', quotas, name) == 1 or redis.call('HLEN', quotas) < most_quotas then
+    redis.call('HSET', quotas, name, numbers)
+    redis.call('EXPIRE', quotas, usage_ttl)
+  end
+end
+
+-- Refusals of a time when the server was away count in the present minute: theirs may be closed.
+local minute = seconds - seconds % 60
+local counts, minutes = base .. ':' .. integer(minute), base .. ':minutes'
+for _, refusal in ipairs(tally.refusals) do
+  local field = refusal[1] .. refusal[2]
+  if redis.call('HLEN', counts) >= most_fields then field = refusal[1] .. '*' end
+  redis.call('HINCRBY', counts, field, integer(refusal[3]))
+  redis.call('ZADD', minutes, minute, integer(minute))
+  redis.call('EXPIRE', counts, count_ttl)
+  redis.call('EXPIRE', minutes, count_ttl)
+end

@@ -1,0 +1,190 @@
+"""Refusals and usage on a Redis or Valkey server.
+
+All keys begin with the key of the counts, which the script that decides counts into.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Collection, Mapping, Sequence
+from secrets import token_hex
+from typing import Any
+
+from django_ratelimit_tiers.core.consumption import DayQuota
+from django_ratelimit_tiers.core.refusals import (
+    SEPARATOR,
+    Counts,
+    RefusalKey,
+    SampledRefusal,
+    parse_key,
+    parse_sample,
+)
+from django_ratelimit_tiers.core.sightings import Sighting
+from django_ratelimit_tiers.core.tallies import ACCOUNT, Tally, Usage
+from django_ratelimit_tiers.exceptions import StoreUnavailable
+from django_ratelimit_tiers.store.protocol import Protocol, Script
+from django_ratelimit_tiers.store.records import (
+    BUSIEST,
+    MOST_QUOTAS,
+    MOST_SEEN,
+    SEEN_SECONDS,
+    SEEN_TTL,
+    USAGE_TTL,
+    Records,
+)
+
+ADD = Script.load("tally")
+
+GIVE_LOCK = (
+    "if redis.call('GET', KEYS[1]) == ARGV[1] then return redis.call('DEL', KEYS[1]) end return 0"
+)
+
+TAKE_SAMPLE = (
+    "if redis.call('EXISTS', KEYS[2]) == 0 and redis.call('EXISTS', KEYS[1]) == 1 then "
+    "redis.call('RENAME', KEYS[1], KEYS[2]) end return redis.call('LRANGE', KEYS[2], 0, -1)"
+)
+
+Command = Callable[..., Any]
+
+
+class ServerRecords(Records):
+    """Records on a server, asked by a function that sends one command and returns its answer."""
+
+    def __init__(self, command: Command, protocol: Protocol) -> None:
+        self._command = command
+        self._protocol = protocol
+        self._base = protocol.counts_key
+
+    def now(self) -> int:
+        return int(self._command("TIME")[0])
+
+    def minutes(self) -> list[int]:
+        return [int(minute) for minute in self._command("ZRANGE", f"{self._base}:minutes", 0, -1)]
+
+    def counts(self, minute: int) -> Counts:
+        counts: dict[RefusalKey, int] = {}
+        for field, count in _pairs(self._command("HGETALL", f"{self._base}:{minute}")):
+            if (key := parse_key(self._with_subject(_text(field)))) is not None:
+                counts[key] = counts.get(key, 0) + int(count)
+        return counts
+
+    def forget_minute(self, minute: int) -> None:
+        self._command("DEL", f"{self._base}:{minute}")
+        self._command("ZREM", f"{self._base}:minutes", minute)
+
+    def sample(self) -> list[SampledRefusal]:
+        keys = f"{self._base}:sample", f"{self._base}:sample:taken"
+        found = self._command("EVAL", TAKE_SAMPLE, 2, *keys)
+        texts = (self._with_subject(_text(entry), 6) for entry in found)
+        return [refusal for text in texts if (refusal := parse_sample(text)) is not None]
+
+    def forget_sample(self) -> None:
+        self._command("DEL", f"{self._base}:sample:taken")
+
+    def add(self, tally: Tally) -> None:
+        limits = BUSIEST, MOST_SEEN, SEEN_SECONDS, SEEN_TTL, USAGE_TTL, MOST_QUOTAS
+        counting = self._protocol.cardinality, self._protocol.count_ttl
+        arguments = json.dumps(self._written(tally)), *limits, *counting
+        self._command("EVAL", ADD.text, 1, self._base, *arguments)
+
+    def hours(self) -> list[int]:
+        return [int(hour) for hour in self._command("ZRANGE", f"{self._base}:hours", 0, -1)]
+
+    def usage(self, hour: int) -> Mapping[str, Usage]:
+        key = f"{self._base}:usage:{hour}"
+        totals = _pairs(self._command("ZREVRANGE", key, 0, -1, "WITHSCORES"))
+        refused = dict(_pairs(self._command("HGETALL", f"{key}:refused")))
+        limits = dict(_pairs(self._command("HGETALL", f"{key}:limits")))
+        found = {}
+        for subject, total in totals:
+            turned_away = int(refused.get(subject, 0))
+            allowed = max(0, int(float(total)) - turned_away)
+            found[_text(subject)] = Usage(allowed, turned_away, int(limits.get(subject, 0)))
+        return found
+
+    def forget_hour(self, hour: int) -> None:
+        key = f"{self._base}:usage:{hour}"
+        for name in (key, f"{key}:refused", f"{key}:limits"):
+            self._command("DEL", name)
+        self._command("ZREM", f"{self._base}:hours", hour)
+
+    def accounts_used(self) -> Mapping[str, int]:
+        found = _pairs(self._command("HGETALL", f"{self._base}:accounts"))
+        return {_text(account): int(at) for account, at in found}
+
+    def sightings(self, start: int, end: int) -> Collection[Sighting]:
+        first = start + -start % SEEN_SECONDS
+        found = set()
+        for begins in range(first, end, SEEN_SECONDS):
+            found.update(self._command("SMEMBERS", f"{self._base}:seen:{begins}"))
+        pairs = (_text(member).rpartition(" ") for member in found)
+        return [Sighting(subject, network) for subject, _, network in pairs]
+
+    def quotas(self) -> Sequence[DayQuota]:
+        quotas = []
+        for name, numbers in _pairs(self._command("HGETALL", f"{self._base}:quotas")):
+            subject, _, policy = _text(name).rpartition(" ")
+            used, limit, window = map(int, numbers.split())
+            quotas.append(DayQuota(subject, policy, limit, used, window))
+        return quotas
+
+    def forget_quotas(self, quotas: Collection[DayQuota]) -> None:
+        names = [_quota_name(quota) for quota in quotas]
+        if names:
+            self._command("HDEL", f"{self._base}:quotas", *names)
+
+    def take_lock(self, name: str, seconds: int) -> str | None:
+        token = token_hex(16)
+        taken = self._command("SET", self._lock_key(name), token, "NX", "EX", seconds)
+        return token if taken else None
+
+    def give_lock(self, name: str, token: str) -> None:
+        self._command("EVAL", GIVE_LOCK, 1, self._lock_key(name), token)
+
+    def _lock_key(self, name: str) -> str:
+        return f"{self._base}:lock:{name}"
+
+    def _with_subject(self, text: str, place: int = 4) -> str:
+        """Put the subject where the script wrote the key of its counters."""
+        parts = text.split(SEPARATOR)
+        if len(parts) > place:
+            parts[place] = self._protocol.subject_of(parts[place])
+        return SEPARATOR.join(parts)
+
+    def _written(self, tally: Tally) -> dict[str, Any]:
+        accounts = filter(_is_account, tally.usage)
+        return {
+            "usage": {
+                subject: (usage.allowed, usage.refused, usage.hourly_limit)
+                for subject, usage in tally.usage.items()
+            },
+            "accounts": [subject.removeprefix(ACCOUNT) for subject in accounts],
+            "seen": [f"{subject} {network}" for subject, network in tally.sightings],
+            "quotas": {
+                _quota_name(quota): f"{quota.used} {quota.limit} {quota.window}"
+                for quota in tally.quotas
+            },
+            "refusals": [
+                [f"{key.mode}\0{key.policy}\0{key.tier}\0{key.endpoint}\0", key.subject, count]
+                for key, count in tally.refusals.items()
+            ],
+        }
+
+
+def _is_account(subject: str) -> bool:
+    return subject.startswith(ACCOUNT)
+
+
+def _quota_name(quota: DayQuota) -> str:
+    return f"{quota.subject} {quota.policy}"
+
+
+def _pairs(answer: Any) -> list[tuple[bytes, bytes]]:
+    """Return a flat answer as pairs; raises StoreUnavailable for an answer of another shape."""
+    if not isinstance(answer, list) or len(answer) % 2:
+        raise StoreUnavailable(f"the server answered with {type(answer).__name__}, not with pairs")
+    return list(zip(answer[::2], answer[1::2], strict=True))
+
+
+def _text(value: bytes) -> str:
+    return value.decode(errors="replace")

@@ -1,0 +1,193 @@
+"""Refusals and usage are kept alike, and within bounds, in memory and on a server."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from django_ratelimit_tiers.core.consumption import DayQuota
+from django_ratelimit_tiers.core.plans import Plan
+from django_ratelimit_tiers.core.policies import Charge, Mode, QuotaPolicy
+from django_ratelimit_tiers.core.refusals import RefusalKey, request_detail
+from django_ratelimit_tiers.core.sightings import Sighting
+from django_ratelimit_tiers.core.tallies import Tally, Usage
+from django_ratelimit_tiers.store.base import Store
+from django_ratelimit_tiers.store.memory import MemoryStore
+from django_ratelimit_tiers.store.memory_records import MemoryRecords
+from django_ratelimit_tiers.store.protocol import Protocol
+from django_ratelimit_tiers.store.records import BUSIEST, MOST_SEEN, closed
+from django_ratelimit_tiers.store.redis import RedisStore
+from tests.servers import ValkeyProcess
+
+CARDINALITY, SAMPLE = 5, 4
+
+ONE = QuotaPolicy("one", 1, 3600)
+DETAIL = "id\x007\x00" + request_detail("GET", "192.0.2.7", "/a\0b", "agent\x1b[2J")
+
+
+@pytest.fixture(params=["memory", "redis"])
+def store(request: pytest.FixtureRequest, valkey: ValkeyProcess) -> Iterator[Store]:
+    if request.param == "memory":
+        yield MemoryStore(records=MemoryRecords(cardinality=CARDINALITY, sample=SAMPLE))
+        return
+    protocol = Protocol(cardinality=CARDINALITY, sample=SAMPLE)
+    redis_store = RedisStore(url=valkey.url, timeout=10, protocol=protocol)
+    yield redis_store
+    redis_store.close()
+
+
+def ask(store: Store, subject: str, *policies: QuotaPolicy, spend: bool = True) -> None:
+    charges = tuple(Charge(subject, policy) for policy in policies or (ONE,))
+    labels = tuple(f"{charge.policy.name}\0free\0GET api\0rule" for charge in charges)
+    store.execute(Plan(charges, labels=labels, detail=DETAIL, spend=spend))
+
+
+def all_counts(store: Store) -> dict[RefusalKey, int]:
+    total: dict[RefusalKey, int] = {}
+    for minute in store.records.minutes():
+        for key, count in store.records.counts(minute).items():
+            total[key] = total.get(key, 0) + count
+    return total
+
+
+def test_a_refusal_is_counted_under_what_refused_it(store: Store) -> None:
+    for _ in range(3):
+        ask(store, "user:1")
+    key = RefusalKey(Mode.ENFORCE, "one", "free", "GET api", "user:1")
+    assert all_counts(store) == {key: 2}
+
+
+def test_a_request_that_two_policies_refuse_is_counted_once_under_the_longer_wait(
+    store: Store,
+) -> None:
+    day = QuotaPolicy("day", 1, 86_400, counter="day")
+    for _ in range(2):
+        ask(store, "user:1", ONE, day)
+    assert [(key.policy, count) for key, count in all_counts(store).items()] == [("day", 1)]
+
+
+def test_shadow_refusals_are_counted_apart(store: Store) -> None:
+    shadow = QuotaPolicy("tried", 1, 3600, mode=Mode.SHADOW, counter="s")
+    wide = QuotaPolicy("wide", 100, 3600, counter="w")
+    for _ in range(2):
+        ask(store, "user:1", shadow, wide)
+    assert [(key.mode, key.policy) for key in all_counts(store)] == [(Mode.SHADOW, "tried")]
+
+
+def test_looking_counts_nothing(store: Store) -> None:
+    ask(store, "user:1")
+    ask(store, "user:1", spend=False)
+    assert all_counts(store) == {}
+
+
+def test_past_the_most_fields_the_total_stays_exact(store: Store) -> None:
+    for number in range(20):
+        ask(store, f"user:{number}")
+        ask(store, f"user:{number}")
+    counts = all_counts(store)
+    assert sum(counts.values()) == 20
+    # two minutes, if one ended meanwhile, and in each the field that stands for all others
+    assert len(counts) <= 2 * (CARDINALITY + 1)
+    assert any(key.subject == "*" for key in counts)
+
+
+def test_the_newest_refusals_are_sampled_in_detail(store: Store) -> None:
+    for number in range(6):
+        ask(store, f"user:{number}")
+        ask(store, f"user:{number}")
+    sample = store.records.sample()
+    assert {refusal.key.subject for refusal in sample} == {f"user:{n}" for n in range(2, 6)}
+    refusal = sample[0]
+    assert (refusal.decision_id, refusal.revision, refusal.rule) == ("id", 7, "rule")
+    assert (refusal.method, refusal.address) == ("GET", "192.0.2.7")
+    assert 0 < refusal.retry_after <= 3600 * 1_000_000 * 2
+
+
+def test_hostile_texts_are_inert_in_the_sample(store: Store) -> None:
+    ask(store, "user:1")
+    ask(store, "user:1")
+    [refusal] = store.records.sample()
+    assert (refusal.path, refusal.user_agent) == ("/a\ufffdb", "agent\ufffd[2J")
+
+
+def test_a_sample_is_returned_again_until_it_is_forgotten(store: Store) -> None:
+    ask(store, "user:1")
+    ask(store, "user:1")
+    first = store.records.sample()
+    ask(store, "user:1")
+    assert store.records.sample() == first
+    store.records.forget_sample()
+    assert len(store.records.sample()) == 1
+
+
+def test_a_forgotten_minute_is_gone(store: Store) -> None:
+    ask(store, "user:1")
+    ask(store, "user:1")
+    for minute in store.records.minutes():
+        store.records.forget_minute(minute)
+    assert store.records.minutes() == []
+    assert all_counts(store) == {}
+
+
+def test_only_minutes_that_are_surely_over_are_closed() -> None:
+    assert closed([60, 120, 180], 60, 185) == [60, 120]
+    assert closed([60, 120, 180], 60, 184) == [60]
+
+
+def test_usage_adds_up(store: Store) -> None:
+    store.records.add(Tally({"user:1": Usage(3, 1, 100), "account:7": Usage(2, 0)}))
+    store.records.add(Tally({"user:1": Usage(1, 1)}))
+    [hour] = store.records.hours()[-1:]
+    usage = store.records.usage(hour)
+    assert usage["user:1"] == Usage(4, 2, 100)
+    assert usage["account:7"] == Usage(2, 0)
+    assert list(store.records.accounts_used()) == ["7"]
+    store.records.forget_hour(hour)
+    assert store.records.usage(hour) == {}
+
+
+def test_the_busiest_subjects_are_kept_and_never_counted_too_low(store: Store) -> None:
+    store.records.add(Tally({"user:busy": Usage(500, 0)}))
+    for part in range(3):
+        one_each = {f"ip:{part}-{n}": Usage(1, 0) for n in range(BUSIEST)}
+        store.records.add(Tally(one_each))
+    usage = store.records.usage(store.records.hours()[-1])
+    assert len(usage) == BUSIEST
+    assert usage["user:busy"].allowed >= 500
+
+
+def test_sightings_are_a_bounded_sample(store: Store) -> None:
+    seen = [("user:1", f"198.51.100.{n}") for n in range(3)]
+    store.records.add(Tally(sightings=seen))
+    now = store.records.now()
+    found = store.records.sightings(now - 3600, now + 600)
+    assert set(found) == {Sighting(*pair) for pair in seen}
+    many = [("user:2", f"2001:db8:{n:x}::/64") for n in range(2 * MOST_SEEN)]
+    store.records.add(Tally(sightings=many))
+    assert len(store.records.sightings(now - 3600, now + 600)) <= 2 * MOST_SEEN
+
+
+def test_quotas_that_run_short_are_kept_until_forgotten(store: Store) -> None:
+    quota = DayQuota("user:1", "free-day", 100, 81, 1440)
+    store.records.add(Tally(quotas=[quota]))
+    assert list(store.records.quotas()) == [quota]
+    store.records.forget_quotas([quota])
+    assert list(store.records.quotas()) == []
+
+
+def test_refusals_counted_elsewhere_are_added_to_the_present_minute(store: Store) -> None:
+    key = RefusalKey(Mode.ENFORCE, "one", "free", "GET api", "user:1")
+    store.records.add(Tally(refusals={key: 3}))
+    store.records.add(Tally(refusals={key: 2}))
+    assert sum(all_counts(store).values()) == 5
+
+
+def test_a_lock_has_one_holder_who_alone_can_give_it_back(store: Store) -> None:
+    with store.records.lock("job", 30) as held:
+        assert held
+        with store.records.lock("job", 30) as held_twice:
+            assert not held_twice
+        store.records.give_lock("job", "not the token")
+        assert store.records.take_lock("job", 30) is None
+    assert store.records.take_lock("job", 30) is not None
