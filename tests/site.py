@@ -6,9 +6,12 @@ import json
 from collections import Counter
 from typing import Any
 
+from asgiref.sync import iscoroutinefunction, sync_to_async
+from django.contrib.auth.models import AnonymousUser, User
 from django.http import HttpRequest, HttpResponse, JsonResponse
 from django.urls import path
-from django.utils.decorators import method_decorator
+from django.utils.decorators import method_decorator, sync_and_async_middleware
+from django.utils.functional import SimpleLazyObject
 from django.views import View
 from rest_framework.decorators import action, api_view, throttle_classes
 from rest_framework.permissions import IsAuthenticated
@@ -43,6 +46,10 @@ def broken(request: HttpRequest) -> HttpResponse:
 
 def who(request: HttpRequest) -> JsonResponse:
     return JsonResponse({"user": request.user.get_username()})
+
+
+async def alazy_who(request: HttpRequest) -> JsonResponse:
+    return JsonResponse({"user": await sync_to_async(lambda: request.user.get_username())()})
 
 
 async def awho(request: HttpRequest) -> JsonResponse:
@@ -151,6 +158,25 @@ def is_verified(user: Any) -> bool:
     return bool(user.email)
 
 
+@sync_and_async_middleware
+def user_from_header(get_response: Any) -> Any:
+    """Log in whom a header names, without any session, when somebody asks for the user."""
+
+    def name_user(request: HttpRequest) -> None:
+        named = User.objects.filter(username=request.headers.get("X-User"))
+        request.user = SimpleLazyObject(lambda: named.first() or AnonymousUser())
+
+    def middleware(request: HttpRequest) -> HttpResponse:
+        name_user(request)
+        return get_response(request)
+
+    async def amiddleware(request: HttpRequest) -> HttpResponse:
+        name_user(request)
+        return await get_response(request)
+
+    return amiddleware if iscoroutinefunction(get_response) else middleware
+
+
 def login(request: HttpRequest) -> JsonResponse:
     right = json.loads(request.body).get("password") == "right"
     return JsonResponse({}, status=200 if right else 401)
@@ -164,6 +190,7 @@ urlpatterns = [
     path("broken/", broken),
     path("who/", who),
     path("awho/", awho),
+    path("alazy-who/", alazy_who),
     path("body/", body),
     path("login/", login),
     path("dear/", dear),

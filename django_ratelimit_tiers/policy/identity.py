@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from copy import copy
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Any
 
+from asgiref.sync import sync_to_async
 from django.conf import settings
-from django.core.exceptions import RequestDataTooBig, TooManyFieldsSent
+from django.core.exceptions import BadRequest, SuspiciousOperation
 from django.http import HttpRequest, QueryDict
-from django.http.request import UnreadablePostError
-from django.utils.functional import SimpleLazyObject, empty
+from django.http.multipartparser import MultiPartParserError
+from django.utils.functional import LazyObject, SimpleLazyObject, empty
 
 from django_ratelimit_tiers.conf import conf
 from django_ratelimit_tiers.core.addresses import address_subject, client_address
@@ -24,6 +25,17 @@ SERVICE_KEY_PREFIX = "rlt_"
 
 MAX_FIELD_BODY = 65_536
 """The longest body, in bytes, that is read for the field that a rule counts by."""
+
+UNREADABLE = (
+    ValueError,
+    LookupError,  # a character set that Python knows, but not for text
+    RecursionError,
+    OSError,
+    BadRequest,
+    SuspiciousOperation,
+    MultiPartParserError,
+)
+"""What reading a malformed body raises."""
 
 AUTHENTICATION_MODULE = "django.contrib.auth.middleware"
 
@@ -105,7 +117,6 @@ def rule_subject(rule: Rule, client: Client, request: HttpRequest) -> str | None
             return client.address_subject if value is None else field_subject(value)
 
 
-@lru_cache(maxsize=1024)
 def field_subject(value: str) -> str:
     """Return the subject of a request field's value: a keyed digest, blind to case and space."""
     return "field:" + key_digest(" ".join(value.casefold().split())).removeprefix("key:")
@@ -127,9 +138,7 @@ def field_value(request: HttpRequest, name: str) -> str | None:
             value = QueryDict(body, encoding=request.encoding).get(name)
         else:
             value = request.POST.get(name)
-    except (ValueError, RecursionError, OSError):
-        return None
-    except (RequestDataTooBig, TooManyFieldsSent, UnreadablePostError):
+    except UNREADABLE:
         return None
     return str(value) if isinstance(value, str | int) and str(value).strip() else None
 
@@ -149,34 +158,53 @@ def has_session_user(request: HttpRequest) -> bool:
 
 def session_user(request: HttpRequest) -> Any:
     """Return the user without leaving a trace: the view's own look still varies on the cookie."""
-    session = getattr(request, "session", None)
-    untouched = session is not None and not session.accessed
+    before = _untouched_session(request)
     user = request.user
     bool(user.is_authenticated)
-    if untouched:
-        _hide_access(request, user)
+    if before is not None:
+        _hide_access(request, user, before)
     return user
 
 
 async def asession_user(request: HttpRequest) -> Any:
     """Return what `session_user` returns, on an event loop."""
-    session = getattr(request, "session", None)
-    untouched = session is not None and not session.accessed
-    if not _is_unread_session_user(request.user):
+    if not _is_unread(request.user):
         return request.user
+    if not _is_unread_session_user(request.user):
+        # What other code has put there may ask the database as soon as it is looked at.
+        user = await sync_to_async(session_user)(request)
+        return user  # noqa: RET504 - what comes out of a thread has no type
+    before = _untouched_session(request)
     user = await request.auser()
-    if untouched:
-        _hide_access(request, user)
+    if before is not None:
+        _hide_access(request, user, before)
     return user
 
 
-def _hide_access(request: HttpRequest, user: Any) -> None:
-    """Put back a lazy user, and mark the session as accessed once somebody else reads it."""
+def _untouched_session(request: HttpRequest) -> Any:
+    """Return a copy of a session that nobody has read yet, None if there is none."""
+    session = getattr(request, "session", None)
+    return None if session is None or session.accessed else copy(session)
+
+
+def _hide_access(request: HttpRequest, user: Any, before: Any) -> None:
+    """Put back a lazy user, and mark the session as accessed once somebody else reads it.
+
+    A session that was changed by being read stays as it is: the change has to be saved. One that
+    was found to be gone is put back unread until then, or its cookie would be deleted for no
+    view's sake.
+    """
     session = request.session
+    if not session.accessed or session.modified:
+        return
+    if session.is_empty():
+        request.session = before
     session.accessed = False
 
     def reveal() -> Any:
-        session.accessed = True
+        if request.session is before and not before.accessed:
+            request.session = session
+        request.session.accessed = True
         return user
 
     async def areveal() -> Any:
@@ -186,10 +214,17 @@ def _hide_access(request: HttpRequest, user: Any) -> None:
     request.auser = areveal
 
 
+def _is_unread(user: Any) -> bool:
+    return isinstance(user, LazyObject) and _lazy_state(user)["_wrapped"] is empty
+
+
 def _is_unread_session_user(user: Any) -> bool:
-    if type(user) is not SimpleLazyObject:
+    if type(user) is not SimpleLazyObject or not _is_unread(user):
         return False
-    lazy = object.__getattribute__(user, "__dict__")
-    if lazy["_wrapped"] is not empty:
-        return False
-    return bool(lazy["_setupfunc"].__module__ == AUTHENTICATION_MODULE)
+    return bool(_lazy_state(user)["_setupfunc"].__module__ == AUTHENTICATION_MODULE)
+
+
+def _lazy_state(user: Any) -> dict[str, Any]:
+    """Return what a lazy object holds, without waking it."""
+    state: dict[str, Any] = object.__getattribute__(user, "__dict__")
+    return state
