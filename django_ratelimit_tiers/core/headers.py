@@ -109,6 +109,8 @@ def _is_disclosed(decision: Decision) -> bool:
 
 def _told(decision: Decision) -> list[Outcome]:
     told: dict[str, Outcome] = {}
+    if decision.degraded is not None:  # one process's share of a limit is no client's quota
+        return []
     for outcome in decision.outcomes:
         policy = outcome.charge.policy
         if policy.mode is not Mode.ENFORCE:

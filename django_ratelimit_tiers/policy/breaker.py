@@ -5,8 +5,11 @@ from __future__ import annotations
 import logging
 import random
 import time
+from collections.abc import Callable
 from threading import Lock
+from types import TracebackType
 
+from django_ratelimit_tiers.exceptions import StoreRefused, StoreUnavailable
 from django_ratelimit_tiers.signals import store_recovered, store_unavailable
 
 logger = logging.getLogger(__name__)
@@ -16,52 +19,69 @@ COOL_DOWN_SECONDS = 1.0
 
 
 class Breaker:
-    """Open from the first failure until a probe succeeds; one per process, shared by its threads.
+    """Lets calls through until one fails, then one at a time, after a cool-down, until one works.
 
-    One failure is enough: a call that failed has cost its client the whole time-out, and the next
-    one would too. While open, one caller in each cool-down may probe and the others do not wait.
+    It is a context manager around a single call; entering raises StoreUnavailable while the store
+    is not to be asked. One failure is enough to open it: that call has cost its client the whole
+    time-out, and the next one would, too. Shared by the threads of a process; none ever waits.
     """
 
-    def __init__(self, cool_down: float = COOL_DOWN_SECONDS) -> None:
+    def __init__(
+        self, cool_down: float = COOL_DOWN_SECONDS, clock: Callable[[], float] = time.monotonic
+    ) -> None:
         self._cool_down = cool_down
-        self._open = False
+        self.clock = clock
+        self._open = self._probing = False
         self._next_probe = 0.0
         self._lock = Lock()
+        self.recoveries = 0
 
     @property
     def is_open(self) -> bool:
         """Whether the store is taken to be unavailable."""
         return self._open
 
-    def allows(self) -> bool:
-        """Return whether the caller may ask the store; a caller let through is the probe."""
-        if not self._open:
-            return True
+    def __enter__(self) -> None:
+        if self._open and not self._may_probe():
+            raise StoreUnavailable("the store failed a moment ago and is not asked yet")
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if error is None:
+            if self._open:
+                self._close()
+        elif isinstance(error, StoreRefused):
+            logger.error("the store could not make a call: %s", error)
+            self._close()
+        elif isinstance(error, StoreUnavailable):
+            self._fail(error)
+        else:  # the caller was cancelled: nothing is known of the store
+            self._probing = False
+
+    def _may_probe(self) -> bool:
         with self._lock:
-            if time.monotonic() < self._next_probe:
+            if self._probing or self.clock() < self._next_probe:
                 return False
-            self._schedule_probe()
+            self._probing = True
             return True
 
-    def failed(self, error: Exception) -> None:
-        """Note a failure."""
+    def _fail(self, error: StoreUnavailable) -> None:
+        jitter = random.uniform(1, 1.5)  # noqa: S311 - spreads processes, protects nothing
         with self._lock:
-            opened, self._open = not self._open, True
-            self._schedule_probe()
+            opened, self._open, self._probing = not self._open, True, False
+            self._next_probe = self.clock() + self._cool_down * jitter
         if opened:
             logger.error("the store of rate limits is unavailable: %s", error)
             store_unavailable.send_robust(Breaker, error=error)
 
-    def succeeded(self) -> None:
-        """Note an answer."""
-        if not self._open:
-            return
+    def _close(self) -> None:
         with self._lock:
-            closed, self._open = self._open, False
+            closed, self._open, self._probing = self._open, False, False
+            self.recoveries += closed
         if closed:
             logger.warning("the store of rate limits answers again")
             store_recovered.send_robust(Breaker)
-
-    def _schedule_probe(self) -> None:
-        jitter = random.uniform(1, 1.5)  # noqa: S311 - spreads processes, protects nothing
-        self._next_probe = time.monotonic() + self._cool_down * jitter
