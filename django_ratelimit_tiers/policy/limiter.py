@@ -16,7 +16,7 @@ from django.http import HttpRequest
 from django.test.signals import setting_changed
 
 from django_ratelimit_tiers.conf import SETTING, conf
-from django_ratelimit_tiers.core.decisions import Decision, FailurePolicy
+from django_ratelimit_tiers.core.decisions import Decision
 from django_ratelimit_tiers.core.plans import Plan, Reply, Stale
 from django_ratelimit_tiers.core.policies import Charge, Mode
 from django_ratelimit_tiers.core.rules import Rule
@@ -24,6 +24,7 @@ from django_ratelimit_tiers.events.refusals import announce_refusal
 from django_ratelimit_tiers.exceptions import StoreUnavailable
 from django_ratelimit_tiers.policy import stages
 from django_ratelimit_tiers.policy.breaker import Breaker
+from django_ratelimit_tiers.policy.failures import degraded_decision
 from django_ratelimit_tiers.policy.flows import Flow, Step, done, in_thread
 from django_ratelimit_tiers.policy.identity import identified_client, presented_service_keys
 from django_ratelimit_tiers.policy.ledgers import Entry, Ledger, ledger_of, open_ledger
@@ -38,16 +39,14 @@ MAX_RELOADS = 5
 
 Compose = Callable[[Snapshot], Flow[list[Entry]]]
 
-STRICTNESS = [FailurePolicy.OPEN, FailurePolicy.LOCAL, FailurePolicy.CLOSED]
-
 
 class Limiter:
     """Decides requests with one store; one for each process."""
 
     def __init__(self, store: Store) -> None:
         self._store = store
-        self._snapshots = SnapshotCache(store)
-        self._breaker = Breaker()
+        self.breaker = Breaker()
+        self._snapshots = SnapshotCache(store, self.breaker)
         self._local = MemoryStore()
 
     def door(self, request: HttpRequest) -> Flow[Decision]:
@@ -58,7 +57,11 @@ class Limiter:
             _exempt_account(snapshot, ledger, request)
             rules = stages.path_rules(snapshot, ledger, time.time())
             _exempt_by_rule(rules, ledger)
-            return done(stages.door_entries(rules, ledger, request))
+            entries = stages.door_entries(rules, ledger, request)
+            if entries and snapshot.has_exemptions:
+                rule = stages.exemption_of_view(snapshot, ledger, request, time.time())
+                _exempt_by_rule([rule] if rule else [], ledger)
+            return done(entries)
 
         return (yield from self._decide(ledger, request, compose))
 
@@ -146,8 +149,11 @@ class Limiter:
                     stale, decision = reply.stale, Decision(reply.outcomes, reply.now)
                     if stale is None:
                         self._snapshots.confirm()
-            except (SnapshotUnavailable, StoreUnavailable):
-                decision = self._degraded(entries)
+            except SnapshotUnavailable:
+                decision = Decision(degraded=None if ledger.exempt else conf.ON_STORE_FAILURE)
+                break
+            except StoreUnavailable:
+                decision = degraded_decision(entries, self._local)
                 break
             if stale is None:
                 break
@@ -210,29 +216,8 @@ class Limiter:
 
     def _ask(self, run: Callable[[], Any], arun: Callable[[], Any]) -> Flow[Any]:
         """Ask the store: the one place where its failure is noticed."""
-        if not self._breaker.allows():
-            raise StoreUnavailable("the store failed a moment ago and is not asked yet")
-        try:
-            answer = yield Step(run, arun)
-        except StoreUnavailable as error:
-            self._breaker.failed(error)
-            raise
-        self._breaker.succeeded()
-        return answer
-
-    def _degraded(self, entries: list[Entry]) -> Decision:
-        """Return the decision of the strictest failure policy among the charges."""
-        policies = {
-            entry.rule.on_store_failure
-            if entry.rule and entry.rule.on_store_failure
-            else conf.ON_STORE_FAILURE
-            for entry in entries
-        }
-        strictest = max(policies or {conf.ON_STORE_FAILURE}, key=STRICTNESS.index)
-        if strictest is not FailurePolicy.LOCAL:
-            return Decision(degraded=strictest)
-        reply = self._local.execute(Plan(tuple(entry.charge for entry in entries)))
-        return Decision(reply.outcomes, reply.now, FailurePolicy.LOCAL)
+        with self.breaker:
+            return (yield Step(run, arun))
 
 
 def _exempt_account(snapshot: Snapshot, ledger: Ledger, request: HttpRequest) -> None:

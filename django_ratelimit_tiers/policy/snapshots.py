@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import logging
+import math
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from threading import Lock
 
@@ -16,6 +17,7 @@ from django_ratelimit_tiers.exceptions import StoreUnavailable
 from django_ratelimit_tiers.models import EndpointRule, PolicyRevision, ServiceAccount, Tier
 from django_ratelimit_tiers.policy.accounts import Accounts, compile_accounts
 from django_ratelimit_tiers.policy.assignments import REMEMBERED_SECONDS, AssignmentCache
+from django_ratelimit_tiers.policy.breaker import Breaker
 from django_ratelimit_tiers.policy.compilation import CompiledTier, compile_rules, compile_tier
 from django_ratelimit_tiers.policy.revisions import announce_policy
 from django_ratelimit_tiers.policy.routes import RouteIndex
@@ -64,6 +66,7 @@ class Snapshot:
     defaults: Mapping[str, CompiledTier]
     rules: RuleSet
     routes: RouteIndex
+    has_exemptions: bool
     accounts: Accounts
     assignments: AssignmentCache
 
@@ -77,13 +80,23 @@ class SnapshotUnavailable(Exception):
 
 
 class SnapshotCache:
-    """The snapshot in force in this process."""
+    """The snapshot in force in this process.
 
-    def __init__(self, store: Store) -> None:
+    An edit that could not be announced is found by comparing with the database: every
+    DATABASE_LOOK_SECONDS, and as soon as a store that had failed answers again.
+    """
+
+    def __init__(
+        self, store: Store, breaker: Breaker, clock: Callable[[], float] = time.monotonic
+    ) -> None:
         self._store = store
+        self._breaker = breaker
+        self._clock = clock
         self._snapshot: Snapshot | None = None
         self._lock = Lock()
-        self._confirmed = self._compared = 0.0
+        self._confirmed = self._compared = self._unreadable_until = -math.inf
+        self._recoveries = 0
+        self._last_revision = 0
 
     @property
     def current(self) -> Snapshot | None:
@@ -92,16 +105,17 @@ class SnapshotCache:
 
     def confirm(self) -> None:
         """Note that the store has just agreed with the snapshot's revision."""
-        self._confirmed = time.monotonic()
+        self._confirmed = self._clock()
 
     def wants_look(self) -> bool:
         """Return whether nothing has confirmed the revision for too long."""
-        return time.monotonic() - self._confirmed > IDLE_LOOK_SECONDS
+        return self._clock() - self._confirmed > IDLE_LOOK_SECONDS
 
     def wants_comparison(self) -> bool:
         """Return whether the database should be asked for its revision again."""
         every = DATABASE_LOOK_SECONDS if self._store.shared else IDLE_LOOK_SECONDS
-        return time.monotonic() - self._compared > every
+        due = self._clock() - self._compared > every
+        return due or self._breaker.recoveries != self._recoveries
 
     def load(self, stale: Snapshot | None) -> Snapshot:
         """Return a newer snapshot than the stale one, building it unless another thread just did.
@@ -113,38 +127,58 @@ class SnapshotCache:
         with self._lock:
             if self._snapshot is not None and self._snapshot is not stale:
                 return self._snapshot
+            if self._snapshot is None and self._clock() < self._unreadable_until:
+                raise SnapshotUnavailable("the database failed a moment ago")
             revision = self._token()
-            self._compared = time.monotonic()
+            self._compared = self._clock()
             try:
                 seconds = REMEMBERED_SECONDS if self._store.shared else IDLE_LOOK_SECONDS
                 self._snapshot = build_snapshot(revision, AssignmentCache(seconds))
             except (DatabaseError, InterfaceError) as error:
                 if self._snapshot is None:
+                    logger.error("there is no policy yet, and the database fails: %s", error)
+                    self._unreadable_until = self._clock() + IDLE_LOOK_SECONDS
                     raise SnapshotUnavailable(str(error)) from error
-                logger.warning("the last policy stays in force, the database fails: %s", error)
+                self._stay_in_force(error)
                 self._snapshot = replace(self._snapshot, revision=revision)
-                self._compared = time.monotonic() - DATABASE_LOOK_SECONDS + IDLE_LOOK_SECONDS
             self.confirm()
             return self._snapshot
 
     def compare(self, snapshot: Snapshot) -> Snapshot:
         """Return the snapshot if the database has no later edition, otherwise the new one.
 
-        An edition that no process was told of is announced now.
+        An edition that no process was told of is announced now; subjects that were edited since
+        the last comparison are looked up again.
         """
-        self._compared = time.monotonic()
+        self._compared = self._clock()
+        self._recoveries = self._breaker.recoveries
         try:
-            if database_edition() == snapshot.edition:
-                return snapshot
+            edition = database_edition()
+            self._forget_edited_subjects(snapshot)
         except (DatabaseError, InterfaceError) as error:
-            logger.warning("the last policy stays in force, the database fails: %s", error)
+            self._stay_in_force(error)
+            return snapshot
+        if edition == snapshot.edition:
             return snapshot
         announce_policy()
         return self.load(snapshot)
 
+    def _stay_in_force(self, error: Exception) -> None:
+        logger.warning("the last policy stays in force, the database fails: %s", error)
+        self._compared = self._clock() - DATABASE_LOOK_SECONDS + IDLE_LOOK_SECONDS
+
+    def _forget_edited_subjects(self, snapshot: Snapshot) -> None:
+        since = self._last_revision or snapshot.edition.number
+        edits = PolicyRevision.objects.filter(pk__gt=since).exclude(subjects=[])
+        for number, subjects in edits.values_list("pk", "subjects")[:RECENT_REVISIONS]:
+            self._last_revision = max(self._last_revision, number)
+            for subject in subjects:
+                snapshot.assignments.forget(subject)
+
     def _token(self) -> str:
         try:
-            return self._store.revision()
+            with self._breaker:
+                return self._store.revision()
         except StoreUnavailable:
             return UNKNOWN
 
@@ -171,6 +205,7 @@ def build_snapshot(revision: str, assignments: AssignmentCache) -> Snapshot:
         defaults={tier.default_for: tiers[tier.slug] for tier in rows if tier.default_for},
         rules=rule_set,
         routes=RouteIndex(rule_set.rules),
+        has_exemptions=any(rule.exempt for rule in rule_set.rules),
         accounts=compile_accounts(ServiceAccount.objects.filter(is_active=True)),
         assignments=assignments,
     )
