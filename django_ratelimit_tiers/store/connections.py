@@ -11,7 +11,7 @@ import asyncio
 import select
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import AsyncGenerator, Sequence
 from os import register_at_fork
 from typing import Any, Protocol
 from weakref import WeakKeyDictionary, WeakSet
@@ -76,7 +76,7 @@ class Server:
         } | {"protocol": 2, "socket_timeout": None, "socket_connect_timeout": None, **address}
         self._locator = locator
         self._idle: deque[tuple[Any, float]] = deque()
-        self._aidle: WeakKeyDictionary[Any, deque[tuple[Any, float]]] = WeakKeyDictionary()
+        self._aidle: WeakKeyDictionary[Any, LoopConnections] = WeakKeyDictionary()
         self._distrusted = 0.0  # connections idle since before then may lead nowhere
         _SERVERS.add(self)
 
@@ -106,9 +106,9 @@ class Server:
 
     async def aclose(self) -> None:
         """Close the idle connections of the running event loop."""
-        idle = self._aidle.pop(asyncio.get_running_loop(), deque())
-        while idle:
-            await idle.pop()[0].disconnect(nowait=True)
+        of_loop = self._aidle.get(asyncio.get_running_loop())
+        if of_loop is not None:
+            await of_loop.close()
 
     def forget_connections(self) -> None:
         """Start a forked process without its parent's connections."""
@@ -182,9 +182,9 @@ class Server:
             self._idle.popleft()[0].disconnect()
 
     async def _atake(self, deadline: float) -> Any:
-        idle = self._aidle.setdefault(asyncio.get_running_loop(), deque())
-        while idle:
-            connection, since = idle.pop()
+        of_loop = await self._of_loop()
+        while of_loop.idle:
+            connection, since = of_loop.idle.pop()
             fresh = time.monotonic() - since <= IDLE_SECONDS
             if since > self._distrusted and (fresh or not _is_areadable(connection)):
                 return connection
@@ -200,10 +200,46 @@ class Server:
         return connection
 
     async def _agive_back(self, connection: Any) -> None:
-        idle = self._aidle.setdefault(asyncio.get_running_loop(), deque())
+        idle = (await self._of_loop()).idle
         idle.append((connection, time.monotonic()))
         if len(idle) > MAX_IDLE:
             await idle.popleft()[0].disconnect(nowait=True)
+
+    async def _of_loop(self) -> LoopConnections:
+        loop = asyncio.get_running_loop()
+        of_loop = self._aidle.get(loop)
+        if of_loop is None:
+            of_loop = self._aidle[loop] = LoopConnections()
+            await of_loop.close_with(loop, self._aidle)
+        return of_loop
+
+
+class LoopConnections:
+    """The idle connections of one event loop, closed when it ends as `asyncio.run` ends one.
+
+    A loop that ends so closes the generators that have begun in it, and this waits in one.
+    """
+
+    def __init__(self) -> None:
+        self.idle: deque[tuple[Any, float]] = deque()
+
+    async def close(self) -> None:
+        while self.idle:
+            await self.idle.pop()[0].disconnect(nowait=True)
+
+    async def close_with(self, loop: Any, known: WeakKeyDictionary[Any, LoopConnections]) -> None:
+        self._waiting = self._wait(loop, known)
+        await anext(self._waiting)
+
+    async def _wait(
+        self, loop: Any, known: WeakKeyDictionary[Any, LoopConnections]
+    ) -> AsyncGenerator[None]:
+        try:
+            yield
+        finally:
+            known.pop(loop, None)
+            while self.idle:
+                await self.idle.pop()[0].disconnect()
 
 
 class BoundedSocket:
