@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
+from secrets import token_hex
 
 from django_ratelimit_tiers.core.consumption import DayQuota
 from django_ratelimit_tiers.core.refusals import Counts
@@ -25,13 +26,15 @@ class Usage:
 class Tally:
     """Usage by subject, who was seen from which network, and the day quotas that run short.
 
-    `refusals` are those that were counted in the process while the store was unavailable.
+    `refusals` are those that were counted in the process while the store was unavailable. The `id`
+    tells a tally that is told again from a new one.
     """
 
     usage: Mapping[str, Usage] = field(default_factory=dict)
     sightings: Collection[tuple[str, str]] = ()
     quotas: Collection[DayQuota] = ()
     refusals: Counts = field(default_factory=dict)
+    id: str = field(default_factory=lambda: token_hex(8), compare=False)
 
     def __bool__(self) -> bool:
         """Whether there is anything to tell."""

@@ -16,6 +16,7 @@ logger = logging.getLogger(__name__)
 class CompiledAccount:
     """A service account as requests see it; `expires_at` in epoch seconds."""
 
+    id: int
     name: str
     networks: Networks | None
     expires_at: float
@@ -62,7 +63,7 @@ def compile_accounts(rows: Iterable[ServiceAccount]) -> Accounts:
         except ValueError as error:
             logger.error("service account %r is not in force: %s", row.name, error)
             continue
-        account = CompiledAccount(row.name, networks, row.expires_at.timestamp())
+        account = CompiledAccount(row.pk, row.name, networks, row.expires_at.timestamp())
         if row.user_id is not None:
             by_user[f"user:{row.user_id}"] = account
         if row.key_digest:

@@ -28,7 +28,7 @@ def degraded_decision(entries: Sequence[Entry], local: MemoryStore) -> Decision:
         return Decision(degraded=strictest)
     workers = worker_count()
     charges = tuple(_share(entry.charge, workers) for entry in entries)
-    reply = local.execute(Plan(charges))
+    reply = local.execute(Plan(charges, labels=tuple(entry.label for entry in entries)))
     return Decision(reply.outcomes, reply.now, FailurePolicy.LOCAL)
 
 

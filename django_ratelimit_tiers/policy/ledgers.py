@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from secrets import token_hex
 
 from django.http import HttpRequest
 
 from django_ratelimit_tiers.core.decisions import Decision
 from django_ratelimit_tiers.core.policies import Charge
+from django_ratelimit_tiers.core.refusals import request_detail
 from django_ratelimit_tiers.core.rules import Count, Rule
 from django_ratelimit_tiers.policy.identity import Client, address_client
 
@@ -45,7 +47,10 @@ class Ledger:
     method: str
     path: str
     preflight: bool
+    id: str = ""
+    detail: str = ""
     exempt: str = ""
+    account: str = ""
     decision: Decision = field(default_factory=Decision)
     charged_rules: set[int] = field(default_factory=set)
     client_decided: bool = False
@@ -94,6 +99,11 @@ def open_ledger(request: HttpRequest) -> Ledger:
             method=request.method or "",
             path=request.path_info,
             preflight=_is_preflight(request),
+            id=token_hex(8),
+        )
+        user_agent = request.META.get("HTTP_USER_AGENT", "")
+        ledger.detail = request_detail(
+            ledger.method, ledger.client.address, ledger.path, user_agent
         )
         request.ratelimit = ledger  # type: ignore[attr-defined]
     return ledger

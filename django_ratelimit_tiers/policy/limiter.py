@@ -8,9 +8,11 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from functools import cache
+from dataclasses import replace
+from functools import cache, partial
 from typing import Any
 
+from asgiref.sync import sync_to_async
 from django.dispatch import receiver
 from django.http import HttpRequest
 from django.test.signals import setting_changed
@@ -20,7 +22,9 @@ from django_ratelimit_tiers.core.decisions import Decision
 from django_ratelimit_tiers.core.plans import Plan, Reply, Stale
 from django_ratelimit_tiers.core.policies import Charge, Mode
 from django_ratelimit_tiers.core.rules import Rule
+from django_ratelimit_tiers.core.tallies import ACCOUNT
 from django_ratelimit_tiers.events.refusals import announce_refusal
+from django_ratelimit_tiers.events.tallies import TallySheet
 from django_ratelimit_tiers.exceptions import StoreUnavailable
 from django_ratelimit_tiers.policy import stages
 from django_ratelimit_tiers.policy.breaker import Breaker
@@ -48,6 +52,7 @@ class Limiter:
         self.breaker = Breaker()
         self._snapshots = SnapshotCache(store, self.breaker)
         self._local = MemoryStore()
+        self._tallies = TallySheet()
 
     def door(self, request: HttpRequest) -> Flow[Decision]:
         """Decide the first stage: what is known before authentication, by the path alone."""
@@ -144,7 +149,8 @@ class Limiter:
                 if not entries:
                     stale, decision = (yield from self._look(snapshot, revisions)), Decision()
                 else:
-                    plan = _plan(entries, snapshot, revisions, attempt == MAX_RELOADS - 1)
+                    is_last = attempt == MAX_RELOADS - 1
+                    plan = stages.make_plan(ledger, entries, snapshot, revisions, is_last)
                     reply = yield from self._execute(plan)
                     stale, decision = reply.stale, Decision(reply.outcomes, reply.now)
                     if stale is None:
@@ -158,11 +164,31 @@ class Limiter:
             if stale is None:
                 break
             yield from self._catch_up(snapshot, stale, revisions)
+        if not decision.allowed:
+            decision = replace(decision, id=ledger.id)
         ledger.add(entries, decision)
         if not decision.allowed:
             yield from self._give_back(ledger, reservations_only=False)
-            announce_refusal(request, decision)
+            endpoint = stages.endpoint_name(ledger)
+            announce_refusal(request, decision, ledger.client.subject, endpoint)
+        if ledger.client_decided or not decision.allowed:
+            yield from self._tally(ledger)
         return ledger.decision
+
+    def _tally(self, ledger: Ledger) -> Flow[None]:
+        """Count the request in this process, and tell the store what was counted when it is time.
+
+        What the store did not hear is told again; only usage can be lost meanwhile.
+        """
+        network = ledger.client.address_subject.removeprefix("ip:")
+        self._tallies.note(ledger.account or ledger.client.subject, network, ledger.decision)
+        if not self._tallies.is_due:
+            return
+        tally = self._tallies.take(self._local.records.take_counts)
+        tell = partial(self._store.records.add, tally)
+        with suppress(StoreUnavailable):
+            yield from self._ask(tell, sync_to_async(tell, thread_sensitive=False))
+            self._tallies.told(tally)
 
     def _snapshot(self) -> Flow[Snapshot]:
         snapshot = self._snapshots.current
@@ -232,6 +258,7 @@ def _exempt_account(snapshot: Snapshot, ledger: Ledger, request: HttpRequest) ->
         account = accounts.of_user(client.user_subject, client.address, now)
     if account is not None:
         ledger.exempt = f"service account {account.name}"
+        ledger.account = f"{ACCOUNT}{account.id}"
 
 
 def _exempt_by_view(ledger: Ledger, request: HttpRequest) -> None:
@@ -247,17 +274,6 @@ def _exempt_by_rule(rules: list[Rule], ledger: Ledger) -> None:
     for rule in rules:
         if rule.exempt and rule.mode is Mode.ENFORCE:
             ledger.exempt = ledger.exempt or f"rule {rule.name}"
-
-
-def _plan(
-    entries: list[Entry], snapshot: Snapshot, revisions: dict[str, str], at_any_revision: bool
-) -> Plan:
-    return Plan(
-        charges=tuple(entry.charge for entry in entries),
-        revision=None if at_any_revision else snapshot.revision,
-        subject_revisions={} if at_any_revision else revisions,
-        labels=tuple(entry.label for entry in entries),
-    )
 
 
 @cache

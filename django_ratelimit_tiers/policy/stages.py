@@ -10,6 +10,7 @@ from typing import Any
 from django.http import HttpRequest
 from django.urls import Resolver404, resolve
 
+from django_ratelimit_tiers.core.plans import Plan
 from django_ratelimit_tiers.core.policies import Charge, Mode, QuotaPolicy
 from django_ratelimit_tiers.core.rules import IdentifyBy, Rule, Scope, TierPolicies
 from django_ratelimit_tiers.core.rulesets import is_active
@@ -100,6 +101,23 @@ def client_entries(
     return [*tier_entries(tier, ledger.client.subject, ledger, cost), *entries]
 
 
+def make_plan(
+    ledger: Ledger,
+    entries: list[Entry],
+    snapshot: Snapshot,
+    revisions: dict[str, str],
+    at_any_revision: bool,
+) -> Plan:
+    """Return what the store is asked for these charges."""
+    return Plan(
+        charges=tuple(entry.charge for entry in entries),
+        revision=None if at_any_revision else snapshot.revision,
+        subject_revisions={} if at_any_revision else revisions,
+        labels=tuple(entry.label for entry in entries),
+        detail=f"{ledger.id}\0{snapshot.edition.number}\0{ledger.detail}",
+    )
+
+
 def decides_client(view: Any) -> bool:
     """Return whether a view decides the second stage itself, once it has authenticated.
 
@@ -163,7 +181,7 @@ def _rule_entries(
     for policy in policies:
         if rule.scope is Scope.ROUTE:
             policy = _for_route(policy, ledger.route or "")
-        label = f"{policy.name}\0{tier_slug}\0{endpoint}"
+        label = f"{policy.name}\0{tier_slug}\0{endpoint}\0{rule.name}"
         yield Entry(Charge(subject, policy, rule.cost), rule, label)
 
 

@@ -154,6 +154,7 @@ class ServerRecords(Records):
     def _written(self, tally: Tally) -> dict[str, Any]:
         accounts = filter(_is_account, tally.usage)
         return {
+            "id": tally.id,
             "usage": {
                 subject: (usage.allowed, usage.refused, usage.hourly_limit)
                 for subject, usage in tally.usage.items()

@@ -12,6 +12,9 @@ local seen_seconds, seen_ttl, usage_ttl = tonumber(ARGV[4]), ARGV[5], tonumber(A
 local most_quotas, most_fields, count_ttl = tonumber(ARGV[7]), tonumber(ARGV[8]), ARGV[9]
 local seconds = tonumber(redis.call('TIME')[1])
 
+-- A tally that came before, but whose teller did not hear so, comes again.
+if not redis.call('SET', base .. ':tally:' .. tally.id, '1', 'NX', 'EX', 600) then return end
+
 local function integer(number)
   return string.format('%.0f', number)
 end

@@ -1,0 +1,117 @@
+"""What a process counts by itself and tells the store every few seconds.
+
+Usage, sightings and day quotas need no answer, so they cost no round trip of their own: whichever
+request notices that it is time takes them along. A process that is killed loses what it has not
+told, at most that of FLUSH_SECONDS and of the requests since the last one that noticed.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from threading import Lock
+
+from django_ratelimit_tiers.core.consumption import MARKS, DayQuota
+from django_ratelimit_tiers.core.decisions import Decision, Outcome
+from django_ratelimit_tiers.core.policies import MICROSECONDS, Mode
+from django_ratelimit_tiers.core.refusals import Counts
+from django_ratelimit_tiers.core.tallies import Tally, Usage
+
+FLUSH_SECONDS = 2.0
+"""How often a process tells the store."""
+
+MOST_ENTRIES = 1000
+"""Subjects after which it tells the store at once; sightings and quotas kept until then."""
+
+DAY, HOUR, MINUTE = 86_400, 3600, 60
+
+
+class TallySheet:
+    """Counts requests until they are taken away; safe to share between threads.
+
+    What was taken stays until it was told, so that it can be told again: each tally has an id by
+    which the store knows what it has.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._lock = Lock()
+        self._told_at = clock()
+        self._untold: Tally | None = None
+        self._clear()
+
+    def note(self, subject: str, network: str, decision: Decision) -> None:
+        """Count one request of a subject (`user:42`) from a network, and how it was decided."""
+        with self._lock:
+            usage = self._usage.get(subject)
+            if usage is None:
+                if len(self._usage) >= MOST_ENTRIES:
+                    return
+                own = [o for o in decision.outcomes if o.charge.subject == subject]
+                usage = self._usage[subject] = [0, 0, _hourly_limit(own)]
+            usage[0 if decision.allowed else 1] += 1
+            if subject.startswith(("user:", "key:")) and len(self._sightings) < MOST_ENTRIES:
+                self._sightings.add((subject, network))
+            for outcome in decision.outcomes:
+                if outcome.charge.policy.period >= DAY and _runs_short(outcome):
+                    self._note_quota(outcome, decision.now)
+
+    @property
+    def is_due(self) -> bool:
+        """Whether the store should be told now."""
+        if len(self._usage) >= MOST_ENTRIES and self._untold is None:
+            return True
+        return self._clock() - self._told_at > FLUSH_SECONDS
+
+    def take(self, refusals: Callable[[], Counts]) -> Tally:
+        """Return what is to be told now: what could not be told before, otherwise what is new.
+
+        `refusals` returns and forgets what was counted while the store was unavailable.
+        """
+        with self._lock:
+            self._told_at = self._clock()
+            if self._untold is None:
+                self._untold = Tally(
+                    {subject: Usage(*numbers) for subject, numbers in self._usage.items()},
+                    self._sightings,
+                    list(self._quotas.values()),
+                    refusals(),
+                )
+                self._clear()
+            return self._untold
+
+    def told(self, tally: Tally) -> None:
+        """Forget what the store has now."""
+        with self._lock:
+            if self._untold is tally:
+                self._untold = None
+
+    def _clear(self) -> None:
+        self._usage: dict[str, list[int]] = {}
+        self._sightings: set[tuple[str, str]] = set()
+        self._quotas: dict[tuple[str, str], DayQuota] = {}
+
+    def _note_quota(self, outcome: Outcome, now: int) -> None:
+        subject, policy = outcome.charge.subject, outcome.charge.policy
+        if len(self._quotas) < MOST_ENTRIES or (subject, policy.name) in self._quotas:
+            window = now // policy.window * policy.window // (MINUTE * MICROSECONDS)
+            used = policy.capacity - outcome.remaining
+            quota = DayQuota(subject, policy.name, policy.capacity, used, window)
+            self._quotas[subject, policy.name] = quota
+
+
+def _hourly_limit(outcomes: Sequence[Outcome]) -> int:
+    """Return what the tightest of the policies lets through in an hour, 0 without any."""
+    limits = [
+        outcome.charge.policy.requests * HOUR // outcome.charge.policy.period
+        for outcome in outcomes
+        if outcome.charge.policy.mode is Mode.ENFORCE
+    ]
+    return min(limits, default=0)
+
+
+def _runs_short(outcome: Outcome) -> bool:
+    """Whether the first mark of a quota is reached."""
+    capacity = outcome.charge.policy.capacity
+    used = capacity - outcome.remaining
+    return used * 100 >= MARKS[0] * capacity and outcome.charge.policy.mode is Mode.ENFORCE

@@ -1,0 +1,156 @@
+"""What becomes of a refusal at once: a count, a sample, a log line, a signal, an id."""
+
+from __future__ import annotations
+
+import json
+import logging
+from typing import Any
+
+import pytest
+from django.contrib.auth.models import User
+from django.test import Client
+
+from django_ratelimit_tiers.core.decisions import Decision
+from django_ratelimit_tiers.core.policies import Mode
+from django_ratelimit_tiers.events import refusals
+from django_ratelimit_tiers.events.refusals import LogGate
+from django_ratelimit_tiers.models import PolicyRevision
+from django_ratelimit_tiers.signals import request_throttled
+from django_ratelimit_tiers.store.configured import configured_store
+from tests.policies import YEAR, limit_tier, make_rule
+
+pytestmark = pytest.mark.django_db
+
+LOGGER = "django_ratelimit_tiers.throttled"
+
+
+@pytest.fixture(autouse=True)
+def _unused_gate(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(refusals, "_gate", LogGate())
+
+
+def refuse(client: Client, times: int = 1, **extra: Any) -> list[str]:
+    """Refuse an anonymous client; returns the ids that it was told."""
+    limit_tier("anonymous", 1)
+    allowed = client.get("/plain/")
+    assert allowed.status_code == 200
+    assert "X-RateLimit-Decision" not in allowed.headers
+    answers = [client.get("/plain/", **extra) for _ in range(times)]
+    assert {answer.status_code for answer in answers} == {429}
+    return [answer.headers["X-RateLimit-Decision"] for answer in answers]
+
+
+def test_every_refusal_is_counted_under_policy_tier_endpoint_and_subject(client: Client) -> None:
+    refuse(client, 3)
+    records = configured_store().records
+    found = [pair for minute in records.minutes() for pair in records.counts(minute).items()]
+    assert sum(count for _, count in found) == 3
+    assert {(k.mode, k.tier, k.endpoint, k.subject) for k, _ in found} == {
+        (Mode.ENFORCE, "anonymous", "GET plain/", "ip:127.0.0.1")
+    }
+
+
+def test_the_sample_tells_what_staff_wants_to_know_of_a_refusal(client: Client) -> None:
+    [decision_id] = refuse(client, HTTP_USER_AGENT="tester/1")
+    [refusal] = configured_store().records.sample()
+    assert refusal.decision_id == decision_id
+    assert (refusal.method, refusal.path, refusal.address) == ("GET", "/plain/", "127.0.0.1")
+    assert refusal.user_agent == "tester/1"
+    assert refusal.revision == PolicyRevision.objects.latest("pk").pk
+    assert refusal.retry_after > 0
+
+
+def test_the_sample_names_the_rule_that_refused(client: Client) -> None:
+    limit_tier("anonymous")
+    make_rule("plain", 1)
+    client.get("/plain/")
+    client.get("/plain/")
+    [refusal] = configured_store().records.sample()
+    assert refusal.rule == "plain"
+
+
+@pytest.mark.parametrize("path", ["/plain/%00%1b[2J", "/plain/" + "x" * 5000, "/plain/%ff"])
+def test_a_hostile_path_is_bounded_and_inert_in_the_sample(client: Client, path: str) -> None:
+    limit_tier("anonymous", 1)
+    client.get("/plain/")
+    assert client.get(path).status_code == 429
+    [refusal] = configured_store().records.sample()
+    assert refusal.path.isprintable()
+    assert len(refusal.path) <= 500
+
+
+def test_a_decision_has_an_id_of_its_own_that_only_refused_clients_see(client: Client) -> None:
+    ids = refuse(client, 5)
+    assert len(set(ids)) == 5
+
+
+def test_refusals_are_logged_with_who_where_and_why(
+    client: Client, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, LOGGER)
+    [decision_id] = refuse(client)
+    [record] = [r for r in caplog.records if r.name == LOGGER]
+    told: Any = record
+    assert (told.key, told.client) == ("ip:127.0.0.1", "ip:127.0.0.1")
+    assert (told.endpoint, told.policy) == ("GET plain/", f"anonymous-{YEAR}s")
+    assert told.decision_id == decision_id
+
+
+def test_an_attack_does_not_flood_the_log_and_what_is_left_out_is_told(
+    client: Client,
+    caplog: pytest.LogCaptureFixture,
+    settings: Any,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    settings.RATELIMIT_TIERS = {"EVENTS": {"LOG_PER_SECOND": 2}}
+    now = 100.0
+    monkeypatch.setattr(refusals, "_gate", LogGate(lambda: now))
+    refuse(client, 7)
+    assert len([r for r in caplog.records if r.name == LOGGER]) == 2
+    now = 101.0
+    client.get("/plain/")
+    messages = [r.getMessage() for r in caplog.records if r.name == LOGGER]
+    assert messages[2] == "5 more refusals were not logged"
+    assert len(messages) == 4
+
+
+def test_the_signal_tells_request_and_decision(client: Client) -> None:
+    received: list[tuple[str, Decision]] = []
+
+    def receive(request: Any, decision: Decision, **_: Any) -> None:
+        received.append((request.path, decision))
+
+    request_throttled.connect(receive)
+    try:
+        [decision_id] = refuse(client)
+    finally:
+        request_throttled.disconnect(receive)
+    [(path, decision)] = received
+    assert (path, decision.id) == ("/plain/", decision_id)
+    assert not decision.allowed
+
+
+def test_the_body_of_a_refusal_keeps_its_shape(client: Client) -> None:
+    refuse(client)
+    body = json.loads(client.get("/plain/").content)
+    assert set(body) == {"error", "message", "retry_after"}
+
+
+def test_an_undisclosed_refusal_tells_its_id_and_no_number(client: Client) -> None:
+    limit_tier("anonymous")
+    make_rule("plain", 1, disclose=False)
+    client.get("/plain/")
+    headers = client.get("/plain/").headers
+    assert headers["X-RateLimit-Decision"]
+    assert not {name for name in headers if name.lower().startswith(("ratelimit", "x-ratelimit-l"))}
+
+
+def test_refusals_by_user_are_counted_for_the_user(client: Client) -> None:
+    limit_tier("free", 1)
+    user = User.objects.create_user("ada")
+    client.force_login(user)
+    client.get("/plain/")
+    assert client.get("/plain/").status_code == 429
+    records = configured_store().records
+    [key] = records.counts(records.minutes()[-1])
+    assert key.subject == f"user:{user.pk}"

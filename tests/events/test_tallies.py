@@ -1,0 +1,131 @@
+"""What a process counts by itself, and when it tells the store."""
+
+from __future__ import annotations
+
+import pytest
+from django.test import Client
+
+from django_ratelimit_tiers.core.consumption import DayQuota
+from django_ratelimit_tiers.core.decisions import Decision, Outcome
+from django_ratelimit_tiers.core.policies import Charge, QuotaPolicy
+from django_ratelimit_tiers.core.tallies import Usage
+from django_ratelimit_tiers.events.tallies import FLUSH_SECONDS, MOST_ENTRIES, TallySheet
+from django_ratelimit_tiers.models import ServiceAccount
+from django_ratelimit_tiers.policy.limiter import limiter
+from django_ratelimit_tiers.store.configured import configured_store
+from tests.policies import limit_tier
+
+MINUTE = QuotaPolicy("free-minute", 60, 60)
+DAY = QuotaPolicy("free-day", 100, 86_400)
+
+
+class Clock:
+    now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def decided(*outcomes: tuple[QuotaPolicy, int], allowed: bool = True) -> Decision:
+    return Decision(
+        tuple(
+            Outcome(Charge("user:1", policy), allowed, remaining, 0, None if allowed else 1)
+            for policy, remaining in outcomes
+        ),
+        now=90_000 * 1_000_000,
+    )
+
+
+def test_usage_is_counted_by_subject_with_what_an_hour_allows() -> None:
+    sheet = TallySheet()
+    sheet.note("user:1", "192.0.2.1", decided((MINUTE, 5), (DAY, 50)))
+    sheet.note("user:1", "192.0.2.1", decided((MINUTE, 0), (DAY, 50), allowed=False))
+    assert sheet.take(dict).usage == {"user:1": Usage(1, 1, 100 * 3600 // 86_400)}
+
+
+def test_only_users_and_keys_are_sighted() -> None:
+    sheet = TallySheet()
+    for subject in ("user:1", "key:ab", "ip:192.0.2.1", "account:3"):
+        sheet.note(subject, "192.0.2.1", Decision())
+    assert {subject for subject, _ in sheet.take(dict).sightings} == {"user:1", "key:ab"}
+
+
+def test_a_day_quota_is_noted_from_its_first_mark_on() -> None:
+    sheet = TallySheet()
+    sheet.note("user:1", "192.0.2.1", decided((DAY, 21)))
+    assert list(sheet.take(dict).quotas) == []
+    sheet = TallySheet()
+    sheet.note("user:1", "192.0.2.1", decided((DAY, 20)))
+    assert list(sheet.take(dict).quotas) == [DayQuota("user:1", "free-day", 100, 80, 1440)]
+
+
+def test_the_store_is_told_every_few_seconds() -> None:
+    clock = Clock()
+    sheet = TallySheet(clock)
+    sheet.note("user:1", "192.0.2.1", Decision())
+    assert not sheet.is_due
+    clock.now += FLUSH_SECONDS + 1
+    assert sheet.is_due
+    sheet.take(dict)
+    assert not sheet.is_due
+
+
+def test_the_store_is_told_at_once_when_the_sheet_is_full() -> None:
+    sheet = TallySheet()
+    for number in range(MOST_ENTRIES + 100):
+        sheet.note(f"user:{number}", "192.0.2.1", Decision())
+    assert sheet.is_due
+    assert len(sheet.take(dict).usage) == MOST_ENTRIES
+
+
+def test_what_could_not_be_told_is_told_again_before_anything_new() -> None:
+    sheet = TallySheet()
+    sheet.note("user:1", "192.0.2.1", Decision())
+    first = sheet.take(dict)
+    sheet.note("user:2", "192.0.2.1", Decision())
+    assert sheet.take(dict) is first
+    sheet.told(first)
+    assert list(sheet.take(dict).usage) == ["user:2"]
+
+
+def test_a_tally_that_is_told_twice_counts_once(redis_url: str) -> None:
+    sheet = TallySheet()
+    sheet.note("user:1", "192.0.2.1", Decision())
+    tally = sheet.take(dict)
+    records = configured_store().records
+    records.add(tally)
+    records.add(tally)
+    assert records.usage(records.hours()[-1]) == {"user:1": Usage(1, 0)}
+
+
+@pytest.mark.django_db
+def test_requests_are_told_along_with_a_later_one(
+    client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    limit_tier("anonymous", 2)
+    clock = Clock()
+    monkeypatch.setattr(limiter(), "_tallies", TallySheet(clock))
+    client.get("/plain/")
+    records = configured_store().records
+    assert records.hours() == []
+    clock.now += FLUSH_SECONDS + 1
+    client.get("/plain/")
+    client.get("/plain/")
+    assert records.usage(records.hours()[-1])["ip:127.0.0.1"].allowed == 2
+
+
+@pytest.mark.django_db
+def test_exempt_requests_are_counted_for_their_service_account(
+    client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    account = ServiceAccount.objects.create(
+        name="monitor", owner="ops", reason="health checks", networks="127.0.0.1"
+    )
+    clock = Clock()
+    monkeypatch.setattr(limiter(), "_tallies", TallySheet(clock))
+    client.get("/plain/")
+    clock.now += FLUSH_SECONDS + 1
+    client.get("/plain/")
+    records = configured_store().records
+    assert records.usage(records.hours()[-1]) == {f"account:{account.pk}": Usage(2, 0)}
+    assert list(records.accounts_used()) == [str(account.pk)]
