@@ -25,7 +25,6 @@ def decision_fields(decision: Decision) -> dict[str, str]:
     fields = header_fields(decision, conf.HEADERS)
     if not decision.allowed:
         fields["Cache-Control"] = "no-store"
-        fields["X-RateLimit-Decision"] = decision.id
     return fields
 
 

@@ -7,7 +7,7 @@ disclosed refuses, the wait is all that is told.
 from __future__ import annotations
 
 import string
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from enum import StrEnum
 from functools import lru_cache
 from urllib.parse import quote
@@ -34,16 +34,19 @@ class HeaderStyle(StrEnum):
     DRAFT_11 = "ratelimit-draft-11"
 
 
-def header_fields(decision: Decision, styles: Iterable[str]) -> dict[str, str]:
+def header_fields(decision: Decision, styles: Collection[str]) -> dict[str, str]:
     """Return the header fields that tell a decision, `Retry-After` among them on a refusal.
 
-    `styles` are values of `HeaderStyle`. Times round up. Where two outcomes have policies of one
+    `styles` are values of `HeaderStyle`; the first of them also names the decision of a refusal, so
+    that staff can look it up. Times round up. Where two outcomes have policies of one
     name, the tighter one is told.
     """
     fields: dict[str, str] = {}
     if told := _told(decision):
         for style in styles:
             fields |= SERIALIZERS[style](told, decision.now)
+        if HeaderStyle.X_RATELIMIT in styles and decision.id and not decision.allowed:
+            fields["X-RateLimit-Decision"] = decision.id
     wait = retry_after_seconds(decision)
     if wait is not None:
         fields["Retry-After"] = str(wait)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from copy import copy
 from dataclasses import dataclass
@@ -10,32 +9,17 @@ from typing import Any
 
 from asgiref.sync import sync_to_async
 from django.conf import settings
-from django.core.exceptions import BadRequest, SuspiciousOperation
-from django.http import HttpRequest, QueryDict
-from django.http.multipartparser import MultiPartParserError
+from django.http import HttpRequest
 from django.utils.functional import LazyObject, SimpleLazyObject, empty
 
 from django_ratelimit_tiers.conf import conf
 from django_ratelimit_tiers.core.addresses import address_subject, client_address
 from django_ratelimit_tiers.core.rules import IdentifyBy, Rule
-from django_ratelimit_tiers.digests import key_digest, key_digests
+from django_ratelimit_tiers.digests import key_digests
+from django_ratelimit_tiers.policy.fields import field_subject, field_value
 
 SERVICE_KEY_PREFIX = "rlt_"
 """How the keys of service accounts begin; nothing else is looked up."""
-
-MAX_FIELD_BODY = 65_536
-"""The longest body, in bytes, that is read for the field that a rule counts by."""
-
-UNREADABLE = (
-    ValueError,
-    LookupError,  # a character set that Python knows, but not for text
-    RecursionError,
-    OSError,
-    BadRequest,
-    SuspiciousOperation,
-    MultiPartParserError,
-)
-"""What reading a malformed body raises."""
 
 AUTHENTICATION_MODULE = "django.contrib.auth.middleware"
 
@@ -115,32 +99,6 @@ def rule_subject(rule: Rule, client: Client, request: HttpRequest) -> str | None
         case IdentifyBy.FIELD:
             value = field_value(request, rule.request_field)
             return client.address_subject if value is None else field_subject(value)
-
-
-def field_subject(value: str) -> str:
-    """Return the subject of a request field's value: a keyed digest, blind to case and space."""
-    return "field:" + key_digest(" ".join(value.casefold().split())).removeprefix("key:")
-
-
-def field_value(request: HttpRequest, name: str) -> str | None:
-    """Return a field of a form or JSON body as text, None when there is none that can be read.
-
-    The body stays readable for the view. Bodies over 64 KiB are not read.
-    """
-    try:
-        if int(request.META.get("CONTENT_LENGTH") or 0) > MAX_FIELD_BODY:
-            return None
-        body = request.body
-        if request.content_type == "application/json":
-            members = json.loads(body)
-            value = members.get(name) if isinstance(members, dict) else None
-        elif request.content_type == "application/x-www-form-urlencoded":
-            value = QueryDict(body, encoding=request.encoding).get(name)
-        else:
-            value = request.POST.get(name)
-    except UNREADABLE:
-        return None
-    return str(value) if isinstance(value, str | int) and str(value).strip() else None
 
 
 def has_session_user(request: HttpRequest) -> bool:

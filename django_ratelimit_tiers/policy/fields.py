@@ -1,0 +1,65 @@
+"""Fields of a request's body by which a rule may count, such as the username of a login."""
+
+from __future__ import annotations
+
+import json
+import unicodedata
+from typing import Any
+
+from django.core.exceptions import BadRequest, SuspiciousOperation
+from django.http import HttpRequest
+from django.http.multipartparser import MultiPartParserError
+
+from django_ratelimit_tiers.digests import key_digest
+
+MAX_BODY = 65_536
+"""The longest body, in bytes, that is read."""
+
+FORMS = ("application/x-www-form-urlencoded", "multipart/form-data")
+
+UNREADABLE = (
+    ValueError,
+    LookupError,  # a character set that Python knows, but not for text
+    RecursionError,
+    OSError,
+    BadRequest,
+    SuspiciousOperation,
+    MultiPartParserError,
+)
+"""What reading a malformed body raises."""
+
+
+def field_subject(value: str) -> str:
+    """Return the subject of a field's value: a keyed digest, equal for all ways to write it.
+
+    Case, accents, width and white space make no difference, as they make none to some databases
+    and to Django's own login form: otherwise each would be a new name for the same account.
+    """
+    letters = unicodedata.normalize("NFKD", unicodedata.normalize("NFKD", value).casefold())
+    plain = "".join(letter for letter in letters if not unicodedata.combining(letter))
+    return "field:" + key_digest(" ".join(plain.split())).removeprefix("key:")
+
+
+def field_value(request: HttpRequest, name: str) -> str | None:
+    """Return a field of a form or JSON body as text, None when there is none that can be read.
+
+    The body stays readable for the view. A body that is no form is read as JSON whatever it is
+    called, because views may do so, too. Bodies over 64 KiB are not read.
+    """
+    try:
+        if int(request.META.get("CONTENT_LENGTH") or 0) > MAX_BODY:
+            return None
+        body = request.body  # before POST, which would leave nothing for the view
+        value = request.POST.get(name) if request.content_type in FORMS else None
+    except UNREADABLE:
+        return None
+    value = _member(body, name) if value is None else value
+    return str(value) if isinstance(value, str | int) and str(value).strip() else None
+
+
+def _member(body: bytes, name: str) -> Any:
+    try:
+        members = json.loads(body)
+    except UNREADABLE:
+        return None
+    return members.get(name) if isinstance(members, dict) else None

@@ -1,0 +1,113 @@
+"""Counting by a field of the request: one account is one counter, however its name is sent."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from django.test import Client, RequestFactory
+from hypothesis import given
+from hypothesis import strategies as st
+
+from django_ratelimit_tiers.policy.fields import MAX_BODY, field_subject, field_value
+from tests.policies import make_rule
+
+JSON = "application/json"
+
+
+def posted(data: Any, content_type: str) -> str | None:
+    request = RequestFactory().post("/", data, content_type=content_type)
+    return field_value(request, "username")
+
+
+@pytest.mark.parametrize(
+    ("body", "content_type"),
+    [
+        ('{"username": "ada"}', JSON),
+        ('{"username": "ada"}', "application/json; charset=utf-8"),
+        ('{"username": "ada"}', "application/vnd.api+json"),
+        ('{"username": "ada"}', "text/plain"),
+        ('{"username": "ada"}', "application/x-www-form-urlencoded"),
+        ("username=ada", "application/x-www-form-urlencoded"),
+        ("username=eve&username=ada", "application/x-www-form-urlencoded"),
+        (
+            '--b\r\nContent-Disposition: form-data; name="username"\r\n\r\nada\r\n--b--\r\n',
+            "multipart/form-data; boundary=b",
+        ),
+    ],
+)
+def test_the_field_is_found_however_it_was_sent(body: str, content_type: str) -> None:
+    assert posted(body, content_type) == "ada"
+
+
+@pytest.mark.parametrize(
+    ("body", "content_type"),
+    [
+        ("", JSON),
+        ("{", JSON),
+        ("[" * 100_000, JSON),
+        ('["username"]', JSON),
+        ('{"username": ["ada"]}', JSON),
+        ('{"username": {"a": "b"}}', JSON),
+        ('{"username": null}', JSON),
+        ('{"username": "  "}', JSON),
+        ("username=ada", "text/plain"),
+        ("--b", "multipart/form-data; boundary=b"),
+        ("username=ada", "multipart/form-data"),
+        ("username=" + "a" * MAX_BODY, "application/x-www-form-urlencoded"),
+    ],
+)
+def test_a_body_that_cannot_be_read_has_no_such_field(body: str, content_type: str) -> None:
+    assert posted(body, content_type) is None
+
+
+@given(st.binary(max_size=200), st.text(max_size=60))
+def test_no_body_and_no_content_type_raises(body: bytes, content_type: str) -> None:
+    request = RequestFactory().generic("POST", "/", body, content_type="text/plain")
+    request.META["CONTENT_TYPE"] = content_type
+    field_value(request, "username")
+
+
+@pytest.mark.parametrize("other", ["Ada", " ada ", "ADA", "ａｄａ", "ädä", "adа".replace("а", "a")])  # noqa: RUF001
+def test_other_ways_to_write_a_name_are_the_same_account(other: str) -> None:
+    assert field_subject(other) == field_subject("ada")
+
+
+def test_two_names_are_two_accounts_and_neither_can_be_read() -> None:
+    assert field_subject("ada") != field_subject("eve")
+    assert "ada" not in field_subject("ada")
+
+
+@pytest.mark.django_db
+class TestLogin:
+    @pytest.fixture(autouse=True)
+    def rules(self) -> None:
+        names = {"view_name": "login", "count": "failed", "disclose": False}
+        make_rule("login-address", 4, **names)
+        make_rule("login-name", 2, identify_by="field", request_field="username", **names)
+
+    def guess(self, client: Client, username: str, address: str) -> int:
+        body = json.dumps({"username": username, "password": "wrong"})
+        return client.post("/api/login/", body, content_type=JSON, REMOTE_ADDR=address).status_code
+
+    def test_one_address_that_tries_many_users_is_stopped(self, client: Client) -> None:
+        statuses = [self.guess(client, f"user{n}", "192.0.2.1") for n in range(6)]
+        assert statuses == [401] * 4 + [429] * 2
+
+    def test_many_addresses_that_try_one_user_are_stopped(self, client: Client) -> None:
+        statuses = [self.guess(client, "ada", f"192.0.2.{n}") for n in range(4)]
+        assert statuses == [401] * 2 + [429] * 2
+
+    def test_a_refused_guess_takes_nothing_from_its_address(self, client: Client) -> None:
+        for _ in range(10):
+            self.guess(client, "ada", "192.0.2.1")
+        assert [self.guess(client, f"u{n}", "192.0.2.1") for n in range(3)] == [401, 401, 429]
+
+    def test_neither_field_nor_number_of_a_hidden_rule_is_told(self, client: Client) -> None:
+        for _ in range(3):
+            response = client.post("/api/login/", {"username": "ada", "password": "wrong"})
+        assert response.status_code == 429
+        assert "Retry-After" in response.headers
+        assert not [name for name in response.headers if "ratelimit" in name.lower()]
+        assert "retry_after" not in response.json()
