@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections import OrderedDict
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from threading import Lock
 from typing import Any
 
+from django.db import DatabaseError, InterfaceError
 from django.db.models import Q
 from django.utils import timezone
 
 from django_ratelimit_tiers.models import TierAssignment
 
+logger = logging.getLogger(__name__)
+
 REMEMBERED_SECONDS = 300.0
 """A looked-up tier is forgotten after this long: sooner than its subject's revision."""
+
+UNREADABLE_SECONDS = 1.0
+"""How soon a tier is looked up again that the database could not tell."""
 
 MAX_REMEMBERED = 10_000
 
@@ -64,24 +71,34 @@ class AssignmentCache:
             self._assignments.pop(subject, None)
 
     def _remember(self, subject: str, condition: Q, revision: str) -> Assignment:
-        rows = (
-            TierAssignment.objects.filter(condition)
-            .filter(Q(expires_at__isnull=True) | Q(expires_at__gt=timezone.now()))
-            .order_by("tier__rank", "tier_id")
-            .values_list("group_id", "tier__slug", "expires_at")
-        )
-        direct = through_group = None
-        lasts = self._seconds
-        for group_id, slug, expires_at in rows:
-            if group_id is None:
-                direct = slug
-            else:
-                through_group = slug
-            if expires_at is not None:
-                lasts = min(lasts, (expires_at - timezone.now()).total_seconds())
-        assignment = Assignment(direct, through_group, revision, time.monotonic() + lasts)
+        try:
+            assignment = _read(condition, revision, self._seconds)
+        except (DatabaseError, InterfaceError) as error:
+            logger.warning(
+                "the tier of %s stays what it was, the database fails: %s", subject, error
+            )
+            last = self._assignments.get(subject) or Assignment(None, None, revision, 0)
+            assignment = replace(last, until=time.monotonic() + UNREADABLE_SECONDS)
         with self._lock:
             self._assignments[subject] = assignment
             while len(self._assignments) > MAX_REMEMBERED:
                 self._assignments.popitem(last=False)
         return assignment
+
+
+def _read(condition: Q, revision: str, seconds: float) -> Assignment:
+    rows = (
+        TierAssignment.objects.filter(condition)
+        .filter(Q(expires_at__isnull=True) | Q(expires_at__gt=timezone.now()))
+        .order_by("tier__rank", "tier_id")
+        .values_list("group_id", "tier__slug", "expires_at")
+    )
+    direct = through_group = None
+    for group_id, slug, expires_at in rows:
+        if group_id is None:
+            direct = slug
+        else:
+            through_group = slug
+        if expires_at is not None:
+            seconds = min(seconds, (expires_at - timezone.now()).total_seconds())
+    return Assignment(direct, through_group, revision, time.monotonic() + seconds)

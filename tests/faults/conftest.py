@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import pytest
 from django.test import override_settings
@@ -51,8 +52,8 @@ class Site:
         """The limiter of this process."""
         return limiter()
 
-    @asynccontextmanager
-    async def answering(self, policy: str, **options: object) -> AsyncIterator[None]:
+    @contextmanager
+    def using(self, policy: str, **options: object) -> Iterator[RedisStore]:
         """Answer by this failure policy while the store is away."""
         setting = {
             "STORE": "django_ratelimit_tiers.store.redis.RedisStore",
@@ -65,9 +66,17 @@ class Site:
             store = configured_store()
             assert isinstance(store, RedisStore)
             try:
-                yield
+                yield store
             finally:
                 store.close()
+
+    @asynccontextmanager
+    async def answering(self, policy: str) -> AsyncIterator[None]:
+        """Do what `using` does, on an event loop."""
+        with self.using(policy) as store:
+            try:
+                yield
+            finally:
                 await store.aclose()
 
 
@@ -78,10 +87,13 @@ def module_server() -> Iterator[ValkeyProcess]:
 
 
 @pytest.fixture
-def faulty(db: None, module_server: ValkeyProcess) -> Iterator[Site]:
+def faulty(
+    db: None, module_server: ValkeyProcess, django_capture_on_commit_callbacks: Any
+) -> Iterator[Site]:
     """A site with a limit of LIMIT requests for everybody, whose store is about to fail."""
     site.RUNS.clear()
-    limit_tier("anonymous", LIMIT)
+    with django_capture_on_commit_callbacks(execute=True):
+        limit_tier("anonymous", LIMIT)
     with module_server.client() as client:
         client.flushall()
     with FaultProxy(module_server.port) as proxy:

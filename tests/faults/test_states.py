@@ -1,0 +1,274 @@
+"""What servers forget, what databases do not tell, and edits that nobody was told of."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+from django.contrib.auth.models import User
+from django.db import OperationalError, connection
+from django.test import Client
+
+from django_ratelimit_tiers.core.policies import Algorithm
+from django_ratelimit_tiers.models import Tier, TierAssignment
+from django_ratelimit_tiers.policy.assignments import REMEMBERED_SECONDS
+from django_ratelimit_tiers.policy.limiter import limiter
+from django_ratelimit_tiers.policy.snapshots import DATABASE_LOOK_SECONDS
+from tests import site
+from tests.faults.conftest import LIMIT, Site
+from tests.policies import ANYBODY, limit_tier, make_rule
+
+pytestmark = [pytest.mark.django_db, pytest.mark.urls("tests.site")]
+
+
+@contextmanager
+def broken_database() -> Iterator[list[str]]:
+    """Let every query fail, and list them."""
+    asked: list[str] = []
+
+    def fail(execute: Any, sql: str, *_: Any) -> None:
+        asked.append(sql)
+        raise OperationalError("the database is away")
+
+    with connection.execute_wrapper(fail):
+        yield asked
+
+
+def remaining(client: Client, path: str = "/plain/", **options: Any) -> int:
+    return int(client.get(path, **options)["X-RateLimit-Remaining"])
+
+
+@pytest.mark.parametrize("command", ["SCRIPT FLUSH", "FUNCTION FLUSH"])
+def test_a_lost_script_is_sent_again_and_charged_once(
+    faulty: Site, client: Client, command: str
+) -> None:
+    with faulty.using("closed"), faulty.server.client() as admin:
+        assert remaining(client) == LIMIT - 1
+        admin.execute_command(*command.split())
+        assert remaining(client) == LIMIT - 2
+        assert not limiter().breaker.is_open
+
+
+def test_a_flushed_server_counts_from_zero_and_keeps_limiting(faulty: Site, client: Client) -> None:
+    with faulty.using("closed"), faulty.server.client() as admin:
+        assert remaining(client) == LIMIT - 1
+        admin.flushall()
+        assert [client.get("/plain/").status_code for _ in range(LIMIT + 1)] == [200] * LIMIT + [
+            429
+        ]
+
+
+def test_a_flushed_server_neither_resurrects_an_old_policy_nor_stalls_a_new_one(
+    faulty: Site, client: Client, django_capture_on_commit_callbacks: Any
+) -> None:
+    with faulty.using("closed"), faulty.server.client() as admin:
+        assert remaining(client) == LIMIT - 1
+        with django_capture_on_commit_callbacks(execute=True):
+            limit_tier("anonymous", 10)
+        assert remaining(client) == 8
+        admin.flushall()
+        assert remaining(client) == 9
+        with django_capture_on_commit_callbacks(execute=True):
+            limit_tier("anonymous", 20)
+        assert remaining(client) == 18
+
+
+def test_a_value_of_another_type_is_written_over(faulty: Site, client: Client) -> None:
+    with faulty.using("closed"), faulty.server.client() as admin:
+        admin.lpush(f"rlt:{{{ANYBODY}}}", "not ours")
+        assert [remaining(client), remaining(client)] == [LIMIT - 1, LIMIT - 2]
+
+
+@pytest.mark.parametrize(("policy", "status"), [("open", 200), ("closed", 503), ("local", 200)])
+def test_a_client_whose_key_is_broken_does_not_take_the_store_from_the_others(
+    faulty: Site, client: Client, policy: str, status: int
+) -> None:
+    limit_tier("anonymous", {"requests": LIMIT, "algorithm": Algorithm.SLIDING_WINDOW_LOG.value})
+    with faulty.using(policy), faulty.server.client() as admin:
+        assert remaining(client) == LIMIT - 1
+        (log,) = [key for key in admin.scan_iter() if admin.type(key) == b"list"]
+        admin.set(log, "not ours")
+        assert client.get("/plain/").status_code == status
+        assert remaining(client, REMOTE_ADDR="192.0.2.9") == LIMIT - 1
+        assert not limiter().breaker.is_open
+
+
+def test_a_worker_started_while_the_store_was_down_finds_it(faulty: Site, client: Client) -> None:
+    faulty.proxy.refuse()
+    with faulty.using("open"):
+        assert "X-RateLimit-Limit" not in client.get("/plain/")
+        faulty.proxy.listen()
+        faulty.clock.pass_cool_down()
+        assert remaining(client) == LIMIT - 1
+        assert [client.get("/plain/").status_code for _ in range(LIMIT)] == [200] * (LIMIT - 1) + [
+            429
+        ]
+
+
+def test_the_strictest_rule_on_the_path_decides(faulty: Site, client: Client) -> None:
+    make_rule("plain", 100, on_store_failure="closed")
+    with faulty.using("open"):
+        faulty.proxy.refuse()
+        assert client.get("/plain/").status_code == 503
+        assert client.get("/marked/").status_code == 200
+
+
+def test_closed_is_told_in_the_problem_type_that_is_meant_for_it(
+    faulty: Site, client: Client
+) -> None:
+    with faulty.using("closed"):
+        faulty.proxy.refuse()
+        response = client.get("/plain/", headers={"Accept": "application/problem+json"})
+        assert response.status_code == 503
+        assert response.json()["type"].endswith("#temporary-reduced-capacity")
+        assert response["Cache-Control"] == "no-store"
+
+
+def test_closed_is_told_by_rest_framework_views_as_well(faulty: Site, client: Client) -> None:
+    with faulty.using("closed"):
+        assert client.get("/drf/").status_code == 200
+        faulty.proxy.refuse()
+        response = client.get("/drf/")
+        assert response.status_code == 503
+        assert response.json()["error"] == "temporary_reduced_capacity"
+        assert int(response["Retry-After"]) >= 1
+
+
+def test_a_view_that_is_exempt_is_served_by_closed(faulty: Site, client: Client) -> None:
+    with faulty.using("closed"):
+        faulty.proxy.refuse()
+        assert client.get("/plain/").status_code == 503
+        assert client.get("/free/").status_code == 200
+
+
+def test_without_the_database_the_last_policy_stays_in_force(
+    faulty: Site, client: Client, caplog: pytest.LogCaptureFixture
+) -> None:
+    with faulty.using("closed"):
+        assert remaining(client) == LIMIT - 1
+        limiter()._store.announce_policy()
+        with broken_database():
+            statuses = [client.get("/plain/").status_code for _ in range(LIMIT)]
+        assert statuses == [200] * (LIMIT - 1) + [429]
+        assert "the last policy stays in force" in caplog.text
+
+
+def test_an_edit_made_known_while_the_database_was_away_is_read_afterwards(
+    faulty: Site, client: Client, django_capture_on_commit_callbacks: Any
+) -> None:
+    with faulty.using("closed"):
+        assert remaining(client) == LIMIT - 1
+        clock = limiter()._snapshots._clock = faulty.clock
+        with django_capture_on_commit_callbacks(execute=True):
+            limit_tier("anonymous", 10)
+        with broken_database():
+            assert remaining(client) == LIMIT - 2
+        clock.now += 2
+        assert remaining(client) == 7
+
+
+def test_without_the_database_a_known_user_keeps_the_tier(faulty: Site, client: Client) -> None:
+    user = User.objects.create_user("anna")
+    limit_tier("pro", 50)
+    TierAssignment.objects.create(user=user, tier=Tier.objects.get(slug="pro"))
+    with faulty.using("closed"):
+        assignments = limiter()
+        client.force_login(user)
+        assert remaining(client, "/who/") == 49
+        snapshot = assignments._snapshots.current
+        assert snapshot is not None
+        subject = f"user:{user.pk}"
+        known = snapshot.assignments._assignments[subject]
+        with broken_database():
+            again = snapshot.assignments.look_up_user(subject, user, known.revision)
+        assert again.direct == "pro"
+        assert again.until < known.until
+
+
+@pytest.mark.parametrize(("policy", "status"), [("open", 200), ("closed", 503), ("local", 200)])
+def test_a_cold_start_with_neither_answers_by_the_failure_policy(
+    faulty: Site, client: Client, policy: str, status: int
+) -> None:
+    faulty.proxy.refuse()
+    with faulty.using(policy):
+        with broken_database() as asked:
+            assert client.get("/plain/").status_code == status
+            questions = len(asked)
+            assert client.get("/plain/").status_code == status
+            assert len(asked) == questions, "the second request pays nothing"
+        faulty.proxy.listen()
+        faulty.clock.pass_cool_down()
+        limiter()._snapshots._clock = faulty.clock
+        faulty.clock.now = 1e9
+        assert remaining(client) == LIMIT - 1
+        assert site.RUNS["plain"] == (2 if status == 200 else 0) + 1
+
+
+def test_an_edit_that_could_not_be_announced_is_found_in_the_database(
+    faulty: Site,
+    client: Client,
+    django_capture_on_commit_callbacks: Any,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    with faulty.using("closed"):
+        clock = limiter()._snapshots._clock = faulty.clock
+        assert remaining(client) == LIMIT - 1
+        faulty.proxy.refuse()
+        with django_capture_on_commit_callbacks(execute=True):
+            limit_tier("anonymous", 10)
+        assert "could not announce" in caplog.text
+        faulty.proxy.listen()
+        assert remaining(client) == LIMIT - 2
+        clock.now += DATABASE_LOOK_SECONDS + 1
+        assert remaining(client) == 7
+
+
+def test_an_edit_during_an_outage_is_found_as_soon_as_the_store_answers_again(
+    faulty: Site, client: Client, django_capture_on_commit_callbacks: Any
+) -> None:
+    with faulty.using("open"):
+        assert remaining(client) == LIMIT - 1
+        faulty.proxy.refuse()
+        client.get("/plain/")
+        with django_capture_on_commit_callbacks(execute=True):
+            limit_tier("anonymous", 10)
+        faulty.proxy.listen()
+        faulty.clock.pass_cool_down()
+        assert remaining(client) == LIMIT - 2  # the probe
+        assert remaining(client) == 7
+
+
+def test_a_tier_assigned_during_an_outage_is_found_in_the_database(
+    faulty: Site, client: Client, django_capture_on_commit_callbacks: Any
+) -> None:
+    user = User.objects.create_user("anna")
+    limit_tier("free", 10)
+    limit_tier("pro", 50)
+    with faulty.using("closed"):
+        clock = limiter()._snapshots._clock = faulty.clock
+        client.force_login(user)
+        assert remaining(client, "/who/") == 9
+        faulty.proxy.refuse()
+        with django_capture_on_commit_callbacks(execute=True):
+            TierAssignment.objects.create(user=user, tier=Tier.objects.get(slug="pro"))
+        faulty.proxy.listen()
+        assert remaining(client, "/who/") == 8
+        clock.now += DATABASE_LOOK_SECONDS + 1
+        assert clock.now < 1000 + REMEMBERED_SECONDS
+        assert remaining(client, "/who/") == 47
+
+
+def test_no_request_asks_the_database_twice_for_the_same_outage(
+    faulty: Site, client: Client
+) -> None:
+    with faulty.using("closed"):
+        clock = limiter()._snapshots._clock = faulty.clock
+        assert remaining(client) == LIMIT - 1
+        clock.now += DATABASE_LOOK_SECONDS + 1
+        with broken_database() as asked:
+            assert remaining(client) == LIMIT - 2
+            assert len(asked) == 1
+            assert remaining(client) == LIMIT - 3
+            assert len(asked) == 1

@@ -1,0 +1,105 @@
+"""The failure policies: the strictest of those that can refuse, and a share of each limit."""
+
+from __future__ import annotations
+
+import pytest
+from django.test import override_settings
+from hypothesis import given
+from hypothesis import strategies as st
+
+from django_ratelimit_tiers.core.decisions import Decision, FailurePolicy
+from django_ratelimit_tiers.core.policies import MAX_PERIOD, Algorithm, Charge, Mode, QuotaPolicy
+from django_ratelimit_tiers.core.rules import Rule
+from django_ratelimit_tiers.policy.failures import degraded_decision, worker_count
+from django_ratelimit_tiers.policy.ledgers import Entry
+from django_ratelimit_tiers.store.memory import MemoryStore
+from tests import strategies as own
+
+
+def entry(
+    policy: QuotaPolicy | None = None, on_failure: FailurePolicy | None = None, cost: int = 1
+) -> Entry:
+    policy = policy or QuotaPolicy("any", 8, MAX_PERIOD, Algorithm.FIXED_WINDOW)
+    rule = Rule(id=1, name="any", on_store_failure=on_failure) if on_failure else None
+    return Entry(Charge("ip:192.0.2.7", policy, cost), rule, "any")
+
+
+def decided(*entries: Entry, workers: int | None = 1, by: str = "open") -> Decision:
+    with override_settings(RATELIMIT_TIERS={"ON_STORE_FAILURE": by, "WORKERS": workers}):
+        return degraded_decision(entries, MemoryStore())
+
+
+def passed(entry: Entry, workers: int) -> int:
+    """Return how many requests this process lets pass before it refuses one."""
+    local = MemoryStore()
+    with override_settings(RATELIMIT_TIERS={"ON_STORE_FAILURE": "local", "WORKERS": workers}):
+        for count in range(100):
+            if not degraded_decision([entry], local).allowed:
+                return count
+    raise AssertionError("nothing is refused")
+
+
+@pytest.mark.parametrize(
+    ("policies", "strictest"),
+    [
+        (["open", "local"], "local"),
+        (["local", "closed", "open"], "closed"),
+        (["open", "open"], "open"),
+    ],
+)
+def test_the_strictest_of_several_rules_decides(policies: list[str], strictest: str) -> None:
+    entries = [entry(on_failure=FailurePolicy(policy)) for policy in policies]
+    assert decided(*entries).degraded == strictest
+
+
+def test_a_rule_may_be_laxer_than_the_setting() -> None:
+    assert decided(entry(on_failure=FailurePolicy.OPEN), by="closed").allowed
+
+
+def test_the_setting_decides_for_the_tier() -> None:
+    assert not decided(entry(), by="closed").allowed
+
+
+def test_a_shadow_rule_refuses_nothing_however_strict_it_is() -> None:
+    shadow = QuotaPolicy("shadow", 1, 60, mode=Mode.SHADOW)
+    assert decided(entry(shadow, FailurePolicy.CLOSED)).allowed
+
+
+def test_a_request_that_is_charged_nothing_passes() -> None:
+    assert decided(by="closed").allowed
+
+
+@pytest.mark.parametrize(("workers", "share"), [(1, 8), (3, 3), (8, 1), (100, 1)])
+def test_each_worker_lets_its_share_of_a_limit_pass(workers: int, share: int) -> None:
+    assert passed(entry(), workers) == share
+
+
+def test_a_burst_is_shared_as_well() -> None:
+    bucket = QuotaPolicy("bucket", 1, 86_400, Algorithm.TOKEN_BUCKET, burst=8)
+    assert passed(entry(bucket), 4) == 2
+
+
+def test_a_dear_request_can_pass_in_every_worker() -> None:
+    assert passed(entry(cost=5), 4) == 1
+
+
+@given(policy=own.policies(), workers=st.integers(1, 10_000), cost=st.integers(1, 10**9))
+def test_every_policy_can_be_shared(policy: QuotaPolicy, workers: int, cost: int) -> None:
+    decision = decided(entry(policy, cost=cost), workers=workers, by="local")
+    (outcome,) = decision.outcomes or (None,)
+    if outcome is not None:
+        assert outcome.charge.policy.capacity <= max(policy.capacity, cost)
+
+
+@pytest.mark.parametrize(
+    ("setting", "variable", "count"),
+    [(None, "4", 4), (6, "4", 6), (None, None, 1), (None, "0", 1), (None, "many", 1)],
+)
+def test_the_number_of_workers_is_the_setting_or_the_servers_variable(
+    monkeypatch: pytest.MonkeyPatch, setting: int | None, variable: str | None, count: int
+) -> None:
+    monkeypatch.delenv("WEB_CONCURRENCY", raising=False)
+    if variable is not None:
+        monkeypatch.setenv("WEB_CONCURRENCY", variable)
+    with override_settings(RATELIMIT_TIERS={"WORKERS": setting}):
+        assert worker_count() == count
