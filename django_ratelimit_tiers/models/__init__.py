@@ -1,7 +1,12 @@
 """What staff edits, and the history it is shown."""
 
 from django_ratelimit_tiers.models.accounts import ServiceAccount, TierAssignment
-from django_ratelimit_tiers.models.alerts import Alert, AlertNotice, AlertRule
+from django_ratelimit_tiers.models.alerts import (
+    Alert,
+    AlertNotice,
+    AlertRule,
+    SeriesHour,
+)
 from django_ratelimit_tiers.models.history import (
     PolicyRevision,
     ThrottleCount,
@@ -18,6 +23,7 @@ __all__ = [
     "EndpointRule",
     "PolicyRevision",
     "RulePolicy",
+    "SeriesHour",
     "ServiceAccount",
     "ThrottleCount",
     "ThrottleEvent",

@@ -103,7 +103,8 @@ class AlertRule(models.Model):
 class Alert(models.Model):
     """Something unusual that was seen; one of each cause at a time.
 
-    `detail` holds the top subjects, endpoints and addresses.
+    `detail` holds the top subjects, endpoints and addresses, `alarm` what the detector needs to go
+    on from one minute to the next.
     """
 
     kind = models.CharField(_("kind"), max_length=20, choices=ALERT_KINDS)
@@ -134,6 +135,7 @@ class Alert(models.Model):
     peak = models.FloatField(_("peak"), default=0)
     baseline = models.FloatField(_("baseline"), default=0)
     detail = models.JSONField(_("detail"), default=dict, blank=True)
+    alarm = models.JSONField(_("alarm"), default=dict, blank=True, editable=False)
 
     class Meta:
         verbose_name = _("alert")
@@ -157,6 +159,31 @@ class Alert(models.Model):
 
     def __str__(self) -> str:
         return f"{self.get_kind_display()}: {self.cause}"
+
+
+class SeriesHour(models.Model):
+    """One hour of a series that an alert rule watches: what later hours are compared with."""
+
+    rule = models.ForeignKey(
+        AlertRule, verbose_name=_("alert rule"), on_delete=models.CASCADE, related_name="hours"
+    )
+    series = models.CharField(_("series"), max_length=255, blank=True)
+    hour = models.DateTimeField(_("hour"))
+    total = models.PositiveBigIntegerField(_("refusals"), default=0)
+    peak = models.PositiveBigIntegerField(_("highest minute"), default=0)
+
+    class Meta:
+        verbose_name = _("hour of a series")
+        verbose_name_plural = _("hours of series")
+        ordering = ("-hour",)
+        constraints = (
+            models.UniqueConstraint(
+                fields=("rule", "series", "hour"), name="rlt_%(class)s_one_each"
+            ),
+        )
+
+    def __str__(self) -> str:
+        return f"{self.hour:%Y-%m-%d %H:%M} {self.series}: {self.total}"
 
 
 class AlertNotice(models.Model):

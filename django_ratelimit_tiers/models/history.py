@@ -142,12 +142,17 @@ class ThrottleEvent(Refusal):
 
 
 class UsageCount(models.Model):
-    """What one of the busiest subjects of an hour was allowed and refused."""
+    """What one of the busiest subjects of an hour was allowed and refused.
+
+    A service account is the subject `account:` and its id. `hourly_limit` is what its tightest
+    limit lets through in an hour, 0 where it has none.
+    """
 
     hour = models.DateTimeField(_("hour"))
     subject = models.CharField(_("subject"), max_length=150)
     allowed = models.PositiveBigIntegerField(_("allowed"), default=0)
     refused = models.PositiveBigIntegerField(_("refused"), default=0)
+    hourly_limit = models.PositiveBigIntegerField(_("limit in an hour"), default=0)
 
     class Meta:
         verbose_name = _("usage count")

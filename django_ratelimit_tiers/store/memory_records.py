@@ -160,6 +160,14 @@ class MemoryRecords(Records):
             if self._locks.get(name, ("", 0))[0] == token:
                 del self._locks[name]
 
+    def renew_lock(self, name: str, token: str, seconds: int) -> bool:
+        with self._lock:
+            holder, until = self._locks.get(name, ("", 0.0))
+            if holder != token or until < time.monotonic():
+                return False
+            self._locks[name] = token, time.monotonic() + seconds
+            return True
+
     def _count(self, key: RefusalKey, count: int) -> None:
         minute = self.now() // MINUTE * MINUTE
         if minute not in self._counts:

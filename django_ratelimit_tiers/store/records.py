@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 
 from django_ratelimit_tiers.core.consumption import DayQuota
 from django_ratelimit_tiers.core.refusals import Counts, SampledRefusal
@@ -111,15 +112,33 @@ class Records(ABC):
     def give_lock(self, name: str, token: str) -> None:
         """Give a lock back, unless it has expired and is held by another."""
 
+    @abstractmethod
+    def renew_lock(self, name: str, token: str, seconds: int) -> bool:
+        """Hold a lock for so long from now; returns False if it has been lost."""
+
     @contextmanager
-    def lock(self, name: str, seconds: int) -> Iterator[bool]:
-        """Hold a lock; yields False where another holds it. Expires if the holder dies."""
+    def lock(self, name: str, seconds: int) -> Iterator[Lease | None]:
+        """Hold a lock; yields None where another holds it. Expires if the holder dies."""
         token = self.take_lock(name, seconds)
         try:
-            yield token is not None
+            yield Lease(self, name, token, seconds) if token is not None else None
         finally:
             if token is not None:
                 self.give_lock(name, token)
+
+
+@dataclass(frozen=True, slots=True)
+class Lease:
+    """A lock that is held, for so many seconds from the last renewal."""
+
+    records: Records
+    name: str
+    token: str
+    seconds: int
+
+    def renew(self) -> bool:
+        """Hold the lock for longer; returns False if it has expired and was lost."""
+        return self.records.renew_lock(self.name, self.token, self.seconds)
 
 
 def closed(times: Sequence[int], length: int, now: int) -> list[int]:

@@ -39,6 +39,11 @@ GIVE_LOCK = (
     "if redis.call('GET', KEYS[1]) == ARGV[1] then return redis.call('DEL', KEYS[1]) end return 0"
 )
 
+RENEW_LOCK = (
+    "if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end "
+    "return redis.call('EXPIRE', KEYS[1], ARGV[2])"
+)
+
 TAKE_SAMPLE = (
     "if redis.call('EXISTS', KEYS[2]) == 0 and redis.call('EXISTS', KEYS[1]) == 1 then "
     "redis.call('RENAME', KEYS[1], KEYS[2]) end return redis.call('LRANGE', KEYS[2], 0, -1)"
@@ -140,6 +145,9 @@ class ServerRecords(Records):
 
     def give_lock(self, name: str, token: str) -> None:
         self._command("EVAL", GIVE_LOCK, 1, self._lock_key(name), token)
+
+    def renew_lock(self, name: str, token: str, seconds: int) -> bool:
+        return bool(self._command("EVAL", RENEW_LOCK, 1, self._lock_key(name), token, seconds))
 
     def _lock_key(self, name: str) -> str:
         return f"{self._base}:lock:{name}"

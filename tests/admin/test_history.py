@@ -113,7 +113,7 @@ ALERT_RULE = {
 @pytest.fixture
 def rule(staff) -> AlertRule:
     assert staff.post(page("alertrule_add"), ALERT_RULE).status_code == 302
-    return AlertRule.objects.get()
+    return AlertRule.objects.latest("pk")
 
 
 def test_a_secret_is_kept_and_never_sent_back(staff, rule):

@@ -186,8 +186,11 @@ def test_refusals_counted_elsewhere_are_added_to_the_present_minute(store: Store
 def test_a_lock_has_one_holder_who_alone_can_give_it_back(store: Store) -> None:
     with store.records.lock("job", 30) as held:
         assert held
+        assert held.renew()
         with store.records.lock("job", 30) as held_twice:
-            assert not held_twice
+            assert held_twice is None
         store.records.give_lock("job", "not the token")
         assert store.records.take_lock("job", 30) is None
-    assert store.records.take_lock("job", 30) is not None
+    token = store.records.take_lock("job", 30)
+    assert token is not None
+    assert not store.records.renew_lock("job", "not the token", 30)

@@ -1,0 +1,102 @@
+"""How long history is kept: in detail for days, by hour for a month, by day until it is pruned."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+
+from django.db import router, transaction
+from django.db.models import Min, Sum
+from django.utils import timezone
+
+from django_ratelimit_tiers.conf import conf
+from django_ratelimit_tiers.core.alerts import AlertState, Resolution
+from django_ratelimit_tiers.core.policies import Mode
+from django_ratelimit_tiers.core.refusals import RefusalKey
+from django_ratelimit_tiers.events.aggregation import COUNT_KEY, count_rows, upsert
+from django_ratelimit_tiers.models import (
+    Alert,
+    SeriesHour,
+    ThrottleCount,
+    ThrottleEvent,
+    UsageCount,
+)
+from django_ratelimit_tiers.store.configured import configured_store
+
+MINUTES_KEPT = timedelta(days=2)
+"""How long counts are kept by minute, at least; later ones have the length of an hour."""
+
+HOURS_KEPT = timedelta(days=30)
+"""How long counts are kept by hour; older ones by day."""
+
+SERIES_KEPT = timedelta(days=16)
+"""How long the hours that detectors compare with are kept."""
+
+LOCK, LOCK_SECONDS = "prune", 600
+
+LENGTHS = {Resolution.HOUR: timedelta(hours=1), Resolution.DAY: timedelta(days=1)}
+
+
+def prune_history(*, now: datetime | None = None) -> int:
+    """Roll old counts up and delete what is older than RETENTION_DAYS; returns rows deleted.
+
+    Policy revisions are kept: they are few, and the only record of who edited what. Returns 0 when
+    another process is at it.
+    """
+    with configured_store().records.lock(LOCK, LOCK_SECONDS) as lease:
+        if lease is None:
+            return 0
+        now = timezone.now() if now is None else now
+        waiting = timedelta(seconds=conf.EVENTS["COUNT_TTL"], days=1)
+        roll_up(Resolution.MINUTE, Resolution.HOUR, now - max(MINUTES_KEPT, waiting))
+        roll_up(Resolution.HOUR, Resolution.DAY, now - max(HOURS_KEPT, 2 * waiting))
+        return _delete_old(now - timedelta(days=conf.EVENTS["RETENTION_DAYS"]), now)
+
+
+def roll_up(finer: Resolution, coarser: Resolution, before: datetime) -> int:
+    """Replace the finer counts of each hour or day that ended before then; returns how many.
+
+    Sum, assignment and deletion are one transaction, so that an interrupted run leaves nothing half
+    done and two at once leave what one does.
+    """
+    length, done = LENGTHS[coarser], 0
+    of_finer = ThrottleCount.objects.filter(resolution=finer.value)
+    while True:
+        first = of_finer.aggregate(first=Min("minute"))["first"]
+        if first is None or _start(first, length) + length > before:
+            return done
+        _roll_up_one(finer, coarser, _start(first, length))
+        done += 1
+
+
+def _roll_up_one(finer: Resolution, coarser: Resolution, start: datetime) -> None:
+    length = LENGTHS[coarser]
+    rows = ThrottleCount.objects.filter(
+        resolution=finer.value, minute__gte=start, minute__lt=start + length
+    )
+    names = ("mode", "policy", "tier", "endpoint", "subject")
+    with transaction.atomic(using=router.db_for_write(ThrottleCount)):
+        totals = [
+            (RefusalKey(Mode(row["mode"]), *(row[name] for name in names[1:])), row["total"])
+            for row in rows.values(*names).annotate(total=Sum("count")).order_by()
+        ]
+        upsert(ThrottleCount, count_rows(totals, start, coarser), COUNT_KEY, ["count"])
+        rows.delete()
+
+
+def _delete_old(before: datetime, now: datetime) -> int:
+    return sum(
+        rows.delete()[0]
+        for rows in (
+            ThrottleCount.objects.filter(minute__lt=before),
+            ThrottleEvent.objects.filter(at__lt=before),
+            UsageCount.objects.filter(hour__lt=before),
+            SeriesHour.objects.filter(hour__lt=now - SERIES_KEPT),
+            Alert.objects.filter(state=AlertState.CLOSED.value, closed_at__lt=before),
+        )
+    )
+
+
+def _start(at: datetime, length: timedelta) -> datetime:
+    """Return the start of the hour or day in UTC."""
+    seconds = int(length.total_seconds())
+    return datetime.fromtimestamp(int(at.timestamp()) // seconds * seconds, UTC)

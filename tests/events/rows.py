@@ -1,0 +1,47 @@
+"""Refusals in the store, as old as a test wants them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from django_ratelimit_tiers.core.policies import Mode
+from django_ratelimit_tiers.core.refusals import RefusalKey
+from django_ratelimit_tiers.store.configured import configured_store
+from django_ratelimit_tiers.store.redis import RedisStore
+
+LONG_AGO = 1_700_000_040 // 60 * 60
+"""A minute that is over."""
+
+
+def key(subject: str = "user:1", policy: str = "free-minute", **parts: str) -> RefusalKey:
+    """Return a key; what is not told is the same every time."""
+    parts = {"mode": "enforce", "tier": "free", "endpoint": "GET api", **parts}
+    return RefusalKey(Mode(parts["mode"]), policy, parts["tier"], parts["endpoint"], subject)
+
+
+def fill_minute(minute: int, counts: Mapping[RefusalKey, int]) -> None:
+    """Count refusals in a minute as the scripts would have."""
+    store = configured_store()
+    assert isinstance(store, RedisStore)
+    base = store.protocol.counts_key
+    for k, count in counts.items():
+        subject = store.protocol.counters_key(k.subject)
+        field = "\0".join((k.mode, k.policy, k.tier, k.endpoint, subject))
+        store.command("HINCRBY", f"{base}:{minute}", field, count)
+    store.command("ZADD", f"{base}:minutes", minute, minute)
+
+
+def age_refusals(to_minute: int) -> int:
+    """Make the refusals of every minute so far as old as told, and return how many they are."""
+    store = configured_store()
+    assert isinstance(store, RedisStore)
+    moved: dict[RefusalKey, int] = {}
+    for minute in store.records.minutes():
+        if minute < LONG_AGO + 1_000_000:
+            continue
+        for k, count in store.records.counts(minute).items():
+            moved[k] = moved.get(k, 0) + count
+        store.records.forget_minute(minute)
+    if moved:
+        fill_minute(to_minute, moved)
+    return sum(moved.values())

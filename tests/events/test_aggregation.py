@@ -1,0 +1,138 @@
+"""Closed minutes become rows, exactly once, whatever is repeated or interrupted."""
+
+from __future__ import annotations
+
+import time
+from datetime import UTC, datetime, timedelta
+
+import pytest
+import redis
+from django.db import DatabaseError
+from django.test import Client
+
+from django_ratelimit_tiers.core.tallies import Tally, Usage
+from django_ratelimit_tiers.events import aggregation
+from django_ratelimit_tiers.events.aggregation import LOCK, aggregate_throttle_events, moment
+from django_ratelimit_tiers.models import (
+    PolicyRevision,
+    ServiceAccount,
+    ThrottleCount,
+    ThrottleEvent,
+    UsageCount,
+)
+from django_ratelimit_tiers.store.configured import configured_store
+from tests.events.rows import LONG_AGO, fill_minute, key
+from tests.policies import limit_tier
+
+pytestmark = pytest.mark.django_db
+
+
+def written() -> dict[tuple[str, str, int], int]:
+    return {
+        (row.subject, row.mode, int(row.minute.timestamp())): row.count
+        for row in ThrottleCount.objects.all()
+    }
+
+
+def test_every_field_of_a_closed_minute_becomes_a_row() -> None:
+    fill_minute(LONG_AGO, {key("user:1"): 3, key("user:1", mode="shadow"): 1, key("ip:::1"): 2})
+    assert aggregate_throttle_events() == 6
+    assert written() == {
+        ("user:1", "enforce", LONG_AGO): 3,
+        ("user:1", "shadow", LONG_AGO): 1,
+        ("ip:::1", "enforce", LONG_AGO): 2,
+    }
+    row = ThrottleCount.objects.get(subject="ip:::1")
+    assert (row.policy, row.tier, row.endpoint) == ("free-minute", "free", "GET api")
+    assert row.resolution == "minute"
+
+
+def test_a_minute_that_is_not_over_is_left_alone() -> None:
+    now = LONG_AGO + 64
+    fill_minute(LONG_AGO, {key(): 3})
+    assert aggregate_throttle_events(now=now) == 0
+    assert aggregate_throttle_events(now=now + 1) == 3
+
+
+def test_again_changes_nothing() -> None:
+    for _ in range(2):
+        fill_minute(LONG_AGO, {key(): 3})
+        aggregate_throttle_events()
+    assert written() == {("user:1", "enforce", LONG_AGO): 3}
+
+
+def test_what_was_written_is_forgotten_by_the_store(valkey_client: redis.Redis) -> None:
+    fill_minute(LONG_AGO, {key(): 3})
+    aggregate_throttle_events()
+    assert configured_store().records.minutes() == []
+    assert not valkey_client.exists(f"rlt:counts:{LONG_AGO}")
+
+
+def test_nothing_is_forgotten_that_could_not_be_written(monkeypatch: pytest.MonkeyPatch) -> None:
+    fill_minute(LONG_AGO, {key(): 3})
+
+    def fail(*_: object) -> None:
+        raise DatabaseError("the database is full")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(aggregation, "upsert", fail)
+        with pytest.raises(DatabaseError):
+            aggregate_throttle_events()
+    assert aggregate_throttle_events() == 3
+    assert sum(written().values()) == 3
+
+
+def test_one_holder_runs_at_a_time() -> None:
+    fill_minute(LONG_AGO, {key(): 3})
+    records = configured_store().records
+    with records.lock(LOCK, 30):
+        assert aggregate_throttle_events() == 0
+    assert aggregate_throttle_events() == 3
+
+
+def test_keys_that_are_alike_once_cut_to_their_columns_are_added_up() -> None:
+    one, other = "GET " + "x" * 300 + "1", "GET " + "x" * 300 + "2"
+    fill_minute(LONG_AGO, {key(endpoint=one): 3, key(endpoint=other): 4})
+    aggregate_throttle_events()
+    assert [row.count for row in ThrottleCount.objects.all()] == [7]
+
+
+def test_the_sample_is_kept_in_detail_and_once(client: Client) -> None:
+    limit_tier("anonymous", 1)
+    client.get("/plain/")
+    told = [client.get("/plain/").headers["X-RateLimit-Decision"] for _ in range(3)]
+    aggregate_throttle_events()
+    aggregate_throttle_events()
+    events = ThrottleEvent.objects.all()
+    assert {event.decision_id for event in events} == set(told)
+    event = events[0]
+    assert (event.method, event.path, event.address) == ("GET", "/plain/", "127.0.0.1")
+    assert abs(event.at - datetime.now(UTC)) < timedelta(minutes=2)
+    assert event.retry_after > 3600
+    assert event.revision == PolicyRevision.objects.latest("pk").pk
+
+
+def test_hours_that_are_over_become_usage() -> None:
+    records = configured_store().records
+    records.add(Tally({"user:1": Usage(5, 2, 100)}))
+    hour = records.hours()[-1]
+    aggregate_throttle_events(now=hour + 3600)
+    assert not UsageCount.objects.exists()
+    for _ in range(2):
+        aggregate_throttle_events(now=hour + 3605)
+    [row] = UsageCount.objects.all()
+    assert (row.subject, row.allowed, row.refused, row.hourly_limit) == ("user:1", 5, 2, 100)
+    assert row.hour == moment(hour)
+
+
+def test_the_use_of_a_service_account_is_dated_without_an_edit_of_the_policy() -> None:
+    account = ServiceAccount.objects.create(
+        name="monitor", owner="ops", reason="health checks", networks="127.0.0.1"
+    )
+    revisions = PolicyRevision.objects.count()
+    configured_store().records.add(Tally({f"account:{account.pk}": Usage(1, 0)}))
+    aggregate_throttle_events()
+    account.refresh_from_db()
+    assert account.last_used_at is not None
+    assert abs(account.last_used_at.timestamp() - time.time()) < 60
+    assert PolicyRevision.objects.count() == revisions

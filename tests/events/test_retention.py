@@ -1,0 +1,83 @@
+"""Old detail is rolled up without a refusal lost, and history ends with its retention."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from django.db.models import Sum
+
+from django_ratelimit_tiers.core.alerts import Resolution
+from django_ratelimit_tiers.events.retention import prune_history, roll_up
+from django_ratelimit_tiers.models import PolicyRevision, ThrottleCount, ThrottleEvent, UsageCount
+
+pytestmark = pytest.mark.django_db
+
+NOW = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
+
+
+def add(at: datetime, count: int, subject: str = "user:1", resolution: str = "minute") -> None:
+    ThrottleCount.objects.create(
+        minute=at, resolution=resolution, policy="p", subject=subject, count=count
+    )
+
+
+def rows() -> list[tuple[str, datetime, str, int]]:
+    return sorted((r.resolution, r.minute, r.subject, r.count) for r in ThrottleCount.objects.all())
+
+
+def test_the_minutes_of_an_hour_become_its_sum() -> None:
+    hour = NOW - timedelta(days=5)
+    for minute in (0, 7, 59):
+        add(hour + timedelta(minutes=minute), 10)
+    add(hour + timedelta(minutes=7), 1, "user:2")
+    assert roll_up(Resolution.MINUTE, Resolution.HOUR, NOW) == 1
+    assert rows() == [("hour", hour, "user:1", 30), ("hour", hour, "user:2", 1)]
+
+
+def test_an_hour_that_is_not_wholly_before_is_left_alone() -> None:
+    add(NOW - timedelta(minutes=30), 10)
+    assert roll_up(Resolution.MINUTE, Resolution.HOUR, NOW - timedelta(minutes=1)) == 0
+    assert ThrottleCount.objects.get().resolution == "minute"
+
+
+def test_pruning_keeps_minutes_for_days_hours_for_a_month_and_days_after_that() -> None:
+    recent, weeks, months = (NOW - timedelta(days=days) for days in (1, 10, 60))
+    for at in (recent, weeks, months):
+        add(at, 5)
+        add(at + timedelta(minutes=1), 5)
+    prune_history(now=NOW)
+    midnight = months.replace(hour=0)
+    assert rows() == [
+        ("day", midnight, "user:1", 10),
+        ("hour", weeks, "user:1", 10),
+        ("minute", recent, "user:1", 5),
+        ("minute", recent + timedelta(minutes=1), "user:1", 5),
+    ]
+
+
+def test_pruning_twice_changes_nothing_and_loses_nothing() -> None:
+    for day in range(1, 80):
+        add(NOW - timedelta(days=day, minutes=day), day)
+    total = ThrottleCount.objects.aggregate(total=Sum("count"))["total"]
+    prune_history(now=NOW)
+    once = rows()
+    prune_history(now=NOW)
+    assert rows() == once
+    assert sum(row[3] for row in once) == total
+
+
+def test_history_past_its_retention_is_deleted(settings: Any) -> None:
+    settings.RATELIMIT_TIERS = {"EVENTS": {"RETENTION_DAYS": 30}}
+    old, young = NOW - timedelta(days=31), NOW - timedelta(days=1)
+    for number, at in enumerate((old, young)):
+        add(at, 1)
+        ThrottleEvent.objects.create(at=at, decision_id=str(number), method="GET", path="/")
+        UsageCount.objects.create(hour=at, subject="user:1")
+    revisions = PolicyRevision.objects.count()
+    prune_history(now=NOW)
+    assert [row.minute for row in ThrottleCount.objects.all()] == [young]
+    assert [row.at for row in ThrottleEvent.objects.all()] == [young]
+    assert [row.hour for row in UsageCount.objects.all()] == [young]
+    assert PolicyRevision.objects.count() == revisions
