@@ -1,0 +1,88 @@
+"""The memory of one process is bounded, and forgets what no longer counts."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from django_ratelimit_tiers.core.plans import Plan
+from django_ratelimit_tiers.core.policies import Algorithm, Charge, QuotaPolicy
+from django_ratelimit_tiers.store.memory import MemoryStore
+
+POLICY = QuotaPolicy("p", 3, 86_400, Algorithm.FIXED_WINDOW)
+
+
+def remaining(store: MemoryStore, subject: str) -> int:
+    return store.peek([Charge(subject, POLICY)])[0].remaining
+
+
+def test_the_subject_that_was_charged_longest_ago_is_forgotten_first() -> None:
+    store = MemoryStore(max_subjects=2)
+    for subject in ("a", "b", "a", "c"):
+        store.acquire([Charge(subject, POLICY)])
+    assert [remaining(store, subject) for subject in "abc"] == [1, 3, 2]
+
+
+def test_looking_at_subjects_and_refusing_them_keeps_nothing() -> None:
+    store = MemoryStore(max_subjects=1)
+    store.acquire([Charge("kept", POLICY)])
+    dear = Charge("refused", POLICY, cost=4)
+    for _ in range(10):
+        assert not store.acquire([dear])[0].allowed
+        store.peek([Charge("seen", POLICY)])
+    assert remaining(store, "kept") == 2
+
+
+def test_announced_subjects_are_bounded_and_a_forgotten_one_is_stale_once() -> None:
+    store = MemoryStore(max_subjects=2)
+    store.announce_subjects(["a", "b", "c"])
+    stale = store.execute(Plan((), subject_revisions={"a": "known", "c": "known"})).stale
+    assert stale is not None
+    assert stale.subject_revisions["a"] == ""
+    assert stale.subject_revisions["c"] != ""
+    assert store.execute(Plan((), subject_revisions=stale.subject_revisions)).stale is None
+
+
+def test_an_announced_edit_makes_a_plan_stale_that_charges_nothing() -> None:
+    store = MemoryStore()
+    revision = store.revision()
+    charge = Charge("a", POLICY)
+    assert store.execute(Plan((charge,), revision=revision)).stale is None
+    store.announce_policy()
+    reply = store.execute(Plan((charge,), revision=revision))
+    assert reply.stale is not None
+    assert reply.stale.revision == store.revision() != revision
+    assert remaining(store, "a") == 2
+
+
+def test_a_reset_forgets_one_subject() -> None:
+    store = MemoryStore()
+    store.acquire([Charge("a", POLICY), Charge("b", POLICY)])
+    store.reset("a")
+    store.reset("nobody")
+    assert [remaining(store, subject) for subject in "ab"] == [3, 2]
+
+
+def test_a_refund_of_what_was_never_charged_gives_nothing() -> None:
+    store = MemoryStore()
+    store.refund([Charge("a", POLICY, cost=2)])
+    assert remaining(store, "a") == 3
+
+
+@pytest.mark.parametrize("algorithm", Algorithm)
+def test_threads_and_event_loops_share_one_memory(algorithm: Algorithm) -> None:
+    store = MemoryStore()
+    charge = Charge("a", QuotaPolicy("p", 9, 86_400, algorithm))
+
+    async def run() -> None:
+        await store.aacquire([charge], now=0)
+        await store.aping()
+        await store.arefund([charge], now=0, charged_at=0)
+        await store.aacquire([charge], now=0)
+
+    store.acquire([charge], now=0)
+    asyncio.run(run())
+    (outcome,) = store.peek([charge], now=0)
+    assert outcome.remaining == 7
+    assert asyncio.run(store.apeek([charge], now=0)) == (outcome,)
