@@ -69,7 +69,7 @@ def test_no_body_and_no_content_type_raises(body: bytes, content_type: str) -> N
     field_value(request, "username")
 
 
-@pytest.mark.parametrize("other", ["Ada", " ada ", "ADA", "ａｄａ", "ädä", "adа".replace("а", "a")])  # noqa: RUF001
+@pytest.mark.parametrize("other", ["Ada", " ada ", "ADA", "ａｄａ", "ädä"])
 def test_other_ways_to_write_a_name_are_the_same_account(other: str) -> None:
     assert field_subject(other) == field_subject("ada")
 
