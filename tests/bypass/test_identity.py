@@ -35,6 +35,10 @@ def everything_in(client: redis.Redis) -> Iterator[bytes]:
                 yield repr(client.hgetall(name)).encode()
             case b"list":
                 yield repr(client.lrange(name, 0, -1)).encode()
+            case b"zset":
+                yield repr(client.zrange(name, 0, -1)).encode()
+            case b"set":
+                yield repr(client.smembers(name)).encode()
             case b"string":
                 yield client.get(name)
             case kind:
