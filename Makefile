@@ -7,7 +7,7 @@ PYTHON ?= $(shell for python in python3.13 python3.12 python3.11 python3 python;
 	&& echo $$python && break; done)
 RUN = $(VENV)/bin/python
 
-.PHONY: test matrix demo
+.PHONY: test matrix demo bench
 
 test: $(VENV)/.installed-test
 	$(RUN) -m ruff check
@@ -22,6 +22,9 @@ matrix: $(VENV)/.installed-test
 
 demo: $(VENV)/.installed-demo
 	$(RUN) -m testproject.demo $(if $(ONCE),--once)
+
+bench: $(VENV)/.installed-bench
+	$(RUN) -m tests.benchmarks $(if $(QUICK),--quick)
 
 $(VENV)/.installed-%: pyproject.toml $(VENV)/bin/python
 	$(RUN) -m pip install --quiet --editable '.[$*]'
