@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import cache
 from typing import Any
 
@@ -18,6 +19,7 @@ from django_ratelimit_tiers.store.protocol import Protocol
 
 AUTO = "auto"
 REDIS_STORE = "django_ratelimit_tiers.store.redis.RedisStore"
+CLUSTER_STORE = "django_ratelimit_tiers.store.cluster.RedisClusterStore"
 
 
 def uses_django_redis(alias: str) -> bool:
@@ -29,17 +31,21 @@ def uses_django_redis(alias: str) -> bool:
 @cache
 def configured_store() -> Store:
     """Return the store of the settings `STORE`, `STORE_OPTIONS` and `CACHE_ALIAS`."""
-    if conf.STORE != AUTO:
-        store: Store = import_string(conf.STORE)(**conf.STORE_OPTIONS)
-        return store
-    if not uses_django_redis(conf.CACHE_ALIAS):
+    if conf.STORE == AUTO and not uses_django_redis(conf.CACHE_ALIAS):
         return MemoryStore(records=MemoryRecords(**_bounds()))
-    redis_store: Store = import_string(REDIS_STORE)(
-        cache_alias=conf.CACHE_ALIAS,
-        timeout=conf.STORE_TIMEOUT,
-        protocol=Protocol(conf.KEY_PREFIX, **_bounds()),
-    )
-    return redis_store
+    if conf.STORE == AUTO:
+        return _made(REDIS_STORE, {"cache_alias": conf.CACHE_ALIAS})
+    return _made(conf.STORE, conf.STORE_OPTIONS)
+
+
+def _made(path: str, options: Mapping[str, Any]) -> Store:
+    """Return a store; one of this package's own on a server knows the other settings, too."""
+    own: dict[str, Any] = {}
+    if path in (REDIS_STORE, CLUSTER_STORE):
+        protocol = Protocol(conf.KEY_PREFIX, **_bounds())
+        own = {"timeout": conf.STORE_TIMEOUT, "protocol": protocol}
+    store: Store = import_string(path)(**own | {**options})
+    return store
 
 
 def _bounds() -> dict[str, int]:

@@ -60,6 +60,18 @@ class Locator(Protocol):
     async def alocate(self, deadline: float) -> dict[str, Any]: ...
 
 
+class Commanded(Protocol):
+    """What takes commands and answers them by a deadline."""
+
+    def run(self, words: Words, deadline: float) -> Any: ...
+
+    async def arun(self, words: Words, deadline: float) -> Any: ...
+
+    def close(self) -> None: ...
+
+    async def aclose(self) -> None: ...
+
+
 class Server:
     """One server, reached as a pool of the client library is configured to reach it.
 

@@ -14,13 +14,14 @@ from uuid import uuid4
 
 from django_redis import get_redis_connection
 from redis.connection import ConnectionPool
-from redis.exceptions import NoScriptError, ResponseError
+from redis.exceptions import NoScriptError, ResponseError, TryAgainError
 
 from django_ratelimit_tiers.core.plans import Plan, Reply
 from django_ratelimit_tiers.core.policies import Charge
 from django_ratelimit_tiers.exceptions import StoreRefused, StoreUnavailable
 from django_ratelimit_tiers.store import protocol
 from django_ratelimit_tiers.store.base import Store
+from django_ratelimit_tiers.store.connections import Commanded
 from django_ratelimit_tiers.store.protocol import Call, Protocol
 from django_ratelimit_tiers.store.sentinels import server_of
 from django_ratelimit_tiers.store.server_records import ServerRecords
@@ -53,7 +54,7 @@ class RedisStore(Store):
         self.timeout = timeout
         self.protocol = protocol or Protocol()
         self.records = ServerRecords(self.command, self.protocol)
-        self._server = server_of(pool)
+        self._server: Commanded = server_of(pool)
 
     def execute(self, plan: Plan) -> Reply:
         return protocol.parse_reply(plan, self._run(self.protocol.acquire(plan)))
@@ -150,6 +151,7 @@ def _eval(call: Call) -> tuple[Any, ...]:
     return ("EVAL", call.script.text, len(call.keys), *call.keys, *call.arguments)
 
 
-def _store_error(error: Exception) -> StoreUnavailable:
-    kind = StoreRefused if str(error).startswith(OF_ONE_CALL) else StoreUnavailable
+def _store_error(error: ResponseError) -> StoreUnavailable:
+    of_one_call = isinstance(error, TryAgainError) or str(error).startswith(OF_ONE_CALL)
+    kind = StoreRefused if of_one_call else StoreUnavailable
     return kind(f"{type(error).__name__}: {error}")

@@ -113,9 +113,7 @@ def test_every_store_answers_as_the_reference_does(
     assert asyncio.run(answers_on_a_loop(redis_store, steps)) == expected
 
 
-async def answers_on_a_loop(
-    store: RedisStore, steps: Sequence[Step]
-) -> list[tuple[Outcome, ...]]:
+async def answers_on_a_loop(store: RedisStore, steps: Sequence[Step]) -> list[tuple[Outcome, ...]]:
     try:
         return [await step.arun(store) for step in steps]
     finally:

@@ -1,0 +1,258 @@
+"""The store on a real cluster of three primaries and three replicas."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+
+import pytest
+from django.test import Client, override_settings
+from hypothesis import HealthCheck, given, settings
+
+from django_ratelimit_tiers.core.plans import Plan
+from django_ratelimit_tiers.core.policies import MAX_PERIOD, Algorithm, Charge, Mode, QuotaPolicy
+from django_ratelimit_tiers.exceptions import StoreRefused, StoreUnavailable
+from django_ratelimit_tiers.store.cluster import PARTS, RedisClusterStore
+from django_ratelimit_tiers.store.configured import configured_store
+from tests.policies import limit_tier
+from tests.servers import wait_until
+from tests.store.test_equality import Reference, Step, answers_on_a_loop, histories
+from tests.store.topologies import Cluster
+
+CLUSTER_STORE = "django_ratelimit_tiers.store.cluster.RedisClusterStore"
+
+SUBJECTS = [f"user:{number}" for number in range(40)]
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[Cluster]:
+    with Cluster() as cluster:
+        yield cluster
+
+
+@pytest.fixture(scope="module")
+def module_store(cluster: Cluster) -> Iterator[RedisClusterStore]:
+    store = RedisClusterStore(url=cluster.url, timeout=5)
+    yield store
+    store.close()
+
+
+@pytest.fixture
+def store(cluster: Cluster, module_store: RedisClusterStore) -> RedisClusterStore:
+    empty(cluster)
+    return module_store
+
+
+def empty(cluster: Cluster) -> None:
+    for node in cluster.primaries:
+        cluster.call(node, "FLUSHALL")
+
+
+def limit(requests: int, name: str = "any", **options: object) -> QuotaPolicy:
+    return QuotaPolicy(name, requests, MAX_PERIOD, Algorithm.FIXED_WINDOW, **options)  # type: ignore[arg-type]
+
+
+def of_one_subject(step: Step) -> Step:
+    charges = [replace(charge, subject="user:1") for charge in step.charges]
+    return replace(step, charges=tuple(charges))
+
+
+@given(steps=histories().map(lambda steps: [of_one_subject(step) for step in steps]))
+@settings(max_examples=100, suppress_health_check=list(HealthCheck))
+def test_plans_of_one_subject_are_answered_as_the_reference_does(
+    cluster: Cluster, module_store: RedisClusterStore, steps: Sequence[Step]
+) -> None:
+    reference = Reference()
+    expected = [reference.run(step) for step in steps]
+    empty(cluster)
+    assert [step.run(module_store) for step in steps] == expected  # type: ignore[arg-type]
+    empty(cluster)
+    assert asyncio.run(answers_on_a_loop(module_store, steps)) == expected  # type: ignore[arg-type]
+
+
+@given(steps=histories())
+@settings(max_examples=40, suppress_health_check=list(HealthCheck))
+def test_plans_of_several_subjects_decide_as_the_reference_does(
+    cluster: Cluster, module_store: RedisClusterStore, steps: Sequence[Step]
+) -> None:
+    """What is charged and refunded across parts leaves every counter as one server would."""
+    reference = Reference()
+    empty(cluster)
+    for step in steps:
+        if step.action == "refund":
+            continue
+        step = replace(step, now=1_000_000 + step.now // 10**9)  # a clock that never goes back
+        expected = reference.run(step)
+        assert [o.allowed for o in step.run(module_store)] == [  # type: ignore[arg-type]
+            o.allowed for o in expected
+        ]
+
+
+def test_the_work_is_spread_over_all_primaries(store: RedisClusterStore, cluster: Cluster) -> None:
+    store.acquire([Charge(f"ip:192.0.2.{number}", limit(5)) for number in range(200)])
+    sizes = [cluster.call(node, "DBSIZE") for node in cluster.primaries]
+    assert min(sizes) > 30  # type: ignore[type-var]
+
+
+def test_a_refusal_in_one_part_gives_back_what_the_others_charged(
+    store: RedisClusterStore,
+) -> None:
+    assert len({store._part_of(subject) for subject in SUBJECTS}) > PARTS // 2
+    full = Charge(SUBJECTS[-1], limit(1))
+    store.acquire([full])
+    charges = [*(Charge(subject, limit(5)) for subject in SUBJECTS[:-1]), full]
+    outcomes = store.acquire(charges)
+    assert [o.allowed for o in outcomes] == [True] * (len(charges) - 1) + [False]
+    assert [o.remaining for o in outcomes] == [5] * (len(charges) - 1) + [0]
+    assert [o.remaining for o in store.peek(charges)] == [5] * (len(charges) - 1) + [0]
+
+
+def test_a_shadow_policy_in_another_part_refuses_nothing(store: RedisClusterStore) -> None:
+    full = Charge(SUBJECTS[1], limit(1, mode=Mode.SHADOW))
+    for used in range(1, 4):
+        outcomes = store.acquire([Charge(SUBJECTS[0], limit(5)), full])
+        assert outcomes[0].remaining == 5 - used
+
+
+def test_an_edit_is_seen_by_the_next_plan_in_every_part(store: RedisClusterStore) -> None:
+    known = store.revision()
+    plans = [Plan((Charge(subject, limit(5)),), revision=known) for subject in SUBJECTS]
+    assert not [plan for plan in plans if store.execute(plan).stale]
+    store.announce_policy()
+    replies = [store.execute(plan) for plan in plans]
+    assert {reply.stale.revision for reply in replies if reply.stale} == {store.revision()}
+    assert all(reply.stale for reply in replies)
+
+
+def test_an_edit_of_a_subject_is_seen_by_its_next_plan(store: RedisClusterStore) -> None:
+    subjects = {"user:1": "", "key:2": ""}
+    plan = Plan((Charge("ip:192.0.2.1", limit(5)),), subject_revisions=subjects)
+    assert store.execute(plan).stale is None
+    store.announce_subjects(["key:2"])
+    stale = store.execute(plan).stale
+    assert stale is not None
+    assert stale.subject_revisions["key:2"] != ""
+    assert store.peek(plan.charges)[0].remaining == 4
+
+
+def test_a_part_that_lost_its_revision_is_given_a_new_one(
+    store: RedisClusterStore, cluster: Cluster
+) -> None:
+    before = store.revision()
+    cluster.call(cluster.primaries[1], "FLUSHALL")
+    after = store.revision()
+    assert after != before
+    assert {part.revision() for part in store._parts} == {after}
+
+
+def test_refusals_of_all_parts_are_counted_together(store: RedisClusterStore) -> None:
+    for subject in SUBJECTS:
+        plan = Plan((Charge(subject, limit(1)),), labels=("any\0free\0GET /",))
+        for _ in range(3):
+            store.execute(plan)
+    counts: Counter[str] = Counter()
+    for minute in store.records.minutes():
+        for key, count in store.records.counts(minute).items():
+            counts[key.subject] += count
+    assert counts == dict.fromkeys(SUBJECTS, 2)
+    for minute in store.records.minutes():
+        store.records.forget_minute(minute)
+    assert store.records.minutes() == []
+
+
+def test_every_key_expires_and_belongs_to_a_part(
+    store: RedisClusterStore, cluster: Cluster
+) -> None:
+    store.revision()
+    store.announce_subjects(SUBJECTS)
+    for subject in SUBJECTS:
+        plan = Plan((Charge(subject, limit(1)),), labels=("any\0free\0GET /",))
+        store.execute(plan)
+        store.execute(plan)
+    for node in cluster.primaries:
+        keys = cluster.call(node, "KEYS", "*")
+        assert keys
+        assert all(key.startswith(b"rlt:{") for key in keys)  # type: ignore[attr-defined]
+        assert all(cluster.call(node, "TTL", key) > 0 for key in keys)  # type: ignore[operator,attr-defined]
+
+
+@pytest.mark.django_db
+@pytest.mark.urls("tests.site")
+def test_a_site_limits_on_a_cluster(store: RedisClusterStore, cluster: Cluster) -> None:
+    limit_tier("anonymous", 2)
+    setting = {"STORE": CLUSTER_STORE, "STORE_OPTIONS": {"url": cluster.url, "timeout": 5}}
+    with override_settings(RATELIMIT_TIERS=setting):
+        statuses = [Client().get("/plain/").status_code for _ in range(3)]
+        configured_store().close()  # type: ignore[attr-defined]
+    assert statuses == [200, 200, 429]
+
+
+def test_a_slot_is_followed_while_and_after_it_moves(
+    store: RedisClusterStore, cluster: Cluster
+) -> None:
+    charge = Charge("user:1", limit(10))
+    store.acquire([charge])
+    part = store._part_of("user:1")
+    known = store.revision()
+    slot = part._server._number  # type: ignore[attr-defined]
+    source = next(
+        node
+        for node in cluster.primaries
+        if cluster.call(node, "CLUSTER COUNTKEYSINSLOT", slot) != 0
+    )
+    target = next(node for node in cluster.primaries if node is not source)
+    names = {node: cluster.call(node, "CLUSTER MYID").decode() for node in (source, target)}  # type: ignore[attr-defined]
+    cluster.call(target, f"CLUSTER SETSLOT {slot} IMPORTING", names[source])
+    cluster.call(source, f"CLUSTER SETSLOT {slot} MIGRATING", names[target])
+    with pytest.raises(StoreRefused):  # keys that are not there may be at either node
+        store.acquire([charge])
+    keys = cluster.call(source, "CLUSTER GETKEYSINSLOT", slot, 100)
+    for key in keys:  # type: ignore[attr-defined]
+        cluster.call(source, "MIGRATE", "127.0.0.1", target.port, key, 0, 5000)
+    assert part.revision() == known  # one key, so the source can say where it is
+    for node in (target, source, *(n for n in cluster.primaries if n not in (source, target))):
+        cluster.call(node, f"CLUSTER SETSLOT {slot} NODE", names[target])
+    assert store.acquire([charge])[0].remaining == 8
+
+
+def test_a_primary_killed_under_load_admits_no_more_than_the_limit() -> None:
+    """Replicas are a moment behind: what they had not heard is all that may be lost."""
+    most = 300
+    with Cluster() as cluster:
+        store = RedisClusterStore(url=cluster.url, timeout=1)
+        subjects = SUBJECTS[:8]
+        admitted: Counter[str] = Counter()
+        failed: Counter[str] = Counter()
+        stop = threading.Event()
+
+        def load(mine: Sequence[str]) -> None:
+            while not stop.is_set():
+                for subject in mine:
+                    try:
+                        admitted[subject] += store.acquire([Charge(subject, limit(most))])[
+                            0
+                        ].allowed
+                    except StoreUnavailable:
+                        failed[subject] += 1
+                        time.sleep(0.01)
+
+        threads = [threading.Thread(target=load, args=(subjects[n::2],)) for n in range(2)]
+        for thread in threads:
+            thread.start()
+        assert wait_until(lambda: sum(admitted.values()) > 400, 30)
+        cluster.primaries[0].kill()
+        survivors = cluster.nodes[1:]
+        assert wait_until(lambda: cluster.is_whole(survivors), 30)
+        assert wait_until(lambda: all(admitted[s] >= most for s in subjects), 60)
+        wait_until(lambda: False, 0.3)
+        stop.set()
+        for thread in threads:
+            thread.join()
+        store.close()
+    lost = {subject: count - most for subject, count in admitted.items()}
+    assert sum(failed.values()) > 0, "the primary was not missed"
+    assert all(0 <= count <= 20 for count in lost.values()), lost

@@ -1,0 +1,144 @@
+"""The store behind sentinels, by way of django-redis's own sentinel client."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from django.core.cache import caches
+from django.test import Client, override_settings
+
+from django_ratelimit_tiers.core.policies import MAX_PERIOD, Algorithm, Charge, QuotaPolicy
+from django_ratelimit_tiers.exceptions import StoreUnavailable
+from django_ratelimit_tiers.store.configured import configured_store
+from django_ratelimit_tiers.store.redis import RedisStore
+from tests.policies import limit_tier
+from tests.servers import wait_until
+from tests.store.topologies import SERVICE, Watched
+
+LIMIT = QuotaPolicy("any", 1000, MAX_PERIOD, Algorithm.FIXED_WINDOW)
+CHARGE = Charge("user:1", LIMIT)
+
+
+@pytest.fixture
+def watched() -> Iterator[Watched]:
+    with Watched() as watched:
+        yield watched
+
+
+@pytest.fixture
+def cache(watched: Watched) -> Iterator[None]:
+    """A cache alias that is served by whichever server the sentinels name."""
+    options: dict[str, Any] = {
+        "CLIENT_CLASS": "django_redis.client.SentinelClient",
+        "CONNECTION_FACTORY": "django_redis.pool.SentinelConnectionFactory",
+        "SENTINELS": watched.addresses,
+    }
+    location = f"redis://{SERVICE}/0?test={watched.primary.port}"
+    setting = {
+        "BACKEND": "django_redis.cache.RedisCache",
+        "LOCATION": location,
+        "OPTIONS": options,
+    }
+    with override_settings(CACHES={"default": setting}):
+        yield
+        caches["default"].close()
+
+
+def used(store: RedisStore) -> int:
+    return LIMIT.requests - store.peek([CHARGE])[0].remaining
+
+
+def answers(store: RedisStore) -> bool:
+    try:
+        store.acquire([CHARGE])
+    except StoreUnavailable:
+        return False
+    return True
+
+
+@pytest.mark.usefixtures("cache")
+def test_the_primary_is_found_and_found_again_after_it_was_lost(watched: Watched) -> None:
+    store = RedisStore(cache_alias="default", timeout=2)
+    store.acquire([CHARGE])
+    with watched.primary.client() as client:
+        client.wait(1, 5000)
+    watched.primary.kill()
+    assert not answers(store)
+    assert wait_until(lambda: answers(store), 30)
+    assert used(store) == 2
+    with watched.replica.client() as client:
+        assert client.info("replication")["role"] == "master"
+    store.close()
+
+
+@pytest.mark.usefixtures("cache")
+def test_the_primary_is_found_on_an_event_loop(watched: Watched) -> None:
+    async def outlive_the_primary() -> list[int]:
+        store = RedisStore(cache_alias="default", timeout=2)
+        seen = [(await store.aacquire([CHARGE]))[0].remaining]
+        with watched.primary.client() as client:
+            client.wait(1, 5000)
+        watched.primary.kill()
+        for _ in range(300):
+            try:
+                seen.append((await store.aacquire([CHARGE]))[0].remaining)
+                break
+            except StoreUnavailable:
+                await asyncio.sleep(0.1)
+        await store.aclose()
+        return seen
+
+    assert asyncio.run(outlive_the_primary()) == [999, 998]
+
+
+@pytest.mark.usefixtures("cache")
+def test_a_primary_that_hangs_is_replaced_and_left(watched: Watched) -> None:
+    store = RedisStore(cache_alias="default", timeout=0.5)
+    store.acquire([CHARGE])
+    watched.primary.pause()
+    assert not answers(store)
+    assert wait_until(lambda: answers(store), 30)
+    watched.primary.resume()
+    assert [answers(store) for _ in range(5)] == [True] * 5
+    store.close()
+
+
+@pytest.mark.usefixtures("cache")
+def test_a_primary_that_is_demoted_is_left(watched: Watched) -> None:
+    store = RedisStore(cache_alias="default", timeout=2)
+    store.acquire([CHARGE])
+    with watched.sentinels[0].client() as sentinel:
+        sentinel.execute_command("SENTINEL", "FAILOVER", SERVICE)
+
+    def is_replica() -> bool:
+        with watched.primary.client() as client:
+            return bool(client.info("replication")["role"] == "slave")
+
+    assert wait_until(is_replica, 30)
+    assert wait_until(lambda: answers(store), 10)
+    store.close()
+
+
+@pytest.mark.usefixtures("cache")
+def test_sentinels_that_hang_or_are_gone_leave_time_for_the_one_that_answers(
+    watched: Watched,
+) -> None:
+    watched.sentinels[0].pause()
+    watched.sentinels[1].kill()
+    store = RedisStore(cache_alias="default", timeout=2)
+    assert answers(store)
+    store.close()
+    watched.sentinels[0].resume()
+
+
+@pytest.mark.django_db
+@pytest.mark.urls("tests.site")
+@pytest.mark.usefixtures("cache")
+def test_a_site_limits_behind_sentinels() -> None:
+    limit_tier("anonymous", 2)
+    with override_settings(RATELIMIT_TIERS={"STORE_TIMEOUT": 2}):
+        assert [Client().get("/plain/").status_code for _ in range(3)] == [200, 200, 429]
+        configured_store().close()  # type: ignore[attr-defined]
