@@ -25,7 +25,14 @@ from django.test.signals import setting_changed
 from hypothesis import HealthCheck
 from hypothesis import settings as hypothesis_settings
 
-from tests.servers import PostgresProcess, SiteProcess, ValkeyProcess, postgres_directory
+from django_ratelimit_tiers.conf import DEFAULTS
+from tests.servers import (
+    PATIENT_SECONDS,
+    PostgresProcess,
+    SiteProcess,
+    ValkeyProcess,
+    postgres_directory,
+)
 
 SERVERS = ExitStack()
 
@@ -50,6 +57,7 @@ def prepare_django() -> None:
             "unset DJANGO_SETTINGS_MODULE: the tests set it when their own servers run"
         )
     os.environ.pop("RATELIMIT_TIERS", None)
+    DEFAULTS["STORE_TIMEOUT"] = PATIENT_SECONDS
     os.environ["REDIS_URL"] = session_valkey().url
     os.environ["PASSWORD_HASHER"] = "django.contrib.auth.hashers.MD5PasswordHasher"
     if os.environ.get("TEST_DATABASE") == "postgres":

@@ -28,6 +28,8 @@ ROOT = Path(__file__).resolve().parent.parent
 HOST = "127.0.0.1"
 START_SECONDS = 30
 START_ATTEMPTS = 5
+PATIENT_SECONDS = 5.0
+"""STORE_TIMEOUT wherever a test does not set one: a shared machine is slow now and then."""
 
 
 class ServerDidNotStart(Exception):
@@ -231,8 +233,8 @@ class SiteProcess(ServerProcess):
         self.workers = workers
         self.threads = threads
         self.env = dict(env or {})
-        if ratelimit is not None:
-            self.env["RATELIMIT_TIERS"] = json.dumps(ratelimit)
+        ratelimit = {"STORE_TIMEOUT": PATIENT_SECONDS, **(ratelimit or {})}
+        self.env["RATELIMIT_TIERS"] = json.dumps(ratelimit)
 
     @property
     def url(self) -> str:
