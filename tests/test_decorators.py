@@ -1,0 +1,122 @@
+"""The decorators mark views for the middleware, and limit them by themselves without it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import redis
+from django.conf import settings
+from django.contrib.auth.models import User
+from django.test import Client, override_settings
+
+from django_ratelimit_tiers.decorators import ratelimit
+from tests import site
+from tests.policies import ANYBODY, limit_tier, make_rule, used
+
+pytestmark = [pytest.mark.django_db, pytest.mark.urls("tests.site")]
+
+MINE = "django_ratelimit_tiers.middleware.RateLimitMiddleware"
+
+
+@pytest.fixture(params=[True, False], ids=["with the middleware", "without the middleware"])
+def is_installed(request: pytest.FixtureRequest) -> Iterator[bool]:
+    middleware = [path for path in settings.MIDDLEWARE if path != MINE]
+    with override_settings(MIDDLEWARE=[MINE, *middleware] if request.param else middleware):
+        yield request.param
+
+
+def statuses(client: Client, path: str, times: int, **options: Any) -> list[int]:
+    return [client.get(path, **options).status_code for _ in range(times)]
+
+
+@pytest.mark.parametrize("path", ["/marked/", "/amarked/"])
+def test_a_marked_view_is_limited_charged_once_and_told(
+    is_installed: bool, client: Client, valkey_client: redis.Redis, path: str
+) -> None:
+    limit_tier("anonymous", 2)
+    site.RUNS.clear()
+    allowed, _, refused = (client.get(path) for _ in range(3))
+    assert (allowed.status_code, refused.status_code) == (200, 429)
+    assert allowed.headers["X-RateLimit-Remaining"] == "1"
+    assert refused.headers["X-RateLimit-Remaining"] == "0"
+    assert int(refused.headers["Retry-After"]) >= 1
+    assert refused.json()["error"] == "rate_limit_exceeded"
+    assert used(valkey_client) == {ANYBODY: [2]}
+    assert site.RUNS.total() == 2
+
+
+@pytest.mark.parametrize("path", ["/dear/", "/adear/", "/dear-class/", "/dear-drf/"])
+def test_a_dear_view_takes_its_cost(
+    is_installed: bool, client: Client, valkey_client: redis.Redis, path: str
+) -> None:
+    limit_tier("anonymous", 7)
+    assert statuses(client, path, 3) == [200, 200, 429]
+    assert used(valkey_client) == {ANYBODY: [6]}
+
+
+def test_a_cost_above_the_limit_never_passes(is_installed: bool, client: Client) -> None:
+    limit_tier("anonymous", 2)
+    refused = client.get("/dear/")
+    assert refused.status_code == 429
+    assert refused.headers["Retry-After"] == "31622400"
+
+
+@pytest.mark.parametrize("path", ["/marked/", "/amarked/"])
+def test_a_user_of_a_session_is_charged_as_that_user(
+    is_installed: bool, client: Client, valkey_client: redis.Redis, path: str
+) -> None:
+    anna = User.objects.create_user("anna")
+    client.force_login(anna)
+    client.get(path)
+    assert list(used(valkey_client)) == [f"user:{anna.pk}"]
+
+
+@pytest.mark.parametrize("path", ["/marked/", "/amarked/"])
+def test_rules_apply_to_a_marked_view_and_none_is_charged_twice(
+    is_installed: bool, client: Client, valkey_client: redis.Redis, path: str
+) -> None:
+    limit_tier("anonymous", 9)
+    make_rule("by path", 8, path=path)
+    make_rule("by view", 7, view_name=f"tests.site.{path[1:-1]}")
+    assert statuses(client, path, 2) == [200, 200]
+    assert used(valkey_client) == {ANYBODY: [2, 2, 2]}
+
+
+@pytest.mark.parametrize(("status", "answers"), [(403, [403, 429]), (200, [200, 200])])
+@pytest.mark.parametrize("view", ["marked", "amarked"])
+def test_a_rule_for_failures_gives_back_what_succeeded(
+    is_installed: bool, client: Client, view: str, status: int, answers: list[int]
+) -> None:
+    make_rule("failures", 1, path=f"/{view}/**", count="failed")
+    assert statuses(client, f"/{view}/{status}/", 2) == answers
+
+
+@pytest.mark.parametrize("path", ["/free/", "/afree/"])
+def test_an_exempt_view_is_left_alone(
+    is_installed: bool, client: Client, valkey_client: redis.Redis, path: str
+) -> None:
+    limit_tier("anonymous", 1)
+    assert statuses(client, path, 3) == [200] * 3
+    assert used(valkey_client) == {}
+
+
+def test_disabled_limits_do_nothing(
+    is_installed: bool, client: Client, valkey_client: redis.Redis
+) -> None:
+    with override_settings(RATELIMIT_TIERS={"ENABLED": False}):
+        for path in ("/marked/", "/amarked/"):
+            assert "X-RateLimit-Limit" not in client.get(path).headers
+    assert valkey_client.dbsize() == 0
+
+
+@pytest.mark.parametrize("cost", [0, -1, 10**10])
+def test_a_cost_that_no_limit_can_hold_is_refused_where_it_is_written(cost: int) -> None:
+    with pytest.raises(ValueError, match=r"ratelimit: cost must be from 1 to 1,000,000,000"):
+        ratelimit(cost=cost)
+
+
+def test_a_marked_view_keeps_its_name_and_words() -> None:
+    assert site.dear.__name__ == "dear"
+    assert site.adear.__name__ == "adear"
