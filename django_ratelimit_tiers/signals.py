@@ -16,3 +16,9 @@ store_unavailable = Signal()
 
 store_recovered = Signal()
 """The store answers this process again. No arguments."""
+
+alert_opened = Signal()
+"""An anomaly was seen for the first time. Arguments: alert."""
+
+alert_closed = Signal()
+"""An anomaly is over. Arguments: alert."""

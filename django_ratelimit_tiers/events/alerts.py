@@ -1,0 +1,152 @@
+"""Alerts in the database: one open for each cause, and everybody told once of its moments."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from dataclasses import asdict, replace
+from datetime import datetime
+from functools import partial
+
+from django.db import IntegrityError, router, transaction
+from django.db.models import Q
+
+from django_ratelimit_tiers.core.alarms import Alarm, Change, Pace, advance
+from django_ratelimit_tiers.core.alerts import AlertEvent, AlertState
+from django_ratelimit_tiers.core.verdicts import MINUTE, Verdict, shown
+from django_ratelimit_tiers.events.aggregation import moment
+from django_ratelimit_tiers.events.notices import prepare_notices
+from django_ratelimit_tiers.events.watches import Watch
+from django_ratelimit_tiers.models import Alert, AlertRule
+from django_ratelimit_tiers.signals import alert_closed, alert_opened
+
+logger = logging.getLogger("django_ratelimit_tiers.alerts")
+
+CLOSED = AlertState.CLOSED.value
+
+
+class AlertBook:
+    """The alerts of one rule that are open or cooling down, by the name of what is watched."""
+
+    def __init__(self, rule: AlertRule, pace: Pace, minute: int) -> None:
+        self._rule = rule
+        self._pace = replace(pace, cool_down=rule.cooldown // MINUTE)
+        since = moment((minute - self._pace.cool_down - pace.longest) * MINUTE)
+        recent = rule.alerts.filter(~Q(state=CLOSED) | Q(closed_at__gte=since))
+        self._alerts = {
+            alert.alarm["name"]: alert
+            for alert in recent.order_by("opened_at", "pk")
+            if "name" in alert.alarm
+        }
+
+    @property
+    def open_names(self) -> set[str]:
+        """What has an open alert, and so is judged in any case."""
+        return {name for name, alert in self._alerts.items() if alert.state != CLOSED}
+
+    def judge(self, name: str, watch: Watch) -> None:
+        """Bring the alert of one cause forward by the verdicts of its watch."""
+        for verdict in watch.verdicts(name):
+            self._advance(name, verdict, watch)
+
+    def _advance(self, name: str, verdict: Verdict, watch: Watch) -> None:
+        alert = self._alerts.get(name)
+        before = _alarm(alert) if alert else None
+        step = advance(before, verdict, self._pace)
+        if step.change is Change.NONE:
+            if alert is not None and step.alarm is not None and step.alarm != before:
+                _remember(alert, name, step.alarm)
+                alert.save(update_fields=["alarm"])
+            return
+        assert step.alarm is not None  # noqa: S101 (only no change at all forgets an alarm)
+        if step.change is Change.OPENED:
+            opened = self._open(name, step.alarm, verdict, watch)
+            if opened is not None:
+                self._alerts[name] = opened
+        elif alert is not None:
+            self._change(alert, name, step.change, step.alarm, verdict, watch)
+
+    def _open(self, name: str, alarm: Alarm, verdict: Verdict, watch: Watch) -> Alert | None:
+        alert = Alert(
+            kind=self._rule.kind,
+            cause=f"{self._rule.name}: {shown(name)}" if name else self._rule.name,
+            rule=self._rule,
+            opened_at=moment(alarm.opened_at * MINUTE),
+            last_seen_at=moment(alarm.high_at * MINUTE),
+            peak=alarm.peak,
+            baseline=alarm.level,
+            detail=_detail(name, alarm, verdict, watch),
+        )
+        _remember(alert, name, alarm)
+        try:
+            with transaction.atomic(using=router.db_for_write(Alert)):
+                alert.save(force_insert=True)
+                prepare_notices(alert, AlertEvent.OPENED)
+                transaction.on_commit(partial(announce, alert, AlertEvent.OPENED))
+        except IntegrityError:
+            logger.warning("an alert of this cause is open already: %s", alert.cause)
+            return None
+        return alert
+
+    def _change(
+        self,
+        alert: Alert,
+        name: str,
+        change: Change,
+        alarm: Alarm,
+        verdict: Verdict,
+        watch: Watch,
+    ) -> None:
+        fields = ["alarm", "peak", "last_seen_at"]
+        alert.peak = alarm.peak
+        alert.last_seen_at = moment(alarm.high_at * MINUTE)
+        _remember(alert, name, alarm)
+        if change in (Change.EXTENDED, Change.REOPENED):
+            alert.detail = _detail(name, alarm, verdict, watch)
+            fields.append("detail")
+        if change is Change.REOPENED:
+            alert.state, alert.closed_at = AlertState.OPEN.value, None
+            fields += ["state", "closed_at"]
+            alert.save(update_fields=fields)
+        elif alarm.closed_at is not None:
+            alert.save(update_fields=fields)
+            close(alert, moment(alarm.closed_at * MINUTE))
+        else:
+            alert.save(update_fields=fields)
+
+
+def close(alert: Alert, at: datetime) -> None:
+    """Close an alert and tell people so, unless it is closed already."""
+    with transaction.atomic(using=router.db_for_write(Alert)):
+        still_open = Alert.objects.filter(pk=alert.pk).exclude(state=CLOSED)
+        if still_open.update(state=CLOSED, closed_at=at):
+            alert.state, alert.closed_at = CLOSED, at
+            prepare_notices(alert, AlertEvent.CLOSED)
+            transaction.on_commit(partial(announce, alert, AlertEvent.CLOSED))
+
+
+def unwatched() -> Iterator[Alert]:
+    """Yield the open alerts whose rule is gone, or watches nothing any more."""
+    abandoned = Q(rule__isnull=True) | Q(rule__is_active=False)
+    yield from Alert.objects.filter(abandoned).exclude(state=CLOSED)
+
+
+def announce(alert: Alert, event: AlertEvent) -> None:
+    """Send the signal of a moment; what a receiver raises is logged, not raised."""
+    signal = alert_opened if event is AlertEvent.OPENED else alert_closed
+    logger.warning("alert %s: %s", event.value, alert.cause, extra={"alert": alert.pk})
+    signal.send_robust(Alert, alert=alert)
+
+
+def _alarm(alert: Alert) -> Alarm:
+    stored = {key: value for key, value in alert.alarm.items() if key != "name"}
+    return Alarm(**stored)
+
+
+def _remember(alert: Alert, name: str, alarm: Alarm) -> None:
+    alert.alarm = {"name": name, **asdict(alarm)}
+
+
+def _detail(name: str, alarm: Alarm, verdict: Verdict, watch: Watch) -> dict[str, object]:
+    found = watch.detail(name, alarm.opened_at, verdict.minute)
+    return {"explanation": verdict.explanation, **found}

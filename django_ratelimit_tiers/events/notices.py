@@ -1,0 +1,161 @@
+"""Who is told of an alert: once for each moment, channel and target.
+
+A notice is "sending" before anything is sent and "sent" afterwards. A worker that dies in between
+leaves it "sending", and nobody sends it again: it may have arrived.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import json
+import logging
+from collections.abc import Iterator
+from datetime import datetime, timedelta
+from typing import Any
+
+from django.conf import settings
+from django.core.mail import send_mail
+from django.db.models import F, Q
+from django.utils import timezone
+
+from django_ratelimit_tiers.conf import conf
+from django_ratelimit_tiers.core.alerts import AlertEvent, Channel, NoticeState
+from django_ratelimit_tiers.core.refusals import printable
+from django_ratelimit_tiers.events.webhooks import WebhookRefused, post
+from django_ratelimit_tiers.models import Alert, AlertNotice
+
+logger = logging.getLogger("django_ratelimit_tiers.alerts")
+
+MOST_ATTEMPTS = 6
+"""After so many attempts a notice has failed: the last is about half an hour after the first."""
+
+FIRST_WAIT = timedelta(minutes=1)
+"""How long after the first attempt the next one comes; each later wait is twice as long."""
+
+AT_ONCE = 50
+"""Notices sent in one run; the others are sent by the next one."""
+
+
+def prepare_notices(alert: Alert, event: AlertEvent) -> None:
+    """Write down who is to be told; those who have been told of this moment are left out."""
+    AlertNotice.objects.bulk_create(
+        [
+            AlertNotice(alert=alert, event=event.value, channel=channel.value, target=target)
+            for channel, target in dict.fromkeys(_targets(alert))
+        ],
+        ignore_conflicts=True,
+    )
+
+
+def send_notices(*, now: datetime | None = None) -> int:
+    """Send what is due and return how many were sent; each failure waits for a later run."""
+    now = timezone.now() if now is None else now
+    due = Q(next_attempt_at__isnull=True) | Q(next_attempt_at__lte=now)
+    pending = AlertNotice.objects.filter(due, state=NoticeState.PENDING.value)
+    return sum(_send_once(notice, now) for notice in pending.order_by("pk")[:AT_ONCE])
+
+
+def message(notice: AlertNotice) -> tuple[str, str]:
+    """Return the subject and the text of a notice, on printable lines."""
+    alert, event = notice.alert, AlertEvent(notice.event)
+    word = "Alert" if event is AlertEvent.OPENED else "Alert over"
+    lines = [
+        f"{alert.get_kind_display()}: {alert.cause}",
+        str(alert.detail.get("explanation", "")),
+        f"Since {alert.opened_at:%Y-%m-%d %H:%M} UTC.",
+        f"Peak {alert.peak:,.0f}, usual {alert.baseline:,.0f}.",
+    ]
+    if alert.closed_at is not None:
+        lines.append(f"Over since {alert.closed_at:%Y-%m-%d %H:%M} UTC.")
+    lists = ((name, found) for name, found in alert.detail.items() if isinstance(found, list))
+    lines += [f"{name}: {', '.join(map(str, found))}" for name, found in lists if found]
+    return printable(f"{word}: {alert.cause}")[:200], "\n".join(map(printable, filter(None, lines)))
+
+
+def _targets(alert: Alert) -> Iterator[tuple[Channel, str]]:
+    rule = alert.rule
+    own = rule.emails.split() if rule else []
+    for address in [*own, *conf.EVENTS["RECIPIENTS"]]:
+        yield Channel.EMAIL, address
+    for url in (rule.webhook_url if rule else "", conf.EVENTS["WEBHOOK"]):
+        if url:
+            yield Channel.WEBHOOK, url
+
+
+def _send_once(notice: AlertNotice, now: datetime) -> bool:
+    mine = AlertNotice.objects.filter(pk=notice.pk)
+    claimed = mine.filter(state=NoticeState.PENDING.value).update(
+        state=NoticeState.SENDING.value, attempts=F("attempts") + 1
+    )
+    if not claimed:
+        return False
+    notice.attempts += 1
+    try:
+        if notice.channel == Channel.EMAIL:
+            _mail(notice)
+        else:
+            _post(notice, now)
+    except Exception as error:  # whatever a mail backend raises: the other notices are still sent
+        mine.update(**_failure(notice, error, now))
+        logger.warning("notice %s to %s failed: %s", notice.pk, notice.target, error)
+        return False
+    mine.update(state=NoticeState.SENT.value, sent_at=now, error="", next_attempt_at=None)
+    return True
+
+
+def _failure(notice: AlertNotice, error: Exception, now: datetime) -> dict[str, Any]:
+    text = printable(f"{type(error).__name__}: {error}")[:255]
+    if isinstance(error, WebhookRefused) or notice.attempts >= MOST_ATTEMPTS:
+        return {"state": NoticeState.FAILED.value, "error": text, "next_attempt_at": None}
+    wait = FIRST_WAIT * 2 ** (notice.attempts - 1)
+    return {"state": NoticeState.PENDING.value, "error": text, "next_attempt_at": now + wait}
+
+
+def _mail(notice: AlertNotice) -> None:
+    subject, text = message(notice)
+    send_mail(subject, text, settings.DEFAULT_FROM_EMAIL, [notice.target])
+
+
+def _post(notice: AlertNotice, now: datetime) -> None:
+    alert = notice.alert
+    subject, text = message(notice)
+    body = {
+        "text": _escaped(f"{subject}\n{text}"),
+        "id": notice.pk,
+        "event": notice.event,
+        "alert": {
+            "id": alert.pk,
+            "kind": alert.kind,
+            "cause": alert.cause,
+            "state": alert.state,
+            "opened_at": alert.opened_at.isoformat(),
+            "closed_at": alert.closed_at.isoformat() if alert.closed_at else None,
+            "peak": alert.peak,
+            "baseline": alert.baseline,
+            "detail": alert.detail,
+        },
+    }
+    content = json.dumps(body).encode()
+    headers = {"Content-Type": "application/json", "X-RateLimit-Notice": str(notice.pk)}
+    if secret := _secret(notice):
+        headers["X-RateLimit-Signature"] = signature(secret, int(now.timestamp()), content)
+    post(notice.target, content, headers)
+
+
+def signature(secret: str, at: int, content: bytes) -> str:
+    """Return what proves to a receiver that content was sent by us at that epoch second."""
+    signed = hmac.new(secret.encode(), f"{at}.".encode() + content, hashlib.sha256)
+    return f"t={at},v1={signed.hexdigest()}"
+
+
+def _secret(notice: AlertNotice) -> str:
+    rule = notice.alert.rule
+    if rule is not None and rule.webhook_url == notice.target:
+        return str(rule.webhook_secret)
+    return str(conf.EVENTS["WEBHOOK_SECRET"]) if notice.target == conf.EVENTS["WEBHOOK"] else ""
+
+
+def _escaped(text: str) -> str:
+    """Return a text in which chat programs find no commands, links or mentions."""
+    return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")

@@ -1,0 +1,65 @@
+"""Day quotas that run short: told once for each subject, window and mark."""
+
+from __future__ import annotations
+
+from functools import partial
+
+from django.db import IntegrityError, router, transaction
+
+from django_ratelimit_tiers.core.alerts import AlertEvent
+from django_ratelimit_tiers.core.consumption import MARKS, DayQuota, NearLimitVerdict, near_limit
+from django_ratelimit_tiers.core.verdicts import MINUTE, shown
+from django_ratelimit_tiers.events.aggregation import moment
+from django_ratelimit_tiers.events.alerts import announce, close
+from django_ratelimit_tiers.events.notices import prepare_notices
+from django_ratelimit_tiers.models import Alert, AlertRule
+from django_ratelimit_tiers.store.records import Records
+
+DAY = 86_400 // MINUTE
+
+
+def judge_quotas(rule: AlertRule, minute: int, records: Records) -> None:
+    """Open an alert for each mark that was reached, and close those whose window is over."""
+    quotas = records.quotas()
+    over = [quota for quota in quotas if quota.window + DAY <= minute]
+    for quota in quotas:
+        if quota not in over and quota.limit >= rule.minimum_volume:
+            _judge(rule, quota, minute)
+    for alert in rule.alerts.filter(closed_at__isnull=True):
+        if alert.alarm["window"] + DAY <= minute:
+            close(alert, moment(minute * MINUTE))
+    records.forget_quotas(over)
+
+
+def _judge(rule: AlertRule, quota: DayQuota, minute: int) -> None:
+    causes = {_cause(rule, quota, mark): mark for mark in MARKS}
+    known = Alert.objects.filter(cause__in=list(causes)).values_list("cause", flat=True)
+    verdict = near_limit(quota, [causes[cause] for cause in known])
+    if verdict.mark is not None:
+        _open(rule, quota, verdict, minute)
+
+
+def _open(rule: AlertRule, quota: DayQuota, verdict: NearLimitVerdict, minute: int) -> None:
+    alert = Alert(
+        kind=rule.kind,
+        cause=_cause(rule, quota, verdict.mark or 0),
+        rule=rule,
+        opened_at=moment(minute * MINUTE),
+        last_seen_at=moment(minute * MINUTE),
+        peak=quota.used,
+        baseline=quota.limit,
+        detail={"explanation": verdict.explanation, "subject": quota.subject},
+        alarm={"window": quota.window},
+    )
+    try:
+        with transaction.atomic(using=router.db_for_write(Alert)):
+            alert.save(force_insert=True)
+            prepare_notices(alert, AlertEvent.OPENED)
+            transaction.on_commit(partial(announce, alert, AlertEvent.OPENED))
+    except IntegrityError:
+        return  # another worker was faster
+
+
+def _cause(rule: AlertRule, quota: DayQuota, mark: int) -> str:
+    day = f"{moment(quota.window * MINUTE):%Y-%m-%d}"
+    return f"{mark}% of {shown(quota.policy)} by {shown(quota.subject)} on {day} ({rule.pk})"

@@ -1,0 +1,232 @@
+"""What each kind of alert rule looks at in one run: candidates, and a verdict for any of them."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections import defaultdict
+from collections.abc import Iterator, Set
+from statistics import median
+from typing import ClassVar
+
+from django.contrib.auth import get_user_model
+from django.core.exceptions import FieldDoesNotExist
+from django.db.models import Count, F
+
+from django_ratelimit_tiers.core.alarms import SPIKE_PACE, SUBJECT_PACE, Pace
+from django_ratelimit_tiers.core.alerts import Sensitivity
+from django_ratelimit_tiers.core.consumption import (
+    DRIP_HOURS,
+    JUST_UNDER,
+    HourUsage,
+    SubjectUsage,
+    slow_drip,
+)
+from django_ratelimit_tiers.core.series import HOUR
+from django_ratelimit_tiers.core.sightings import (
+    NetworkSubjects,
+    SubjectNetworks,
+    account_farming,
+    ip_rotation,
+)
+from django_ratelimit_tiers.core.spikes import spike
+from django_ratelimit_tiers.core.verdicts import MINUTE, Verdict
+from django_ratelimit_tiers.events.aggregation import moment
+from django_ratelimit_tiers.events.series import SeriesReader, top
+from django_ratelimit_tiers.models import AlertRule, ThrottleEvent, UsageCount
+from django_ratelimit_tiers.store.records import SEEN_SECONDS, SEEN_TTL, Records
+
+AGAIN = 10
+"""Minutes judged in every run: those of runs that were missed, and no harm if they were not."""
+
+FACTORS = {Sensitivity.LOW: 2.0, Sensitivity.NORMAL: 1.0, Sensitivity.HIGH: 0.5}
+"""How many times its usual number makes a subject or address abnormal, by sensitivity."""
+
+SHOWN = 5
+"""How many names an alert lists of each kind."""
+
+
+class Watch(ABC):
+    """One rule's look at what was counted up to a minute."""
+
+    pace: ClassVar[Pace] = SUBJECT_PACE
+
+    @property
+    @abstractmethod
+    def candidates(self) -> Set[str]:
+        """What may be abnormal now: series, subjects or networks."""
+
+    @abstractmethod
+    def verdicts(self, name: str) -> Iterator[Verdict]:
+        """Judge one of them, or one that was abnormal before; the oldest minute first."""
+
+    @abstractmethod
+    def detail(self, name: str, start: int, end: int) -> dict[str, list[str]]:
+        """Return what staff wants to know of the minutes from `start` to `end`."""
+
+
+class SpikeWatch(Watch):
+    """Minutes with far more refusals than usual."""
+
+    pace = SPIKE_PACE
+
+    def __init__(self, rule: AlertRule, minute: int, records: Records) -> None:
+        self._rule = rule
+        self._span = range(minute - AGAIN + 1, minute + 1)
+        self._reader = SeriesReader(rule, minute)
+
+    @property
+    def candidates(self) -> Set[str]:
+        return {
+            series
+            for series, minutes in self._reader.minutes.items()
+            if any(minutes.get(m, 0) >= self._rule.minimum_volume for m in self._span)
+        }
+
+    def verdicts(self, name: str) -> Iterator[Verdict]:
+        history = self._reader.history(name)
+        sensitivity = Sensitivity(self._rule.sensitivity)
+        for minute in self._span:
+            yield spike(history, minute, sensitivity, self._rule.minimum_volume)
+
+    def detail(self, name: str, start: int, end: int) -> dict[str, list[str]]:
+        found = top(self._rule, name, start, end)
+        events = ThrottleEvent.objects.filter(
+            at__gte=moment(start * MINUTE), at__lt=moment((end + 1) * MINUTE), mode="enforce"
+        )
+        counted = events.values("address").annotate(total=Count("pk")).order_by("-total", "address")
+        found["top addresses of the sample"] = [
+            f"{row['address']} ({row['total']})" for row in counted[:SHOWN]
+        ]
+        return found
+
+
+class SightingWatch(Watch):
+    """What the rotation of addresses and the farming of accounts have in common."""
+
+    def __init__(self, rule: AlertRule, minute: int, records: Records) -> None:
+        self._rule = rule
+        self._minute = minute
+        now = (minute + 1) * MINUTE
+        self._now = self._grouped(records, now - HOUR * MINUTE - SEEN_SECONDS, now)
+        self._earlier = [
+            self._grouped(records, end - HOUR * MINUTE, end)
+            for end in range(now - HOUR * MINUTE - SEEN_SECONDS, now - SEEN_TTL, -HOUR * MINUTE)
+        ]
+
+    @property
+    def most(self) -> int:
+        """From how many on it is abnormal."""
+        return max(2, int(self._rule.minimum_volume * FACTORS[Sensitivity(self._rule.sensitivity)]))
+
+    def detail(self, name: str, start: int, end: int) -> dict[str, list[str]]:
+        return {"seen": sorted(self._now.get(name, ()))[: 4 * SHOWN]}
+
+    def usual(self, name: str) -> float:
+        """Return how many an ordinary hour has, 0 where there was none before."""
+        return median([len(hour.get(name, ())) for hour in self._earlier] or [0])
+
+    def _grouped(self, records: Records, start: int, end: int) -> dict[str, set[str]]:
+        found: dict[str, set[str]] = defaultdict(set)
+        for sighting in records.sightings(start, end):
+            name, other = self._names(sighting.subject, sighting.address)
+            found[name].add(other)
+        return found
+
+    def _names(self, subject: str, network: str) -> tuple[str, str]:
+        """Return whom this watch is about, and what is counted of it."""
+        raise NotImplementedError
+
+
+class RotationWatch(SightingWatch):
+    """One user or key from unusually many addresses."""
+
+    @property
+    def candidates(self) -> Set[str]:
+        return {name for name, networks in self._now.items() if len(networks) >= self.most}
+
+    def verdicts(self, name: str) -> Iterator[Verdict]:
+        networks = frozenset(self._now.get(name, ()))
+        yield ip_rotation(
+            SubjectNetworks(name, networks, self.usual(name)), self._minute, self.most
+        )
+
+    def _names(self, subject: str, network: str) -> tuple[str, str]:
+        return subject, network
+
+
+class FarmingWatch(SightingWatch):
+    """Unusually many users or keys, or new ones, from one address."""
+
+    NEW_SHARE = 0.4
+    """So many times the number of subjects that is abnormal is abnormal for new ones."""
+
+    @property
+    def most_new(self) -> int:
+        """From how many new ones on it is abnormal."""
+        return max(2, int(self.most * self.NEW_SHARE))
+
+    @property
+    def candidates(self) -> Set[str]:
+        return {name for name, subjects in self._now.items() if len(subjects) >= self.most_new}
+
+    def verdicts(self, name: str) -> Iterator[Verdict]:
+        subjects = frozenset(self._now.get(name, ()))
+        new = self._new(subjects) if len(subjects) >= self.most_new else frozenset()
+        seen = NetworkSubjects(name, subjects, new, self.usual(name))
+        yield account_farming(seen, self._minute, self.most, self.most_new)
+
+    def _names(self, subject: str, network: str) -> tuple[str, str]:
+        return network, subject
+
+    def _new(self, subjects: Set[str]) -> frozenset[str]:
+        """Return those users whose accounts are as young as the look goes back."""
+        users = get_user_model()
+        try:
+            users._meta.get_field("date_joined")
+        except FieldDoesNotExist:
+            return frozenset()
+        keys = [name.removeprefix("user:") for name in subjects if name.startswith("user:")]
+        since = moment(self._minute * MINUTE - HOUR * MINUTE)
+        young = users._default_manager.filter(pk__in=keys, date_joined__gte=since)
+        return frozenset(f"user:{pk}" for pk in young.values_list("pk", flat=True))
+
+
+class DripWatch(Watch):
+    """Subjects that stay just under their limit, evenly, for hours."""
+
+    HOURS: ClassVar = {
+        Sensitivity.LOW: 2 * DRIP_HOURS,
+        Sensitivity.NORMAL: DRIP_HOURS,
+        Sensitivity.HIGH: 4,
+    }
+
+    def __init__(self, rule: AlertRule, minute: int, records: Records) -> None:
+        self._hours = self.HOURS[Sensitivity(rule.sensitivity)]
+        newest = UsageCount.objects.order_by("-hour").values_list("hour", flat=True).first()
+        self._newest = int(newest.timestamp()) // 3600 if newest else 0
+        self._limit_least = rule.minimum_volume
+
+    @property
+    def candidates(self) -> Set[str]:
+        rows = UsageCount.objects.filter(
+            hour=moment(self._newest * 3600),
+            hourly_limit__gte=self._limit_least,
+            allowed__gte=F("hourly_limit") * JUST_UNDER,
+        )
+        return set(rows.values_list("subject", flat=True))
+
+    def verdicts(self, name: str) -> Iterator[Verdict]:
+        span = range(self._newest - self._hours - 3, self._newest + 1)
+        rows = UsageCount.objects.filter(subject=name, hour__gte=moment(span[0] * 3600))
+        found = {int(row.hour.timestamp()) // 3600: row for row in rows}
+        limit = found[self._newest].hourly_limit if self._newest in found else 0
+        hours = [
+            HourUsage(found[hour].allowed, found[hour].refused) if hour in found else None
+            for hour in span
+        ]
+        end = (self._newest + 1) * HOUR - 1
+        yield slow_drip(SubjectUsage(name, limit, hours), end, self._hours)
+
+    def detail(self, name: str, start: int, end: int) -> dict[str, list[str]]:
+        rows = UsageCount.objects.filter(subject=name).order_by("-hour")[: self._hours]
+        return {"usage": [f"{row.hour:%H:%M} {row.allowed} of {row.hourly_limit}" for row in rows]}

@@ -1,0 +1,85 @@
+"""One POST to a webhook: http or https only, no redirect followed, bounded in time and size.
+
+Staff with the permission to change alert rules chooses where this connects to, networks of the
+site's own among them, since that is where chat servers live. Link-local addresses, where clouds
+serve the secrets of their machines, are always refused; the answer's body is never read.
+"""
+
+from __future__ import annotations
+
+import socket
+import ssl
+from collections.abc import Mapping
+from http.client import HTTPConnection, HTTPException
+from ipaddress import ip_address
+from urllib.parse import urlsplit
+
+TIMEOUT = 5.0
+"""Seconds for connecting, and for each part of the answer."""
+
+RETRIED = frozenset((408, 425, 429, 500, 502, 503, 504))
+"""Answers that may be another one later."""
+
+
+class WebhookFailed(Exception):
+    """The webhook gave no good answer; it may give one later."""
+
+
+class WebhookRefused(Exception):
+    """The webhook refused what was sent, or its address cannot be used: no use to try again."""
+
+
+def post(url: str, content: bytes, headers: Mapping[str, str]) -> None:
+    """Post content; raises WebhookFailed or WebhookRefused unless the answer is 200 to 299."""
+    try:
+        parts = urlsplit(url)
+        host, port = parts.hostname, parts.port
+    except ValueError as error:
+        raise WebhookRefused(str(error)) from error
+    if parts.scheme not in ("http", "https") or not host:
+        raise WebhookRefused("a webhook is an http or https URL with a host")
+    connection = _Connection(host, port, is_tls=parts.scheme == "https")
+    target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
+    try:
+        connection.request("POST", target, content, dict(headers))
+        status = connection.getresponse().status
+    except (OSError, HTTPException) as error:
+        raise WebhookFailed(f"{type(error).__name__}: {error}") from error
+    except ValueError as error:
+        raise WebhookRefused(str(error)) from error
+    finally:
+        connection.close()
+    if 200 <= status < 300:
+        return
+    if status in RETRIED:
+        raise WebhookFailed(f"the webhook answered {status}")
+    raise WebhookRefused(f"the webhook answered {status}")
+
+
+class _Connection(HTTPConnection):
+    """A connection to the very address that was found to be allowed."""
+
+    def __init__(self, host: str, port: int | None, *, is_tls: bool) -> None:
+        super().__init__(host, port or (443 if is_tls else 80), timeout=TIMEOUT)
+        self._tls = ssl.create_default_context() if is_tls else None
+
+    def connect(self) -> None:
+        found = socket.getaddrinfo(self.host, self.port, type=socket.SOCK_STREAM)
+        address = str(found[0][4][0])
+        if not is_allowed(address):
+            raise WebhookRefused(f"{address} is no address for a webhook")
+        plain = socket.create_connection((address, self.port), timeout=TIMEOUT)
+        try:
+            tls = self._tls
+            self.sock = tls.wrap_socket(plain, server_hostname=self.host) if tls else plain
+        except BaseException:
+            plain.close()
+            raise
+
+
+def is_allowed(address: str) -> bool:
+    """Return whether a webhook may be at an address: not link-local, multicast or unspecified."""
+    parsed = ip_address(address.partition("%")[0])
+    mapped = getattr(parsed, "ipv4_mapped", None)
+    parsed = mapped or parsed
+    return not (parsed.is_link_local or parsed.is_multicast or parsed.is_unspecified)

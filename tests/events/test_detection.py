@@ -1,0 +1,304 @@
+"""From counts to alerts: opened, extended, closed by themselves, and cool afterwards."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from django.contrib.auth.models import User
+from django.utils import timezone
+
+from django_ratelimit_tiers.core.consumption import DayQuota
+from django_ratelimit_tiers.core.tallies import Tally
+from django_ratelimit_tiers.events.aggregation import moment
+from django_ratelimit_tiers.events.detection import detect_anomalies, judged_minute
+from django_ratelimit_tiers.models import (
+    Alert,
+    AlertRule,
+    PolicyRevision,
+    SeriesHour,
+    ThrottleCount,
+    UsageCount,
+)
+from django_ratelimit_tiers.signals import alert_closed, alert_opened
+from django_ratelimit_tiers.store.configured import configured_store
+from tests.events.rows import fill_minute, key
+
+pytestmark = pytest.mark.django_db
+
+DAY, HOUR = 1440, 60
+START = 1_790_000_040 // 86_400 * DAY + 10 * HOUR
+"""Ten in the morning of some day, in minutes since the epoch."""
+
+
+@pytest.fixture(autouse=True)
+def _one_rule() -> None:
+    AlertRule.objects.all().delete()
+    PolicyRevision.objects.update(created_at=moment((START - 3 * DAY) * 60))
+
+
+@pytest.fixture
+def moments() -> Iterator[list[str]]:
+    """What the signals tell."""
+    told: list[str] = []
+
+    def opened(alert: Alert, **_: Any) -> None:
+        told.append(f"opened {alert.cause}")
+
+    def closed(alert: Alert, **_: Any) -> None:
+        told.append(f"closed {alert.cause}")
+
+    alert_opened.connect(opened)
+    alert_closed.connect(closed)
+    yield told
+    alert_opened.disconnect(opened)
+    alert_closed.disconnect(closed)
+
+
+def watch(kind: str = "spike", **fields: Any) -> AlertRule:
+    return AlertRule.objects.create(name=f"any {kind}", kind=kind, **fields)
+
+
+def refuse(minute: int, count: int, **fields: Any) -> None:
+    fields = {"policy": "free-minute", "subject": "user:1", "endpoint": "GET api"} | fields
+    ThrottleCount.objects.create(minute=moment(minute * 60), count=count, **fields)
+
+
+def refuse_steadily(start: int, end: int, count: int = 5, **fields: Any) -> None:
+    for minute in range(start, end):
+        refuse(minute, count, **fields)
+
+
+def detect_at(minute: int) -> None:
+    """Run the detectors when this minute is the last that is over."""
+    detect_anomalies(now=minute * 60 + 65)
+
+
+def test_a_spike_opens_an_alert_in_its_first_minute(
+    moments: list[str], django_capture_on_commit_callbacks: Callable[..., Any]
+) -> None:
+    watch()
+    refuse_steadily(START - 60, START)
+    detect_at(START - 1)
+    assert not Alert.objects.exists()
+    refuse(START, 100, subject="user:2")
+    with django_capture_on_commit_callbacks(execute=True):
+        detect_at(START)
+    alert = Alert.objects.get()
+    assert (alert.kind, alert.state, alert.cause) == ("spike", "open", "any spike")
+    assert alert.opened_at == moment(START * 60)
+    assert (alert.peak, alert.baseline) == (100, 5)
+    assert alert.detail["top subjects"] == ["user:2 (100)"]
+    assert "100 in the minute" in alert.detail["explanation"]
+    assert moments == ["opened any spike"]
+
+
+def test_running_again_changes_nothing(moments: list[str]) -> None:
+    watch()
+    refuse_steadily(START - 60, START)
+    refuse(START, 100)
+    detect_at(START)
+    before = Alert.objects.values().get()
+    detect_at(START)
+    assert Alert.objects.values().get() == before
+
+
+def test_one_alert_is_extended_while_it_lasts_and_closes_by_itself(
+    moments: list[str], django_capture_on_commit_callbacks: Callable[..., Any]
+) -> None:
+    watch()
+    refuse_steadily(START - 60, START)
+    refuse_steadily(START, START + 5, 100)
+    refuse(START + 2, 200, subject="user:3")
+    refuse_steadily(START + 5, START + 40)
+    with django_capture_on_commit_callbacks(execute=True):
+        for minute in range(START, START + 40):
+            detect_at(minute)
+    alert = Alert.objects.get()
+    assert (alert.peak, alert.state) == (300, "closed")
+    assert alert.last_seen_at == moment((START + 4) * 60)
+    assert alert.closed_at == moment((START + 14) * 60)
+    assert moments == ["opened any spike", "closed any spike"]
+
+
+def test_missed_runs_are_made_up(moments: list[str]) -> None:
+    watch()
+    refuse_steadily(START - 60, START)
+    refuse_steadily(START, START + 3, 100)
+    detect_at(START + 6)
+    alert = Alert.objects.get()
+    assert alert.opened_at == moment(START * 60)
+    assert alert.last_seen_at == moment((START + 2) * 60)
+
+
+def test_an_alert_in_its_cool_down_opens_again_instead_of_a_new_one() -> None:
+    watch(cooldown=1800)
+    refuse_steadily(START - 60, START)
+    refuse(START, 100)
+    refuse(START + 25, 100)
+    for minute in range(START, START + 26):
+        detect_at(minute)
+    alert = Alert.objects.get()
+    assert (alert.state, alert.closed_at) == ("open", None)
+
+
+def test_after_the_cool_down_it_is_a_new_alert() -> None:
+    watch(cooldown=600)
+    refuse_steadily(START - 60, START)
+    refuse(START, 100)
+    refuse(START + 40, 400)
+    for minute in range(START, START + 41):
+        detect_at(minute)
+    assert [a.state for a in Alert.objects.order_by("opened_at")] == ["closed", "open"]
+
+
+def test_an_acknowledged_alert_stays_acknowledged_until_it_closes() -> None:
+    watch()
+    refuse_steadily(START - 60, START)
+    refuse_steadily(START, START + 3, 100)
+    detect_at(START)
+    Alert.objects.update(state="acknowledged", acknowledged_at=timezone.now())
+    detect_at(START + 1)
+    assert Alert.objects.get().state == "acknowledged"
+    for minute in range(START + 2, START + 20):
+        detect_at(minute)
+    assert Alert.objects.get().state == "closed"
+
+
+def test_each_series_has_an_alert_of_its_own() -> None:
+    watch(grouping="endpoint")
+    for endpoint in ("GET a", "GET b", "GET c"):
+        refuse_steadily(START - 60, START, endpoint=endpoint)
+    refuse(START, 100, endpoint="GET a")
+    refuse(START, 100, endpoint="GET b")
+    detect_at(START)
+    causes = set(Alert.objects.values_list("cause", flat=True))
+    assert causes == {"any spike: GET a", "any spike: GET b"}
+
+
+def test_a_rule_sees_only_what_it_is_about() -> None:
+    watch(policy="pro-minute")
+    refuse_steadily(START - 60, START)
+    refuse(START, 100)
+    detect_at(START)
+    assert not Alert.objects.exists()
+
+
+def test_shadow_refusals_raise_nothing() -> None:
+    watch()
+    refuse_steadily(START - 60, START)
+    refuse(START, 100, mode="shadow")
+    detect_at(START)
+    assert not Alert.objects.exists()
+
+
+def test_less_than_the_minimum_raises_nothing() -> None:
+    watch(minimum_volume=200)
+    refuse(START, 199)
+    detect_at(START)
+    assert not Alert.objects.exists()
+
+
+def test_complete_hours_outlive_their_minutes() -> None:
+    rule = watch()
+    refuse_steadily(START - 60, START - 30, 4)
+    refuse(START - 20, 30)
+    detect_at(START)
+    [hour] = SeriesHour.objects.all()
+    assert (hour.rule, hour.total, hour.peak) == (rule, 150, 30)
+    assert hour.hour == moment((START - 60) * 60)
+
+
+def test_what_is_usual_at_this_time_of_day_raises_nothing() -> None:
+    rule = watch()
+    for day in range(1, 8):
+        at = START - day * DAY
+        hour = moment(at * 60)
+        SeriesHour.objects.create(rule=rule, series="", hour=hour, total=9000, peak=200)
+    PolicyRevision.objects.update(created_at=moment((START - 20 * DAY) * 60))
+    refuse(START, 150)
+    detect_at(START)
+    assert not Alert.objects.exists()
+
+
+def test_no_minute_is_judged_before_all_before_it_are_written() -> None:
+    fill_minute((START - 2) * 60, {key(): 5})
+    records = configured_store().records
+    assert judged_minute(records, START * 60 + 65) == START - 3
+    records.forget_minute((START - 2) * 60)
+    assert judged_minute(records, START * 60 + 65) == START
+
+
+def test_alerts_of_a_rule_that_watches_no_more_are_closed() -> None:
+    rule = watch()
+    refuse_steadily(START - 60, START)
+    refuse(START, 100)
+    detect_at(START)
+    rule.is_active = False
+    rule.save()
+    detect_at(START + 1)
+    assert Alert.objects.get().state == "closed"
+
+
+def this_minute() -> int:
+    return configured_store().records.now() // 60
+
+
+def test_one_user_from_many_addresses_is_an_alert_until_it_stops() -> None:
+    watch("ip_rotation", minimum_volume=20)
+    records = configured_store().records
+    seen = [("user:7", f"198.51.100.{n}") for n in range(30)] + [("user:8", "192.0.2.1")]
+    records.add(Tally(sightings=seen))
+    detect_at(this_minute())
+    alert = Alert.objects.get()
+    assert (alert.cause, alert.peak) == ("any ip_rotation: user:7", 30)
+    assert len(alert.detail["seen"]) == 20
+    for minute in range(this_minute(), this_minute() + 200, 20):
+        detect_at(minute)
+    assert Alert.objects.get().state == "closed"
+
+
+def test_many_users_from_one_address_are_an_alert() -> None:
+    watch("account_farming", minimum_volume=25)
+    records = configured_store().records
+    records.add(Tally(sightings=[(f"user:{n}", "192.0.2.1") for n in range(26)]))
+    records.add(Tally(sightings=[(f"user:{n}", "192.0.2.2") for n in range(100, 120)]))
+    detect_at(this_minute())
+    assert Alert.objects.get().cause == "any account_farming: 192.0.2.1"
+
+
+def test_fewer_are_enough_when_their_accounts_are_new() -> None:
+    watch("account_farming", minimum_volume=25)
+    users = [User.objects.create_user(f"bot{n}") for n in range(10)]
+    records = configured_store().records
+    records.add(Tally(sightings=[(f"user:{user.pk}", "192.0.2.1") for user in users]))
+    detect_at(this_minute())
+    assert "new users" in Alert.objects.get().detail["explanation"]
+
+
+def test_a_subject_evenly_just_under_its_limit_for_hours_is_an_alert() -> None:
+    watch("slow_drip")
+    for hour in range(8):
+        at = moment((START - 60 * hour) * 60)
+        UsageCount.objects.create(hour=at, subject="user:9", allowed=950, hourly_limit=1000)
+        UsageCount.objects.create(
+            hour=at, subject="user:8", allowed=900 if hour % 2 else 700, hourly_limit=1000
+        )
+    detect_at(START + 60)
+    alert = Alert.objects.get()
+    assert (alert.kind, alert.cause) == ("slow_drip", "any slow_drip: user:9")
+
+
+def test_a_day_quota_that_runs_short_is_told_once_for_each_mark_and_window() -> None:
+    watch("near_limit")
+    records = configured_store().records
+    window = START // DAY * DAY
+    for used in (85, 90, 100, 100):
+        records.add(Tally(quotas=[DayQuota("user:1", "free-day", 100, used, window)]))
+        detect_at(START)
+    causes = sorted(Alert.objects.values_list("cause", flat=True))
+    assert [cause.split(" by ")[0] for cause in causes] == ["100% of free-day", "80% of free-day"]
+    detect_at(window + DAY)
+    assert set(Alert.objects.values_list("state", flat=True)) == {"closed"}
+    assert list(records.quotas()) == []
