@@ -114,7 +114,10 @@ def check_settings(**_: Any) -> list[checks.CheckMessage]:
     events = values.get("EVENTS", {})
     if isinstance(events, dict):
         problems += _shape_problems(f"{SETTING}['EVENTS']", events, EVENT_SHAPES, EVENT_DEFAULTS)
-    return problems or [*_path_problems(values), *_store_problems(values), *_order_problems()]
+    problems = problems or list(_path_problems(values))
+    if not problems and values.get("STORE", AUTO) != AUTO:
+        problems += _options_problems(values)
+    return problems or [*_store_problems(values), *_order_problems()]
 
 
 def _shape_problems(
@@ -146,7 +149,7 @@ def _path_problems(values: Mapping[str, Any]) -> Iterator[checks.CheckMessage]:
     for key in keys:
         try:
             found = import_string(values[key])
-        except ImportError as error:
+        except Exception as error:  # whatever the named module raises
             hint = f"Correct the dotted path: {error}."
         else:
             if callable(found):
@@ -155,6 +158,17 @@ def _path_problems(values: Mapping[str, Any]) -> Iterator[checks.CheckMessage]:
         yield checks.Error(
             f"{SETTING}[{key!r}] names nothing that can be called: {values[key]!r}.",
             hint=hint,
+            id="ratelimit_tiers.E004",
+        )
+
+
+def _options_problems(values: Mapping[str, Any]) -> Iterator[checks.CheckMessage]:
+    try:
+        import_string(values["STORE"])(**values.get("STORE_OPTIONS", {}))
+    except Exception as error:
+        yield checks.Error(
+            f"{SETTING}['STORE'] cannot be made with STORE_OPTIONS.",
+            hint=f"Correct STORE_OPTIONS: {error}.",
             id="ratelimit_tiers.E004",
         )
 

@@ -1,0 +1,235 @@
+"""Every wrong setting is found at start, with an id and a hint that says what would be right."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from django.core import checks
+from django.core.checks.registry import registry
+from django.test import override_settings
+
+from django_ratelimit_tiers.checks import EVENT_SHAPES, SHAPES, check_settings
+from django_ratelimit_tiers.conf import DEFAULTS, EVENT_DEFAULTS, conf
+
+MINE = "django_ratelimit_tiers.middleware.RateLimitMiddleware"
+
+
+def found(**values: Any) -> list[tuple[str, str, str]]:
+    """Return id, message and hint of everything that is wrong with these settings."""
+    with override_settings(RATELIMIT_TIERS=values):
+        return [(str(one.id), one.msg, str(one.hint)) for one in check_settings()]
+
+
+def ids(**values: Any) -> list[str]:
+    return [identity.removeprefix("ratelimit_tiers.") for identity, _, _ in found(**values)]
+
+
+def test_the_check_is_registered_among_those_of_security() -> None:
+    assert check_settings in registry.get_checks()
+    assert checks.Tags.security in check_settings.tags
+
+
+def test_the_settings_of_the_test_project_are_right() -> None:
+    assert check_settings() == []
+
+
+def test_every_default_is_right_and_every_key_has_one() -> None:
+    defaults = {**DEFAULTS, "EVENTS": EVENT_DEFAULTS}
+    assert ids(**defaults) == []
+    assert SHAPES.keys() == DEFAULTS.keys()
+    assert EVENT_SHAPES.keys() == EVENT_DEFAULTS.keys()
+
+
+def test_missing_settings_mean_the_defaults() -> None:
+    with override_settings():
+        from django.conf import settings  # noqa: PLC0415
+
+        del settings.RATELIMIT_TIERS
+        assert check_settings() == []
+        assert conf.KEY_PREFIX == "rlt"
+        assert conf.EVENTS == EVENT_DEFAULTS
+    with pytest.raises(AttributeError, match="UNHEARD"):
+        _ = conf.UNHEARD
+
+
+@pytest.mark.parametrize("value", [None, [], "off", 1])
+def test_e001_settings_that_are_no_dict(value: Any) -> None:
+    with override_settings(RATELIMIT_TIERS=value):
+        (error,) = check_settings()
+    assert error == checks.Error(
+        "RATELIMIT_TIERS must be a dict.",
+        hint="Write it like RATELIMIT_TIERS = {'STORE_TIMEOUT': 0.1}.",
+        id="ratelimit_tiers.E001",
+    )
+
+
+def test_e002_an_unknown_key() -> None:
+    (error,) = found(STORE_TIMEUOT=1)
+    assert error[0] == "ratelimit_tiers.E002"
+    assert error[1] == "RATELIMIT_TIERS has an unknown key 'STORE_TIMEUOT'."
+    assert "STORE_TIMEOUT" in error[2]
+
+
+def test_e002_an_unknown_key_of_the_events() -> None:
+    (error,) = found(EVENTS={"SAMPEL": 1})
+    assert error[:2] == (
+        "ratelimit_tiers.E002",
+        "RATELIMIT_TIERS['EVENTS'] has an unknown key 'SAMPEL'.",
+    )
+    assert "SAMPLE" in error[2]
+
+
+WRONG: list[tuple[str, Any]] = [
+    ("ENABLED", "yes"),
+    ("ENABLED", 1),
+    ("STORE", None),
+    ("STORE_OPTIONS", []),
+    ("CACHE_ALIAS", None),
+    ("STORE_TIMEOUT", 0),
+    ("STORE_TIMEOUT", -1),
+    ("STORE_TIMEOUT", "0.1"),
+    ("STORE_TIMEOUT", True),
+    ("STORE_TIMEOUT", float("nan")),
+    ("STORE_TIMEOUT", 10**9),
+    ("KEY_PREFIX", ""),
+    ("KEY_PREFIX", "a{b}"),
+    ("KEY_PREFIX", "x" * 100),
+    ("KEY_PREFIX", "a\nb"),
+    ("TRUSTED_PROXIES", "10.0.0.0/8"),
+    ("TRUSTED_PROXIES", ["10.0.0.0/33"]),
+    ("TRUSTED_PROXIES", ["10.0.0.1/8"]),
+    ("TRUSTED_PROXIES", [1]),
+    ("TRUSTED_PROXIES", [None]),
+    ("TRUSTED_PROXIES", [["10.0.0.0/8"]]),
+    ("TRUSTED_PROXIES", -1),
+    ("TRUSTED_PROXIES", True),
+    ("TRUSTED_PROXIES", None),
+    ("CLIENT_IP_HEADER", ""),
+    ("CLIENT_IP_HEADER", None),
+    ("IPV6_PREFIX", 0),
+    ("IPV6_PREFIX", 129),
+    ("IPV6_PREFIX", "64"),
+    ("TIER_RESOLVER", ""),
+    ("TIER_RESOLVER", len),
+    ("FAILED_STATUSES", 401),
+    ("FAILED_STATUSES", ["401"]),
+    ("ON_STORE_FAILURE", "ajar"),
+    ("ON_STORE_FAILURE", None),
+    ("HEADERS", "x-ratelimit"),
+    ("HEADERS", ["x-rate-limit"]),
+    ("HEADERS", [["x-ratelimit"]]),
+    ("EVENTS", None),
+]
+
+
+@pytest.mark.parametrize(("key", "value"), WRONG)
+def test_e003_a_value_of_the_wrong_form(key: str, value: Any) -> None:
+    (error,) = found(**{key: value})
+    assert error[:2] == ("ratelimit_tiers.E003", f"RATELIMIT_TIERS[{key!r}] is wrong.")
+    assert error[2].startswith("Make it ")
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("SAMPLE", -1),
+        ("CARDINALITY", 0),
+        ("COUNT_TTL", 1),
+        ("RETENTION_DAYS", 0),
+        ("RECIPIENTS", "ops@example.org"),
+        ("WEBHOOK", ""),
+        ("WEBHOOK_SECRET", None),
+        ("LOG_PER_SECOND", 0),
+    ],
+)
+def test_e003_a_value_of_the_events_of_the_wrong_form(key: str, value: Any) -> None:
+    (error,) = found(EVENTS={key: value})
+    assert error[:2] == ("ratelimit_tiers.E003", f"RATELIMIT_TIERS['EVENTS'][{key!r}] is wrong.")
+    assert error[2].startswith("Make it ")
+
+
+@pytest.mark.parametrize("key", ["TIER_RESOLVER", "API_KEY_RESOLVER", "VERIFIED_TEST", "RESPONSE"])
+@pytest.mark.parametrize("path", ["nowhere.nothing", "tests.site.missing", "word", "a..b", "."])
+def test_e004_a_dotted_path_that_leads_nowhere(key: str, path: str) -> None:
+    (error,) = found(**{key: path})
+    assert error[:2] == (
+        "ratelimit_tiers.E004",
+        f"RATELIMIT_TIERS[{key!r}] names nothing that can be called: {path!r}.",
+    )
+    assert error[2].startswith("Correct the dotted path: ")
+
+
+def test_e004_a_dotted_path_to_what_cannot_be_called() -> None:
+    (error,) = found(RESPONSE="tests.site.RUNS")
+    assert (error[0], error[2]) == ("ratelimit_tiers.E004", "Name a function or a class.")
+
+
+@pytest.mark.parametrize(
+    ("store", "options"),
+    [
+        ("django_ratelimit_tiers.store.redis.RedisStore", {"uri": "redis://localhost"}),
+        ("django_ratelimit_tiers.store.redis.RedisStore", {}),
+        ("django_ratelimit_tiers.store.redis.RedisStore", {"url": "localhost:6379"}),
+        ("django_ratelimit_tiers.store.memory.MemoryStore", {"most": 1}),
+    ],
+)
+def test_e004_a_store_that_does_not_take_its_options(store: str, options: dict[str, Any]) -> None:
+    (error,) = found(STORE=store, STORE_OPTIONS=options)
+    assert error[0] == "ratelimit_tiers.E004"
+    assert error[2].startswith("Correct STORE_OPTIONS: ")
+
+
+def test_e005_an_alias_that_no_cache_has() -> None:
+    (error,) = found(CACHE_ALIAS="limits")
+    assert error == (
+        "ratelimit_tiers.E005",
+        "RATELIMIT_TIERS['CACHE_ALIAS'] names no cache: 'limits'.",
+        "Add it to CACHES, or name one of: default.",
+    )
+
+
+def test_e006_the_middleware_is_installed_twice() -> None:
+    with override_settings(MIDDLEWARE=[MINE, MINE]):
+        (error,) = found()
+    assert error == (
+        "ratelimit_tiers.E006",
+        "The rate limit middleware is installed more than once.",
+        "Keep the first entry in MIDDLEWARE.",
+    )
+
+
+def test_w001_counters_in_the_memory_of_each_process() -> None:
+    memory = {"default": {"BACKEND": "django.core.cache.backends.locmem.LocMemCache"}}
+    with override_settings(CACHES=memory):
+        (warning,) = found()
+        assert ids(STORE="django_ratelimit_tiers.store.memory.MemoryStore") == []
+    assert warning[0] == "ratelimit_tiers.W001"
+    assert "django_redis.cache.RedisCache" in warning[2]
+
+
+@pytest.mark.parametrize(
+    "earlier",
+    [
+        "django.contrib.sessions.middleware.SessionMiddleware",
+        "django.contrib.auth.middleware.AuthenticationMiddleware",
+        "allauth.account.middleware.AccountAuthMiddleware",
+    ],
+)
+def test_w002_sessions_or_authentication_come_first(earlier: str) -> None:
+    with override_settings(MIDDLEWARE=[earlier, MINE]):
+        (warning,) = found()
+    assert warning[0] == "ratelimit_tiers.W002"
+    assert earlier in warning[1]
+    assert "first in MIDDLEWARE" in warning[2]
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["django.middleware.security.SecurityMiddleware", "corsheaders.middleware.CorsMiddleware"],
+)
+def test_other_middleware_may_come_first(path: str) -> None:
+    with override_settings(MIDDLEWARE=[path, MINE]):
+        assert found() == []
+    with override_settings(MIDDLEWARE=[path]):
+        assert found() == []
