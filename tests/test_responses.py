@@ -1,0 +1,157 @@
+"""What a client is told: the form by Accept, header fields by setting, nothing undisclosed."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+from django.http import HttpResponse
+from django.test import Client, override_settings
+
+from tests.policies import limit_tier, make_rule
+
+pytestmark = [pytest.mark.django_db, pytest.mark.urls("tests.site")]
+
+MESSAGE = re.compile(r"Too many requests\. Try again in \d+ seconds?\.")
+X_FIELDS = {"X-RateLimit-Limit", "X-RateLimit-Remaining", "X-RateLimit-Reset"}
+DRAFT_FIELDS = {"RateLimit", "RateLimit-Policy"}
+
+
+def refused(client: Client, path: str = "/plain/", **headers: str) -> HttpResponse:
+    """Return the refusal of the second request."""
+    limit_tier("anonymous", 1)
+    client.get(path)
+    response = client.get(path, headers=headers)
+    assert response.status_code == 429
+    return response
+
+
+@pytest.mark.parametrize(
+    ("accept", "content_type"),
+    [
+        ("application/json", "application/json"),
+        ("*/*", "application/json"),
+        ("", "application/json"),
+        ("image/png", "application/json"),
+        ("application/problem+json", "application/problem+json"),
+        ("application/problem+json, application/json;q=0.5", "application/problem+json"),
+        ("text/html,application/xhtml+xml,*/*;q=0.8", "text/html"),
+        ("text/plain", "text/plain"),
+        ("text/plain;q=0.1, text/html;q=0.9", "text/html"),
+        ("nonsense;;;q=x,,/", "application/json"),
+        ("text/html;q=0", "application/json"),
+        ("a" * 20_000, "application/json"),
+        ("\xff\x00", "application/json"),
+    ],
+)
+def test_the_body_has_the_form_that_accept_prefers(
+    client: Client, accept: str, content_type: str
+) -> None:
+    response = refused(client, Accept=accept)
+    assert response.headers["Content-Type"].partition(";")[0] == content_type
+
+
+def test_a_json_refusal_has_exactly_these_members(client: Client) -> None:
+    response = refused(client)
+    wait = int(response.headers["Retry-After"])
+    assert response.json() == {
+        "error": "rate_limit_exceeded",
+        "message": f"Too many requests. Try again in {wait} seconds.",
+        "retry_after": wait,
+    }
+
+
+def test_a_problem_names_the_policies_as_the_header_fields_do(client: Client) -> None:
+    response = refused(client, Accept="application/problem+json")
+    problem = response.json()
+    assert problem["type"].endswith("#quota-exceeded")
+    assert problem["status"] == 429
+    assert problem["violated-policies"] == ["anonymous-31622400s"]
+    assert '"anonymous-31622400s"' in response.headers["RateLimit"]
+
+
+@pytest.mark.parametrize("accept", ["text/html", "text/plain"])
+def test_a_page_tells_people_when_to_come_back(client: Client, accept: str) -> None:
+    assert MESSAGE.search(refused(client, Accept=accept).text)
+
+
+@pytest.mark.parametrize("path", ["/plain/", "/async/", "/nothing/", "/marked/"])
+def test_a_refusal_is_not_to_be_stored(client: Client, path: str) -> None:
+    assert refused(client, path).headers["Cache-Control"] == "no-store"
+
+
+@pytest.mark.parametrize(
+    ("styles", "fields"),
+    [
+        ([], set()),
+        (["x-ratelimit"], X_FIELDS),
+        (["ratelimit-draft-11"], DRAFT_FIELDS),
+        (["ratelimit-draft-11", "x-ratelimit"], X_FIELDS | DRAFT_FIELDS),
+    ],
+)
+@pytest.mark.parametrize("path", ["/plain/", "/drf/"])
+def test_the_setting_headers_chooses_the_styles(
+    client: Client, styles: list[str], fields: set[str], path: str
+) -> None:
+    with override_settings(RATELIMIT_TIERS={"HEADERS": styles}):
+        response = refused(client, path)
+    assert set(response.headers) & (X_FIELDS | DRAFT_FIELDS) == fields
+    assert int(response.headers["Retry-After"]) >= 1
+
+
+@pytest.mark.parametrize("path", ["/plain/", "/async/", "/nothing/", "/marked/"])
+def test_the_setting_response_makes_the_refusal_and_keeps_its_status(
+    client: Client, path: str
+) -> None:
+    limit_tier("anonymous", 1)
+    with override_settings(RATELIMIT_TIERS={"RESPONSE": "tests.site.teapot"}):
+        client.get(path)
+        response = client.get(path)
+    assert (response.status_code, response.text) == (418, "no, 1")
+    assert int(response.headers["Retry-After"]) >= 1
+    assert response.headers["X-RateLimit-Remaining"] == "0"
+    assert response.headers["Cache-Control"] == "no-store"
+
+
+@pytest.mark.parametrize(
+    "accept", ["application/json", "application/problem+json", "text/html", "text/plain"]
+)
+def test_a_rule_that_is_not_disclosed_tells_only_when_to_retry(client: Client, accept: str) -> None:
+    limit_tier("anonymous", 100)
+    make_rule("plain", 1, disclose=False)
+    allowed = client.get("/plain/")
+    response = client.get("/plain/", headers={"Accept": accept})
+    assert response.status_code == 429
+    assert "plain-31622400s" not in str(allowed.headers) + str(response.headers) + response.text
+    assert not set(response.headers) & (X_FIELDS | DRAFT_FIELDS)
+    body = re.sub(r"<head>.*?</head>|<[^>]*>|429", "", response.text, flags=re.DOTALL)
+    assert not re.search(r"\d", body)
+    assert int(response.headers["Retry-After"]) >= 1
+
+
+def test_the_refusing_policy_with_the_longest_wait_is_the_one_told(client: Client) -> None:
+    limit_tier("anonymous", {"requests": 1, "period": 3600}, {"requests": 1, "period": 86_400 * 30})
+    client.get("/plain/")
+    response = client.get("/plain/")
+    names = re.findall(r'"([^"]+)";r=0;t=(\d+)', response.headers["RateLimit"])
+    waits = {name: int(wait) for name, wait in names}
+    assert set(waits) == {"anonymous-hour", "anonymous-2592000s"}
+    assert int(response.headers["Retry-After"]) == max(waits.values())
+
+
+def test_the_allowed_policy_with_the_fewest_requests_left_is_the_one_told(client: Client) -> None:
+    limit_tier("anonymous", {"requests": 50, "period": 3600}, {"requests": 20, "period": 86_400})
+    make_rule("plain", {"requests": 5, "period": 7200})
+    response = client.get("/plain/")
+    assert response.headers["X-RateLimit-Limit"] == "5"
+    assert response.headers["X-RateLimit-Remaining"] == "4"
+    assert len(re.findall(r";r=", response.headers["RateLimit"])) == 3
+
+
+def test_the_limit_told_of_a_token_bucket_is_its_capacity(client: Client) -> None:
+    bucket = {"requests": 10, "burst": 15, "period": 3600, "algorithm": "token_bucket"}
+    limit_tier("anonymous", bucket)
+    response = client.get("/plain/")
+    assert response.headers["X-RateLimit-Limit"] == "15"
+    assert response.headers["X-RateLimit-Remaining"] == "14"
+    assert "drt-burst=15" in response.headers["RateLimit-Policy"]
