@@ -226,7 +226,7 @@ def test_w002_sessions_or_authentication_come_first(earlier: str) -> None:
 
 @pytest.mark.parametrize(
     "path",
-    ["django.middleware.security.SecurityMiddleware", "corsheaders.middleware.CorsMiddleware"],
+    ["django.middleware.security.SecurityMiddleware", "cors.CorsMiddleware"],
 )
 def test_other_middleware_may_come_first(path: str) -> None:
     with override_settings(MIDDLEWARE=[path, MINE]):

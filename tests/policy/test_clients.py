@@ -1,0 +1,282 @@
+"""Who a client is taken for: user, key or address, which tier it has, and who is exempt."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from datetime import timedelta
+from typing import Any
+
+import pytest
+import redis
+from django.contrib.auth.models import Group, User
+from django.http import HttpResponse
+from django.test import Client, override_settings
+from django.utils import timezone
+
+from django_ratelimit_tiers.digests import key_digest
+from django_ratelimit_tiers.models import ServiceAccount, Tier, TierAssignment
+from django_ratelimit_tiers.models.choices import DefaultFor
+from tests.policies import ANYBODY, limit_tier, make_rule, used
+
+pytestmark = [pytest.mark.django_db, pytest.mark.urls("tests.site")]
+
+SIZES = {"anonymous": 1000, "free": 2000, "pro": 3000, "business": 4000, "enterprise": 5000}
+TIERS = {size: slug for slug, size in SIZES.items()}
+
+VERIFIED_KEYS = {"API_KEY_RESOLVER": "tests.site.key_from_header"}
+
+TierOf = Callable[..., str | None]
+
+
+@pytest.fixture(autouse=True)
+def _tiers() -> None:
+    for slug, size in SIZES.items():
+        limit_tier(slug, size)
+
+
+@pytest.fixture(autouse=True)
+def _verified_keys() -> Iterator[None]:
+    with override_settings(RATELIMIT_TIERS=VERIFIED_KEYS):
+        yield
+
+
+@pytest.fixture
+def anna() -> User:
+    return User.objects.create_user("anna", email="anna@example.org")
+
+
+@pytest.fixture
+def tier_of(client: Client) -> TierOf:
+    """Return the tier by which a request is limited, None when it is by none."""
+
+    def told(user: User | None = None, path: str = "/plain/", **options: Any) -> str | None:
+        if user:
+            client.force_login(user)
+        limit = client.get(path, **options).headers.get("X-RateLimit-Limit")
+        return None if limit is None else TIERS[int(limit)]
+
+    return told
+
+
+def assign(slug: str, **fields: Any) -> TierAssignment:
+    return TierAssignment.objects.create(tier=Tier.objects.get(slug=slug), **fields)
+
+
+def in_group(user: User, name: str) -> Group:
+    group = Group.objects.create(name=name)
+    user.groups.add(group)
+    return group
+
+
+HOUR = timedelta(hours=1)
+KEY = {"X-Key": "k1"}
+
+
+def test_nobody_has_the_tier_of_anonymous_clients_and_users_that_of_users(
+    tier_of: TierOf, anna: User
+) -> None:
+    assert tier_of() == "anonymous"
+    assert tier_of(anna) == "free"
+
+
+@pytest.mark.parametrize(
+    ("assigned", "expected"),
+    [
+        ({"user", "key", "group"}, "pro"),
+        ({"user", "group"}, "pro"),
+        ({"key", "group"}, "business"),
+        ({"group"}, "enterprise"),
+        ({"key"}, "business"),
+        (set(), "free"),
+    ],
+)
+def test_user_beats_key_beats_group(
+    tier_of: TierOf, anna: User, assigned: set[str], expected: str
+) -> None:
+    group = in_group(anna, "big")
+    rows: dict[str, dict[str, Any]] = {
+        "user": {"slug": "pro", "user": anna},
+        "key": {"slug": "business", "api_key": "k1"},
+        "group": {"slug": "enterprise", "group": group},
+    }
+    for name in assigned:
+        assign(**rows[name])
+    assert tier_of(anna, headers=KEY) == expected
+
+
+def test_among_groups_the_highest_rank_wins(tier_of: TierOf, anna: User) -> None:
+    for slug in ("business", "enterprise", "pro"):
+        assign(slug, group=in_group(anna, slug))
+    best = Tier.objects.filter(slug__in=("business", "enterprise", "pro")).order_by("-rank")[0]
+    assert tier_of(anna) == best.slug
+
+
+def test_an_expired_assignment_counts_for_nothing(tier_of: TierOf, anna: User) -> None:
+    assign("pro", user=anna, expires_at=timezone.now() - HOUR)
+    assign("business", group=in_group(anna, "big"), expires_at=timezone.now() + HOUR)
+    assert tier_of(anna) == "business"
+
+
+def test_a_verified_key_is_a_client_of_its_own(
+    client: Client, tier_of: TierOf, valkey_client: redis.Redis
+) -> None:
+    assign("pro", api_key="k1")
+    assert tier_of(headers=KEY) == "pro"
+    assert tier_of(headers={"X-Key": "k2"}) == "free"
+    assert set(used(valkey_client)) == {key_digest("k1"), key_digest("k2")}
+
+
+def test_a_key_made_under_an_old_secret_keeps_its_tier(tier_of: TierOf) -> None:
+    with override_settings(SECRET_KEY="the old one"):
+        assign("pro", api_key="k1")
+    with override_settings(SECRET_KEY="the new one", SECRET_KEY_FALLBACKS=["the old one"]):
+        assert tier_of(headers=KEY) == "pro"
+
+
+@override_settings(RATELIMIT_TIERS={})
+def test_a_key_that_nobody_verified_counts_as_its_address(
+    client: Client, valkey_client: redis.Redis
+) -> None:
+    for number in range(3):
+        client.get("/plain/", headers={"X-Key": f"k{number}", "X-API-Key": f"k{number}"})
+    assert used(valkey_client) == {ANYBODY: [3]}
+
+
+RESOLVING = {"TIER_RESOLVER": "tests.site.tier_from_header", **VERIFIED_KEYS}
+
+
+@pytest.mark.parametrize(
+    ("named", "expected"), [("business", "business"), ("unheard-of", "free"), (None, "pro")]
+)
+def test_a_resolver_names_the_tier_or_leaves_it_to_assignments(
+    tier_of: TierOf, anna: User, named: str | None, expected: str
+) -> None:
+    assign("pro", user=anna)
+    with override_settings(RATELIMIT_TIERS=RESOLVING):
+        headers = {"X-Tier": named} if named else {}
+        assert tier_of(anna, headers=headers) == expected
+
+
+@pytest.mark.parametrize("path", ["/plain/", "/async/", "/drf/"])
+def test_unverified_users_have_their_own_tier_until_they_are_verified(
+    tier_of: TierOf, anna: User, path: str
+) -> None:
+    bert = User.objects.create_user("bert")
+    testing = {**VERIFIED_KEYS, "VERIFIED_TEST": "tests.site.is_verified"}
+    with override_settings(RATELIMIT_TIERS=testing):
+        assert tier_of(bert, path) == "free"  # no tier is meant for them yet
+        Tier.objects.filter(slug="enterprise").update(default_for=DefaultFor.UNVERIFIED)
+    with override_settings(RATELIMIT_TIERS=testing):
+        assert tier_of(bert, path) == "enterprise"
+        assert tier_of(anna, path) == "free"
+        assign("pro", user=bert)
+    with override_settings(RATELIMIT_TIERS=testing):
+        assert tier_of(bert, path) == "pro"
+
+
+def test_without_a_default_tier_there_are_no_limits(tier_of: TierOf) -> None:
+    Tier.objects.update(default_for="")
+    assert tier_of() is None
+
+
+def account(**fields: Any) -> ServiceAccount:
+    texts = {"name": "backup", "owner": "ops", "reason": "nightly"}
+    return ServiceAccount(**{**texts, **fields})
+
+
+PATHS = ["/plain/", "/async/", "/drf/", "/nothing/"]
+
+
+@pytest.mark.parametrize("path", PATHS)
+def test_an_account_by_network_is_exempt_from_there_alone(
+    tier_of: TierOf, valkey_client: redis.Redis, path: str
+) -> None:
+    account(networks="127.0.0.0/8").save()
+    make_rule("all", 1000, path="/**")
+    assert tier_of(path=path) is None
+    assert used(valkey_client) == {}
+    assert tier_of(path=path, REMOTE_ADDR="192.0.2.1") == "anonymous"
+
+
+@pytest.mark.parametrize("path", PATHS)
+@pytest.mark.parametrize("header", ["X-API-Key", "Authorization"])
+def test_an_account_by_key_is_exempt_with_its_key_alone(
+    tier_of: TierOf, valkey_client: redis.Redis, path: str, header: str
+) -> None:
+    row = account()
+    key = row.new_key()
+    row.save()
+    prefix = "Bearer " if header == "Authorization" else ""
+    assert tier_of(path=path, headers={header: f"{prefix}{key}"}) is None
+    for wrong in (key[:-1], key + "x", key.removeprefix("rlt_"), "rlt_", str(row.key_digest)):
+        assert tier_of(path=path, headers={header: f"{prefix}{wrong}"}) == "anonymous"
+    assert key not in str(list(valkey_client.scan_iter()))
+
+
+@pytest.mark.parametrize("path", ["/plain/", "/async/", "/drf/"])
+def test_an_account_by_user_is_exempt_when_that_user_asks(
+    tier_of: TierOf, anna: User, path: str
+) -> None:
+    account(user=anna).save()
+    assert tier_of(path=path) == "anonymous"
+    assert tier_of(anna, path) is None
+    assert tier_of(User.objects.create_user("bert"), path) == "free"
+
+
+def test_a_stolen_key_used_from_elsewhere_is_an_ordinary_client(tier_of: TierOf) -> None:
+    row = account(networks="192.0.2.0/24")
+    headers = {"X-API-Key": row.new_key()}
+    row.save()
+    assert tier_of(headers=headers) == "anonymous"
+    assert tier_of(headers=headers, REMOTE_ADDR="192.0.2.9") is None
+    assert tier_of(REMOTE_ADDR="192.0.2.9") == "anonymous"
+
+
+def test_an_accounts_user_is_exempt_from_its_networks_alone(tier_of: TierOf, anna: User) -> None:
+    account(networks="192.0.2.0/24", user=anna).save()
+    assert tier_of(anna) == "free"
+    assert tier_of(anna, REMOTE_ADDR="192.0.2.9") is None
+
+
+@pytest.mark.parametrize(
+    "fields", [{"is_active": False}, {"expires_at": timezone.now() - HOUR}], ids=str
+)
+def test_an_account_that_is_inactive_or_expired_exempts_nobody(
+    tier_of: TierOf, fields: dict[str, Any]
+) -> None:
+    account(networks="127.0.0.0/8", **fields).save()
+    assert tier_of() == "anonymous"
+
+
+def test_a_group_of_ipv6_addresses_is_one_client_and_ipv4_behind_ipv6_its_own(
+    client: Client, valkey_client: redis.Redis
+) -> None:
+    for address in ("2001:db8::1", "2001:db8::ffff:1", "::ffff:192.0.2.7", "192.0.2.7"):
+        client.get("/plain/", REMOTE_ADDR=address)
+    assert used(valkey_client) == {"ip:2001:db8::/64": [2], "ip:192.0.2.7": [2]}
+
+
+def test_a_header_names_the_client_only_when_a_trusted_proxy_says_so(
+    client: Client, valkey_client: redis.Redis
+) -> None:
+    headers = {"X-Forwarded-For": "198.51.100.1, 203.0.113.5"}
+    client.get("/plain/", headers=headers)
+    with override_settings(RATELIMIT_TIERS={"TRUSTED_PROXIES": ["127.0.0.0/8"]}):
+        client.get("/plain/", headers=headers)
+    assert used(valkey_client) == {ANYBODY: [1], "ip:203.0.113.5": [1]}
+
+
+def login(client: Client, username: str, address: str = "192.0.2.1") -> HttpResponse:
+    fields = {"username": username, "password": "wrong"}
+    return client.post("/login/", fields, "application/json", REMOTE_ADDR=address)
+
+
+def test_a_field_of_the_request_is_counted_whatever_address_it_comes_from(
+    client: Client, valkey_client: redis.Redis
+) -> None:
+    make_rule("login", 2, identify_by="field", request_field="username", count="failed")
+    spellings = ["anna", " ANNA ", "anna"]
+    answers = [login(client, name, f"192.0.2.{n}") for n, name in enumerate(spellings)]
+    assert [answer.status_code for answer in answers] == [401, 401, 429]
+    assert login(client, "bert").status_code == 401
+    assert "anna" not in str(list(valkey_client.scan_iter()))
