@@ -81,6 +81,10 @@ SHAPES: dict[str, tuple[Test, str]] = {
         lambda value: value is None or (_is_count(value) and value > 0),
         "None or how many processes serve the site, over all machines",
     ),
+    "REFUSAL_MEMORY": (
+        lambda value: _is_number(value) and 0 <= value <= 1,
+        "seconds from 0 to 1; 0 turns it off",
+    ),
     "HEADERS": (
         lambda value: _is_text_list(value) and set(value) <= set(HeaderStyle),
         "a list of " + ", ".join(f'"{style}"' for style in HeaderStyle) + ", or empty",

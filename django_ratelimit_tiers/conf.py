@@ -38,6 +38,7 @@ DEFAULTS: dict[str, Any] = {
     "FAILED_STATUSES": [401, 403, 404, 422, 429],
     "ON_STORE_FAILURE": "open",
     "WORKERS": None,
+    "REFUSAL_MEMORY": 0.1,
     "HEADERS": ["x-ratelimit", "ratelimit-draft-11"],
     "RESPONSE": None,
     "EVENTS": EVENT_DEFAULTS,
@@ -66,6 +67,7 @@ class Settings:
     VERIFIED_TEST: str | None
     FAILED_STATUSES: Sequence[int]
     WORKERS: int | None
+    REFUSAL_MEMORY: float
     HEADERS: Sequence[str]
     RESPONSE: str | None
 

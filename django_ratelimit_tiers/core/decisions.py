@@ -49,7 +49,12 @@ class Decision:
     @property
     def allowed(self) -> bool:
         """Whether the request may pass."""
-        return self.degraded is not FailurePolicy.CLOSED and not self.refusing
+        if self.degraded is FailurePolicy.CLOSED:
+            return False
+        for outcome in self.outcomes:  # asked often: no generator, no tuple
+            if outcome.refuses:
+                return False
+        return True
 
     @property
     def refusing(self) -> tuple[Outcome, ...]:
@@ -79,9 +84,17 @@ class Decision:
 
     def merge(self, later: Decision) -> Decision:
         """Return the decision of both stages of one request."""
+        if self is NOTHING_DECIDED:
+            return later
+        if later is NOTHING_DECIDED:
+            return self
         return Decision(
             outcomes=self.outcomes + later.outcomes,
             now=max(self.now, later.now),
             degraded=later.degraded or self.degraded,
             id=later.id or self.id,
         )
+
+
+NOTHING_DECIDED = Decision()
+"""What is decided of a request for which nothing was charged."""

@@ -52,10 +52,11 @@ class Client:
 
 def address_client(request: HttpRequest) -> Client:
     """Return the client as known before authentication."""
+    proxies = conf.TRUSTED_PROXIES
     address = client_address(
         request.META.get("REMOTE_ADDR", ""),
-        request.headers,
-        trusted_proxies=conf.TRUSTED_PROXIES,
+        request.headers if proxies else {},  # Django collects them anew for each request
+        trusted_proxies=proxies,
         header=conf.CLIENT_IP_HEADER,
     )
     return Client(address, address_subject(address, conf.IPV6_PREFIX))

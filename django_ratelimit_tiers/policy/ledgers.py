@@ -7,7 +7,7 @@ from secrets import token_hex
 
 from django.http import HttpRequest
 
-from django_ratelimit_tiers.core.decisions import Decision
+from django_ratelimit_tiers.core.decisions import NOTHING_DECIDED, Decision
 from django_ratelimit_tiers.core.policies import Charge
 from django_ratelimit_tiers.core.refusals import request_detail
 from django_ratelimit_tiers.core.rules import Count, Rule
@@ -23,24 +23,13 @@ class Entry:
     label: str
 
 
-@dataclass(frozen=True, slots=True)
-class Charged:
-    """A charge that was made at a time of the store's clock.
-
-    A reservation is given back unless the response turns out to be a failure.
-    """
-
-    charge: Charge
-    at: int
-    is_reservation: bool
-
-
 @dataclass(slots=True)
 class Ledger:
     """The running account of one request; it is `request.ratelimit`.
 
     `exempt` says why no limit applies, empty when limits do. `route` stands for the view that the
-    request was resolved to, None before and when there is none.
+    request was resolved to, None before and when there is none; `rules` are those on it, by the
+    snapshot `rules_of`. `charged` has what each stage charged, with its decision.
     """
 
     client: Client
@@ -51,29 +40,41 @@ class Ledger:
     detail: str = ""
     exempt: str = ""
     account: str = ""
-    decision: Decision = field(default_factory=Decision)
+    decision: Decision = NOTHING_DECIDED
     charged_rules: set[int] = field(default_factory=set)
     client_decided: bool = False
     route: str | None = None
-    charged: list[Charged] = field(default_factory=list)
+    rules: list[Rule] = field(default_factory=list)
+    rules_of: object = None
+    charged: list[tuple[list[Entry], Decision]] = field(default_factory=list)
 
     def add(self, entries: list[Entry], decision: Decision) -> None:
         """Add what one stage decided."""
-        self.charged_rules.update(entry.rule.id for entry in entries if entry.rule)
         self.decision = self.decision.merge(decision)
+        if not entries:
+            return
+        for entry in entries:
+            if entry.rule is not None:
+                self.charged_rules.add(entry.rule.id)
         if decision.allowed and decision.degraded is None:
-            self.charged += [
-                Charged(entry.charge, decision.now, _is_reservation(entry))
-                for entry, outcome in zip(entries, decision.outcomes, strict=True)
-                if outcome.allowed
-            ]
+            self.charged.append((entries, decision))
+
+    @property
+    def has_reservations(self) -> bool:
+        """Whether something charged is to be given back unless the response is a failure."""
+        return any(_is_reservation(entry) for entries, _ in self.charged for entry in entries)
 
     def take_back(self, *, reservations_only: bool) -> dict[int, list[Charge]]:
         """Remove the charges to be given back, and return them by the time they were made."""
         taken: dict[int, list[Charge]] = {}
-        for charged in self.charged:
-            if charged.is_reservation or not reservations_only:
-                taken.setdefault(charged.at, []).append(charged.charge)
+        for entries, decision in self.charged:
+            charges = [
+                entry.charge
+                for entry, outcome in zip(entries, decision.outcomes, strict=True)
+                if outcome.allowed and (_is_reservation(entry) or not reservations_only)
+            ]
+            if charges:
+                taken.setdefault(decision.now, []).extend(charges)
         self.charged.clear()
         return taken
 

@@ -5,6 +5,7 @@ Everything is a flow (see `flows`), so that threads and event loops share it to 
 
 from __future__ import annotations
 
+import atexit
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -20,18 +21,22 @@ from django.test.signals import setting_changed
 from django_ratelimit_tiers.conf import SETTING, conf
 from django_ratelimit_tiers.core.decisions import Decision
 from django_ratelimit_tiers.core.plans import Plan, Reply, Stale
-from django_ratelimit_tiers.core.policies import Charge, Mode
-from django_ratelimit_tiers.core.rules import Rule
-from django_ratelimit_tiers.core.tallies import ACCOUNT
+from django_ratelimit_tiers.core.policies import Charge
 from django_ratelimit_tiers.events.refusals import announce_refusal
 from django_ratelimit_tiers.events.tallies import TallySheet
 from django_ratelimit_tiers.exceptions import StoreUnavailable
 from django_ratelimit_tiers.policy import stages
 from django_ratelimit_tiers.policy.breaker import Breaker
+from django_ratelimit_tiers.policy.exemptions import (
+    exempt_account,
+    exempt_by_rule,
+    exempt_by_view,
+)
 from django_ratelimit_tiers.policy.failures import degraded_decision
 from django_ratelimit_tiers.policy.flows import Flow, Step, done, in_thread
-from django_ratelimit_tiers.policy.identity import identified_client, presented_service_keys
+from django_ratelimit_tiers.policy.identity import identified_client
 from django_ratelimit_tiers.policy.ledgers import Entry, Ledger, ledger_of, open_ledger
+from django_ratelimit_tiers.policy.refusals import RefusalMemory
 from django_ratelimit_tiers.policy.snapshots import Snapshot, SnapshotCache, SnapshotUnavailable
 from django_ratelimit_tiers.policy.tiers import called, find_tier
 from django_ratelimit_tiers.store.base import Store
@@ -53,19 +58,20 @@ class Limiter:
         self._snapshots = SnapshotCache(store, self.breaker)
         self._local = MemoryStore()
         self._tallies = TallySheet()
+        self._refusals = RefusalMemory(conf.REFUSAL_MEMORY)
 
     def door(self, request: HttpRequest) -> Flow[Decision]:
         """Decide the first stage: what is known before authentication, by the path alone."""
         ledger = open_ledger(request)
 
         def compose(snapshot: Snapshot) -> Flow[list[Entry]]:
-            _exempt_account(snapshot, ledger, request)
+            exempt_account(snapshot, ledger, request)
             rules = stages.path_rules(snapshot, ledger, time.time())
-            _exempt_by_rule(rules, ledger)
+            exempt_by_rule(rules, ledger)
             entries = stages.door_entries(rules, ledger, request)
             if entries and snapshot.has_exemptions:
                 rule = stages.exemption_of_view(snapshot, ledger, request, time.time())
-                _exempt_by_rule([rule] if rule else [], ledger)
+                exempt_by_rule([rule] if rule else [], ledger)
             return done(entries)
 
         return (yield from self._decide(ledger, request, compose))
@@ -73,11 +79,11 @@ class Limiter:
     def route(self, request: HttpRequest) -> Flow[Decision]:
         """Decide the rest of the first stage: what only the resolved route shows."""
         ledger = open_ledger(request)
-        _exempt_by_view(ledger, request)
+        exempt_by_view(ledger, request)
 
         def compose(snapshot: Snapshot) -> Flow[list[Entry]]:
             rules = stages.all_rules(snapshot, ledger, request, time.time())
-            _exempt_by_rule(rules, ledger)
+            exempt_by_rule(rules, ledger)
             return done(stages.door_entries(rules, ledger, request))
 
         return (yield from self._decide(ledger, request, compose))
@@ -91,16 +97,17 @@ class Limiter:
         if ledger.client_decided:
             return ledger.decision
         ledger.client_decided = True
-        _exempt_by_view(ledger, request)
+        exempt_by_view(ledger, request)
         key_id = yield from called(conf.API_KEY_RESOLVER, request)
         ledger.client = identified_client(ledger.client, user, key_id)
-        cost = getattr(_view(request), "ratelimit_cost", 1)
+        match = request.resolver_match
+        cost = getattr(match.func, "ratelimit_cost", 1) if match else 1
         revisions: dict[str, str] = {}
 
         def compose(snapshot: Snapshot) -> Flow[list[Entry]]:
-            _exempt_account(snapshot, ledger, request)
+            exempt_account(snapshot, ledger, request)
             rules = stages.all_rules(snapshot, ledger, request, time.time())
-            _exempt_by_rule(rules, ledger)
+            exempt_by_rule(rules, ledger)
             if ledger.exempt or ledger.preflight:
                 return stages.client_entries(rules, None, ledger, request, cost)
             tier = yield from find_tier(snapshot, ledger.client, request, revisions)
@@ -114,7 +121,7 @@ class Limiter:
         if ledger.client_decided or ledger.preflight or not ledger.decision.allowed:
             return ledger.decision
         ledger.client_decided = True
-        _exempt_by_view(ledger, request)
+        exempt_by_view(ledger, request)
 
         def compose(snapshot: Snapshot) -> Flow[list[Entry]]:
             tier = snapshot.default_tier("anonymous")
@@ -151,7 +158,7 @@ class Limiter:
                 else:
                     is_last = attempt == MAX_RELOADS - 1
                     plan = stages.make_plan(ledger, entries, snapshot, revisions, is_last)
-                    reply = yield from self._execute(plan)
+                    reply = yield from self._answer(plan)
                     stale, decision = reply.stale, Decision(reply.outcomes, reply.now)
                     if stale is None:
                         self._snapshots.confirm()
@@ -182,13 +189,25 @@ class Limiter:
         """
         network = ledger.client.address_subject.removeprefix("ip:")
         self._tallies.note(ledger.account or ledger.client.subject, network, ledger.decision)
-        if not self._tallies.is_due:
-            return
+        if self._tallies.is_due:
+            yield from self.tell()
+
+    def tell(self) -> Flow[None]:
+        """Tell the store what was counted in this process."""
         tally = self._tallies.take(self._local.records.take_counts)
+        if not tally:
+            self._tallies.told(tally)
+            return
         tell = partial(self._store.records.add, tally)
         with suppress(StoreUnavailable):
             yield from self._ask(tell, sync_to_async(tell, thread_sensitive=False))
             self._tallies.told(tally)
+
+    def tell_the_rest(self) -> None:
+        """Tell the store once more at the end of the process, in which nothing can wait or fail."""
+        tally = self._tallies.take(self._local.records.take_counts)
+        with suppress(StoreUnavailable):
+            self._store.records.add(tally)
 
     def _snapshot(self) -> Flow[Snapshot]:
         snapshot = self._snapshots.current
@@ -221,6 +240,17 @@ class Limiter:
                 snapshot.assignments.forget(subject)
                 revisions[subject] = revision
 
+    def _answer(self, plan: Plan) -> Flow[Reply]:
+        """Return what the store says, or would say again to a client that it keeps refusing."""
+        recalled = self._refusals.recall(plan)
+        if recalled is not None:
+            part, reply = recalled
+            self._local.records.count(part, reply.outcomes)
+            return reply
+        reply = yield from self._execute(plan)
+        self._refusals.learn(plan, reply)
+        return reply
+
     def _execute(self, plan: Plan) -> Flow[Reply]:
         store = self._store
         reply: Reply = yield from self._ask(
@@ -246,40 +276,17 @@ class Limiter:
             return (yield Step(run, arun))
 
 
-def _exempt_account(snapshot: Snapshot, ledger: Ledger, request: HttpRequest) -> None:
-    """Exempt a service account, by whatever is known of the client at this stage."""
-    client, now = ledger.client, time.time()
-    accounts = snapshot.accounts
-    account = accounts.of_address(client.address, now)
-    if account is None and accounts.by_key:
-        digests = [*presented_service_keys(request), *client.key_digests]
-        account = accounts.of_key(digests, client.address, now)
-    if account is None and client.user_subject:
-        account = accounts.of_user(client.user_subject, client.address, now)
-    if account is not None:
-        ledger.exempt = f"service account {account.name}"
-        ledger.account = f"{ACCOUNT}{account.id}"
-
-
-def _exempt_by_view(ledger: Ledger, request: HttpRequest) -> None:
-    if getattr(_view(request), "ratelimit_exempt", False):
-        ledger.exempt = ledger.exempt or "view"
-
-
-def _view(request: HttpRequest) -> Any:
-    return request.resolver_match.func if request.resolver_match else None
-
-
-def _exempt_by_rule(rules: list[Rule], ledger: Ledger) -> None:
-    for rule in rules:
-        if rule.exempt and rule.mode is Mode.ENFORCE:
-            ledger.exempt = ledger.exempt or f"rule {rule.name}"
-
-
 @cache
 def limiter() -> Limiter:
     """Return this process's limiter."""
     return Limiter(configured_store())
+
+
+@atexit.register
+def _tell_the_rest() -> None:
+    """Tell the store what a process has counted that ends in good order."""
+    if limiter.cache_info().currsize:
+        limiter().tell_the_rest()
 
 
 @receiver(setting_changed)

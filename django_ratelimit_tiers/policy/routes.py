@@ -53,6 +53,11 @@ class RouteIndex:
         """
         return self._on(match).route
 
+    def look_up(self, match: ResolverMatch, method: str) -> tuple[str, tuple[Rule, ...]]:
+        """Return both at once: the route, and the rules."""
+        known = self._on(match)
+        return known.route, known.rules.get(method)
+
     def _on(self, match: ResolverMatch) -> _Known:
         routes = route_map()
         key = routes, id(match.func)

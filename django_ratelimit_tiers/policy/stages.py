@@ -30,12 +30,19 @@ def path_rules(snapshot: Snapshot, ledger: Ledger, now: float) -> list[Rule]:
 
 
 def all_rules(snapshot: Snapshot, ledger: Ledger, request: HttpRequest, now: float) -> list[Rule]:
-    """Return the active rules for a resolved request: by path, by route and by view name."""
+    """Return the active rules for a resolved request: by path, by route and by view name.
+
+    Both stages ask for them; they are the same as long as the snapshot is.
+    """
+    if ledger.rules_of is snapshot:
+        return ledger.rules
     rules = list(snapshot.rules.match(ledger.method, ledger.path))
     if request.resolver_match is not None:
-        rules += snapshot.routes.rules_for(request.resolver_match, ledger.method)
-        ledger.route = snapshot.routes.route_of(request.resolver_match)
-    return _in_force({rule.id: rule for rule in rules}.values(), ledger, now)
+        ledger.route, of_view = snapshot.routes.look_up(request.resolver_match, ledger.method)
+        rules += of_view
+    ledger.rules = _in_force({rule.id: rule for rule in rules}.values(), ledger, now)
+    ledger.rules_of = snapshot
+    return ledger.rules
 
 
 def exemption_of_view(

@@ -1,0 +1,44 @@
+"""Why no limit applies to a request: a service account, a rule or a decorated view."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable
+
+from django.http import HttpRequest
+
+from django_ratelimit_tiers.core.policies import Mode
+from django_ratelimit_tiers.core.rules import Rule
+from django_ratelimit_tiers.core.tallies import ACCOUNT
+from django_ratelimit_tiers.policy.identity import presented_service_keys
+from django_ratelimit_tiers.policy.ledgers import Ledger
+from django_ratelimit_tiers.policy.snapshots import Snapshot
+
+
+def exempt_account(snapshot: Snapshot, ledger: Ledger, request: HttpRequest) -> None:
+    """Exempt a service account, by whatever is known of the client at this stage."""
+    client, now = ledger.client, time.time()
+    accounts = snapshot.accounts
+    account = accounts.of_address(client.address, now)
+    if account is None and accounts.by_key:
+        digests = [*presented_service_keys(request), *client.key_digests]
+        account = accounts.of_key(digests, client.address, now)
+    if account is None and client.user_subject:
+        account = accounts.of_user(client.user_subject, client.address, now)
+    if account is not None:
+        ledger.exempt = f"service account {account.name}"
+        ledger.account = f"{ACCOUNT}{account.id}"
+
+
+def exempt_by_view(ledger: Ledger, request: HttpRequest) -> None:
+    """Exempt a view that is decorated so."""
+    match = request.resolver_match
+    if match is not None and getattr(match.func, "ratelimit_exempt", False):
+        ledger.exempt = ledger.exempt or "view"
+
+
+def exempt_by_rule(rules: Iterable[Rule], ledger: Ledger) -> None:
+    """Exempt what an exempt rule covers, whatever other rules say."""
+    for rule in rules:
+        if rule.exempt and rule.mode is Mode.ENFORCE:
+            ledger.exempt = ledger.exempt or f"rule {rule.name}"

@@ -1,0 +1,102 @@
+"""Refusals that a process remembers for a moment, so that an attack stays away from the store.
+
+A client that is refused and goes on asking will be refused again until its wait is over, unless
+somebody edits, resets or refunds. Once it shows itself to be one, by so many refusals in a second,
+its next requests are answered from here; every tenth of a second one of them goes to the store and
+finds out what has changed. Only refusals are remembered, never an allowance.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from threading import Lock
+
+from django_ratelimit_tiers.core.decisions import Outcome
+from django_ratelimit_tiers.core.plans import Plan, Reply
+from django_ratelimit_tiers.core.policies import MICROSECONDS, Charge
+
+SIGNS_OF_ATTACK = 10
+"""Refusals of one charge within a second after which the next are remembered."""
+
+MOST_REMEMBERED = 10_000
+
+Key = tuple[str, int, int]
+"""A subject, the identity of a policy and a cost: whatever else is charged, this one refuses."""
+
+
+@dataclass(slots=True)
+class Refusal:
+    """The last refusal of a charge by the store, and how many there were since a second began."""
+
+    outcome: Outcome
+    now: int
+    at: float
+    until: float
+    second: float
+    count: int
+
+
+class RefusalMemory:
+    """Bounded memory of refusals; `seconds` is how long one is believed, 0 for never."""
+
+    def __init__(self, seconds: float, clock: Callable[[], float] = time.monotonic) -> None:
+        self._seconds = seconds
+        self._clock = clock
+        self._refusals: OrderedDict[Key, Refusal] = OrderedDict()
+        self._lock = Lock()
+
+    def recall(self, plan: Plan) -> tuple[Plan, Reply] | None:
+        """Return the part of a plan that is refused again and the reply to it, if one is."""
+        if not self._refusals:
+            return None
+        now = self._clock()
+        for place, charge in enumerate(plan.charges):
+            refusal = self._refusals.get(_key(charge))
+            if refusal and refusal.count >= SIGNS_OF_ATTACK and now < refusal.until:
+                refusal.count += 1
+                part = replace(plan, charges=(charge,), labels=plan.labels[place : place + 1])
+                return part, _later(refusal, charge, now)
+        return None
+
+    def learn(self, plan: Plan, reply: Reply) -> None:
+        """Remember what the store has just refused, and forget what it has let through."""
+        refusing = [outcome for outcome in reply.outcomes if outcome.refuses]
+        if not self._seconds or not (refusing or self._refusals):
+            return
+        with self._lock:
+            if not refusing and reply.stale is None:
+                for charge in plan.charges:
+                    self._refusals.pop(_key(charge), None)
+            for outcome in refusing:
+                self._remember(outcome, reply.now)
+
+    def _remember(self, outcome: Outcome, store_now: int) -> None:
+        now, key = self._clock(), _key(outcome.charge)
+        until = now + min(self._seconds, (outcome.retry_after or 0) / MICROSECONDS)
+        known = self._refusals.get(key)
+        second, count = (known.second, known.count) if known else (now, 0)
+        if now - second > 1:
+            second, count = now, count if count >= SIGNS_OF_ATTACK and now - second < 2 else 0
+        self._refusals[key] = Refusal(outcome, store_now, now, until, second, count + 1)
+        self._refusals.move_to_end(key)
+        while len(self._refusals) > MOST_REMEMBERED:
+            self._refusals.popitem(last=False)
+
+
+def _key(charge: Charge) -> Key:
+    # The remembered outcome holds the policy, so no other object can come to have its id.
+    return charge.subject, id(charge.policy), charge.cost
+
+
+def _later(refusal: Refusal, charge: Charge, now: float) -> Reply:
+    passed = int((now - refusal.at) * MICROSECONDS)
+    outcome = replace(
+        refusal.outcome,
+        charge=charge,
+        reset_after=max(0, refusal.outcome.reset_after - passed),
+        retry_after=max(1, (refusal.outcome.retry_after or 0) - passed),
+    )
+    return Reply((outcome,), refusal.now + passed)

@@ -1,0 +1,180 @@
+"""The memory of refusals: an attack stays in the process, and nothing else changes."""
+
+from __future__ import annotations
+
+import pytest
+import redis
+from django.test import Client, override_settings
+
+from django_ratelimit_tiers.core.decisions import Outcome
+from django_ratelimit_tiers.core.plans import Plan, Reply, Stale
+from django_ratelimit_tiers.core.policies import Charge, QuotaPolicy
+from django_ratelimit_tiers.policy.flows import drive
+from django_ratelimit_tiers.policy.limiter import limiter
+from django_ratelimit_tiers.policy.refusals import SIGNS_OF_ATTACK, RefusalMemory
+from django_ratelimit_tiers.store.configured import configured_store
+from tests.policies import limit_tier
+
+POLICY = QuotaPolicy("minute", 5, 60)
+OTHER = QuotaPolicy("day", 500, 86_400)
+SECOND = 1_000_000
+
+
+def plan_of(*charges: Charge) -> Plan:
+    return Plan(charges, labels=tuple(charge.policy.name for charge in charges))
+
+
+PLAN = plan_of(Charge("ip:192.0.2.1", POLICY), Charge("ip:192.0.2.1", OTHER))
+REFUSED = Reply(
+    (
+        Outcome(PLAN.charges[0], False, 0, 40 * SECOND, 30 * SECOND),
+        Outcome(PLAN.charges[1], True, 400, 80_000 * SECOND, None),
+    ),
+    now=1000 * SECOND,
+)
+ALLOWED = Reply(tuple(Outcome(c, True, 1, 1, None) for c in PLAN.charges), now=1001 * SECOND)
+
+
+class Clock:
+    now = 100.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def memory(clock: Clock) -> RefusalMemory:
+    return RefusalMemory(0.1, clock)
+
+
+def attack(memory: RefusalMemory, times: int = SIGNS_OF_ATTACK) -> None:
+    for _ in range(times):
+        memory.learn(PLAN, REFUSED)
+
+
+def test_a_client_that_is_refused_now_and_then_always_hears_the_store(
+    memory: RefusalMemory, clock: Clock
+) -> None:
+    for _ in range(50):
+        memory.learn(PLAN, REFUSED)
+        assert memory.recall(PLAN) is None
+        clock.now += 0.2
+
+
+def test_an_attack_is_answered_from_memory(memory: RefusalMemory, clock: Clock) -> None:
+    attack(memory)
+    clock.now += 0.05
+    recalled = memory.recall(PLAN)
+    assert recalled is not None
+    part, reply = recalled
+    assert part == plan_of(PLAN.charges[0])
+    (outcome,) = reply.outcomes
+    assert outcome.refuses
+    assert outcome.retry_after == pytest.approx(30 * SECOND - 50_000, abs=1)
+    assert reply.now == pytest.approx(REFUSED.now + 50_000, abs=1)
+
+
+def test_whatever_else_is_charged_the_same_charge_refuses(memory: RefusalMemory) -> None:
+    attack(memory)
+    elsewhere = plan_of(Charge("all", OTHER), PLAN.charges[0])
+    assert memory.recall(elsewhere) is not None
+
+
+@pytest.mark.parametrize(
+    "charge",
+    [
+        Charge("ip:192.0.2.2", POLICY),
+        Charge("ip:192.0.2.1", QuotaPolicy("minute", 50, 60)),
+        Charge("ip:192.0.2.1", POLICY, cost=0),
+    ],
+)
+def test_another_subject_policy_or_cost_is_asked_for(memory: RefusalMemory, charge: Charge) -> None:
+    attack(memory)
+    assert memory.recall(plan_of(charge)) is None
+
+
+def test_after_a_tenth_of_a_second_the_store_is_asked_again(
+    memory: RefusalMemory, clock: Clock
+) -> None:
+    attack(memory)
+    clock.now += 0.1
+    assert memory.recall(PLAN) is None
+
+
+def test_no_refusal_outlives_its_own_wait(memory: RefusalMemory, clock: Clock) -> None:
+    soon = Reply((Outcome(PLAN.charges[0], False, 0, 20_000, 20_000),), now=0)
+    for _ in range(SIGNS_OF_ATTACK):
+        memory.learn(PLAN, soon)
+    clock.now += 0.02
+    assert memory.recall(PLAN) is None
+
+
+def test_what_the_store_lets_through_is_forgotten(memory: RefusalMemory) -> None:
+    attack(memory)
+    memory.learn(PLAN, ALLOWED)
+    assert memory.recall(PLAN) is None
+
+
+def test_a_stale_reply_says_nothing(memory: RefusalMemory) -> None:
+    attack(memory)
+    memory.learn(PLAN, Reply((), 0, Stale("new", {})))
+    assert memory.recall(PLAN) is not None
+
+
+def test_zero_seconds_turn_it_off(clock: Clock) -> None:
+    memory = RefusalMemory(0, clock)
+    attack(memory, 100)
+    assert memory.recall(PLAN) is None
+
+
+def calls(client: redis.Redis) -> int:
+    return int(client.info("commandstats").get("cmdstat_evalsha", {"calls": 0})["calls"])
+
+
+@pytest.mark.django_db
+class TestAttack:
+    REQUESTS = 300
+
+    @pytest.fixture(autouse=True)
+    def limits(self) -> None:
+        limit_tier("anonymous", 5)
+
+    def statuses(self, client: Client) -> list[int]:
+        return [client.get("/plain/").status_code for _ in range(self.REQUESTS)]
+
+    def counted(self) -> int:
+        drive(limiter().tell())
+        records = configured_store().records
+        return sum(sum(records.counts(minute).values()) for minute in records.minutes())
+
+    @override_settings(RATELIMIT_TIERS={"REFUSAL_MEMORY": 1})
+    def test_it_does_not_reach_the_store_but_every_refusal_is_counted(
+        self, client: Client, valkey_client: redis.Redis
+    ) -> None:
+        before = calls(valkey_client)
+        statuses = self.statuses(client)
+        assert statuses == [200] * 5 + [429] * (self.REQUESTS - 5)
+        assert calls(valkey_client) - before < self.REQUESTS / 2
+        assert self.counted() == self.REQUESTS - 5
+
+    @override_settings(RATELIMIT_TIERS={"REFUSAL_MEMORY": 0})
+    def test_turned_off_it_is_asked_each_time(
+        self, client: Client, valkey_client: redis.Redis
+    ) -> None:
+        before = calls(valkey_client)
+        self.statuses(client)
+        assert calls(valkey_client) - before >= self.REQUESTS
+        assert self.counted() == self.REQUESTS - 5
+
+    def test_what_it_answers_tells_the_same(self, client: Client) -> None:
+        responses = [client.get("/plain/") for _ in range(60)]
+        names = [
+            frozenset(response.headers) for response in responses if response.status_code == 429
+        ]
+        assert len(names) == 55
+        assert len(set(names)) == 1
