@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from django.db import migrations
 
 MINUTE, DAY = 60, 86_400
@@ -17,7 +19,7 @@ TIERS = (
 )
 
 
-def create_tiers(apps, schema_editor):
+def create_tiers(apps: Any, schema_editor: Any) -> None:
     """Create each missing tier with its limits, and leave alone what is there."""
     alias = schema_editor.connection.alias
     tiers = apps.get_model("django_ratelimit_tiers", "Tier").objects.using(alias)
