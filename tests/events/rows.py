@@ -31,17 +31,16 @@ def fill_minute(minute: int, counts: Mapping[RefusalKey, int]) -> None:
     store.command("ZADD", f"{base}:minutes", minute, minute)
 
 
-def age_refusals(to_minute: int) -> int:
-    """Make the refusals of every minute so far as old as told, and return how many they are."""
+def age_refusals(to_minute: int, since: int) -> None:
+    """Make the refusals of every minute since then as old as told."""
     store = configured_store()
     assert isinstance(store, RedisStore)
     moved: dict[RefusalKey, int] = {}
     for minute in store.records.minutes():
-        if minute < LONG_AGO + 1_000_000:
+        if minute < since:
             continue
         for k, count in store.records.counts(minute).items():
             moved[k] = moved.get(k, 0) + count
         store.records.forget_minute(minute)
     if moved:
         fill_minute(to_minute, moved)
-    return sum(moved.values())

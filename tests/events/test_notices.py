@@ -1,0 +1,249 @@
+"""Each notice goes out once, whatever fails or dies, and tells receivers who sent it."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import json
+import threading
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+import pytest
+from django.core import mail
+
+from django_ratelimit_tiers.core.alerts import AlertEvent
+from django_ratelimit_tiers.events.notices import (
+    MOST_ATTEMPTS,
+    prepare_notices,
+    send_notices,
+    signature,
+)
+from django_ratelimit_tiers.events.webhooks import WebhookRefused, is_allowed, post
+from django_ratelimit_tiers.models import Alert, AlertNotice, AlertRule
+
+pytestmark = pytest.mark.django_db
+
+NOW = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
+
+
+class Receiver(ThreadingHTTPServer):
+    """A webhook that keeps what it was sent, and answers as it is told."""
+
+    daemon_threads = True
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), _Answer)
+        self.received: list[tuple[dict[str, str], bytes]] = []
+        self.status = 200
+        self.location = ""
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.server_port}/hook?to=ops"
+
+
+class _Answer(BaseHTTPRequestHandler):
+    server: Receiver
+
+    def do_POST(self) -> None:
+        content = self.rfile.read(int(self.headers["Content-Length"]))
+        self.server.received.append((dict(self.headers), content))
+        self.send_response(self.server.status)
+        if self.server.location:
+            self.send_header("Location", self.server.location)
+        self.end_headers()
+
+    def log_message(self, *_: Any) -> None:
+        """Write nothing."""
+
+
+@pytest.fixture
+def receiver() -> Iterator[Receiver]:
+    with Receiver() as server:
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        yield server
+        server.shutdown()
+        thread.join()
+
+
+def alert(detail: dict[str, Any] | None = None, **rule: Any) -> Alert:
+    rule = {"emails": "", "webhook_url": ""} | rule
+    found = AlertRule.objects.create(name="any spike", kind="spike", **rule)
+    raised = Alert.objects.create(
+        kind="spike",
+        cause="any spike",
+        rule=found,
+        opened_at=NOW,
+        last_seen_at=NOW,
+        peak=120,
+        baseline=5,
+        detail=detail or {"explanation": "120 is a lot.", "top subjects": ["user:1 (100)"]},
+    )
+    prepare_notices(raised, AlertEvent.OPENED)
+    return raised
+
+
+def states() -> dict[str, str]:
+    return dict(AlertNotice.objects.values_list("target", "state"))
+
+
+def test_everybody_named_by_the_rule_or_the_settings_gets_one_mail(settings: Any) -> None:
+    settings.RATELIMIT_TIERS = {"EVENTS": {"RECIPIENTS": ["b@example.com", "c@example.com"]}}
+    raised = alert(emails="a@example.com\nb@example.com")
+    prepare_notices(raised, AlertEvent.OPENED)
+    assert send_notices(now=NOW) == 3
+    assert send_notices(now=NOW) == 0
+    assert sorted(m.to[0] for m in mail.outbox) == [f"{n}@example.com" for n in "abc"]
+    assert set(states().values()) == {"sent"}
+
+
+def test_a_mail_says_what_was_seen_and_what_is_usual() -> None:
+    alert(emails="a@example.com")
+    send_notices(now=NOW)
+    [message] = mail.outbox
+    assert message.subject == "Alert: any spike"
+    assert "120 is a lot." in message.body
+    assert "Peak 120, usual 5." in message.body
+    assert "top subjects: user:1 (100)" in message.body
+
+
+def test_hostile_names_cannot_break_out_of_a_mail() -> None:
+    raised = alert({"top endpoints": ["GET /\r\nBcc: x@example.com\x1b[2J (1)"]}, emails="a@b.com")
+    Alert.objects.filter(pk=raised.pk).update(cause="any spike: \nBcc: x@example.com")
+    send_notices(now=NOW)
+    [message] = mail.outbox
+    assert "\n" not in message.subject
+    assert "\x1b" not in message.body
+    assert message.recipients() == ["a@b.com"]
+
+
+def test_a_webhook_gets_json_with_a_text(receiver: Receiver) -> None:
+    raised = alert(webhook_url=receiver.url)
+    send_notices(now=NOW)
+    [(headers, content)] = receiver.received
+    body = json.loads(content)
+    assert headers["Content-Type"] == "application/json"
+    assert body["text"].startswith("Alert: any spike\n")
+    assert (body["event"], body["alert"]["id"], body["alert"]["peak"]) == ("opened", raised.pk, 120)
+    assert headers["X-RateLimit-Notice"] == str(body["id"])
+    assert "X-RateLimit-Signature" not in headers
+
+
+def test_a_webhook_can_check_who_sent_it(receiver: Receiver) -> None:
+    alert(webhook_url=receiver.url, webhook_secret="shared secret")
+    send_notices(now=NOW)
+    [(headers, content)] = receiver.received
+    at, _, value = headers["X-RateLimit-Signature"].partition(",v1=")
+    signed = at.removeprefix("t=").encode() + b"." + content
+    assert value == hmac.new(b"shared secret", signed, hashlib.sha256).hexdigest()
+    assert signature("shared secret", int(at[2:]), content) == headers["X-RateLimit-Signature"]
+
+
+def test_names_are_no_commands_for_a_chat(receiver: Receiver) -> None:
+    alert(
+        {"top endpoints": ["GET <!channel> & <https://evil.example|here>"]},
+        webhook_url=receiver.url,
+    )
+    send_notices(now=NOW)
+    text = json.loads(receiver.received[0][1])["text"]
+    assert "GET &lt;!channel&gt; &amp; &lt;https" in text
+
+
+def test_a_webhook_that_fails_is_tried_again_later_and_not_in_the_same_run(
+    receiver: Receiver,
+) -> None:
+    alert(webhook_url=receiver.url)
+    receiver.status = 503
+    assert send_notices(now=NOW) == 0
+    assert send_notices(now=NOW + timedelta(seconds=59)) == 0
+    assert len(receiver.received) == 1
+    receiver.status = 200
+    assert send_notices(now=NOW + timedelta(seconds=60)) == 1
+    assert len(receiver.received) == 2
+    assert states() == {receiver.url: "sent"}
+
+
+def test_after_so_many_attempts_a_notice_has_failed(receiver: Receiver) -> None:
+    alert(webhook_url=receiver.url)
+    receiver.status = 503
+    for hour in range(2 * MOST_ATTEMPTS):
+        send_notices(now=NOW + timedelta(hours=hour))
+    notice = AlertNotice.objects.get()
+    assert (notice.state, notice.attempts) == ("failed", MOST_ATTEMPTS)
+    assert "503" in notice.error
+    assert len(receiver.received) == MOST_ATTEMPTS
+
+
+@pytest.mark.parametrize("status", [301, 302, 307, 308, 400, 404])
+def test_a_refusal_or_redirect_is_final_and_never_followed(receiver: Receiver, status: int) -> None:
+    alert(webhook_url=receiver.url)
+    receiver.status, receiver.location = status, receiver.url
+    send_notices(now=NOW)
+    send_notices(now=NOW + timedelta(days=1))
+    assert len(receiver.received) == 1
+    assert states() == {receiver.url: "failed"}
+
+
+def test_one_target_that_fails_keeps_nobody_else_waiting(receiver: Receiver) -> None:
+    receiver.status = 500
+    alert(webhook_url=receiver.url, emails="a@example.com")
+    assert send_notices(now=NOW) == 1
+    assert states() == {receiver.url: "pending", "a@example.com": "sent"}
+
+
+def test_a_notice_whose_sender_died_is_not_sent_again() -> None:
+    alert(emails="a@example.com")
+    AlertNotice.objects.update(state="sending", attempts=1)
+    send_notices(now=NOW + timedelta(days=1))
+    assert mail.outbox == []
+    assert states() == {"a@example.com": "sending"}
+
+
+def test_a_mail_is_marked_before_it_is_sent(monkeypatch: pytest.MonkeyPatch) -> None:
+    alert(emails="a@example.com")
+    seen: list[str] = []
+
+    def send(message: Any, **_: Any) -> int:
+        seen.append(AlertNotice.objects.get().state)
+        raise SystemExit  # as a worker that is told to end
+
+    monkeypatch.setattr("django.core.mail.EmailMessage.send", send)
+    with pytest.raises(SystemExit):
+        send_notices(now=NOW)
+    assert seen == ["sending"]
+    assert states() == {"a@example.com": "sending"}
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "ftp://example.com/",
+        "file:///etc/passwd",
+        "http:///nothing",
+        "http://169.254.169.254/latest/meta-data/",
+        "http://[fe80::1]/",
+        "http://[::ffff:169.254.169.254]/",
+        "http://0.0.0.0/",
+        "http://127.0.0.1:99999999/",
+    ],
+)
+def test_a_webhook_is_only_where_one_may_be(url: str) -> None:
+    with pytest.raises(WebhookRefused):
+        post(url, b"{}", {})
+
+
+def test_a_webhook_may_be_in_a_network_of_the_site() -> None:
+    assert is_allowed("10.0.0.7")
+    assert is_allowed("127.0.0.1")
+    assert is_allowed("2001:db8::1")
+
+
+def test_a_webhook_that_is_not_there_is_tried_again(receiver: Receiver) -> None:
+    alert(webhook_url="http://127.0.0.1:9/")
+    send_notices(now=NOW)
+    notice = AlertNotice.objects.get()
+    assert (notice.state, notice.next_attempt_at) == ("pending", NOW + timedelta(minutes=1))
