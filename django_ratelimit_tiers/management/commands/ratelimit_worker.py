@@ -65,6 +65,7 @@ class Command(BaseCommand):
             prunes = time.monotonic() >= next_prune
             if prunes:
                 next_prune = time.monotonic() + PRUNE_EVERY
+            close_old_connections()
             for job in jobs(prunes=prunes):
                 if not stop.is_set():
                     _run(job)
@@ -78,7 +79,6 @@ def jobs(*, prunes: bool) -> list[Job]:
 
 def _run(job: Job) -> bool:
     """Run a job; a database or store that fails is logged, and the next round tries again."""
-    close_old_connections()
     try:
         job()
     except (StoreUnavailable, DatabaseError) as error:
