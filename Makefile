@@ -18,7 +18,7 @@ test: $(VENV)/.installed-test
 	$(RUN) -m pytest
 
 matrix: $(VENV)/.installed-test
-	$(RUN) tools/matrix.py
+	$(RUN) -m tools.matrix
 
 demo: $(VENV)/.installed-demo
 	$(RUN) -m testproject.demo $(if $(ONCE),--once)
