@@ -10,20 +10,18 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
-from functools import cache, partial
+from functools import cache
 from typing import Any
 
-from asgiref.sync import sync_to_async
 from django.dispatch import receiver
 from django.http import HttpRequest
 from django.test.signals import setting_changed
 
 from django_ratelimit_tiers.conf import SETTING, conf
-from django_ratelimit_tiers.core.decisions import Decision
+from django_ratelimit_tiers.core.decisions import NOTHING_DECIDED, Decision
 from django_ratelimit_tiers.core.plans import Plan, Reply, Stale
 from django_ratelimit_tiers.core.policies import Charge
 from django_ratelimit_tiers.events.refusals import announce_refusal
-from django_ratelimit_tiers.events.tallies import TallySheet
 from django_ratelimit_tiers.exceptions import StoreUnavailable
 from django_ratelimit_tiers.policy import stages
 from django_ratelimit_tiers.policy.breaker import Breaker
@@ -38,6 +36,7 @@ from django_ratelimit_tiers.policy.identity import identified_client
 from django_ratelimit_tiers.policy.ledgers import Entry, Ledger, ledger_of, open_ledger
 from django_ratelimit_tiers.policy.refusals import RefusalMemory
 from django_ratelimit_tiers.policy.snapshots import Snapshot, SnapshotCache, SnapshotUnavailable
+from django_ratelimit_tiers.policy.tallies import Teller
 from django_ratelimit_tiers.policy.tiers import called, find_tier
 from django_ratelimit_tiers.store.base import Store
 from django_ratelimit_tiers.store.configured import configured_store
@@ -57,7 +56,7 @@ class Limiter:
         self.breaker = Breaker()
         self._snapshots = SnapshotCache(store, self.breaker)
         self._local = MemoryStore()
-        self._tallies = TallySheet()
+        self.teller = Teller(store, self._local.records)
         self._refusals = RefusalMemory(conf.REFUSAL_MEMORY)
 
     def door(self, request: HttpRequest) -> Flow[Decision]:
@@ -150,11 +149,12 @@ class Limiter:
         for attempt in range(MAX_RELOADS):
             ledger.exempt = exempt_before
             try:
-                snapshot = yield from self._snapshot()
+                snapshot = self._snapshots.in_force or (yield from self._snapshot())
                 entries = [] if ledger.exempt else (yield from compose(snapshot))
                 entries = [] if ledger.exempt else entries
+                decision = NOTHING_DECIDED
                 if not entries:
-                    stale, decision = (yield from self._look(snapshot, revisions)), Decision()
+                    stale = yield from self._look(snapshot, revisions)
                 else:
                     is_last = attempt == MAX_RELOADS - 1
                     plan = stages.make_plan(ledger, entries, snapshot, revisions, is_last)
@@ -183,40 +183,15 @@ class Limiter:
         return ledger.decision
 
     def _tally(self, ledger: Ledger) -> Flow[None]:
-        """Count the request in this process, and tell the store what was counted when it is time.
-
-        What the store did not hear is told again; only usage can be lost meanwhile.
-        """
-        network = ledger.client.address_subject.removeprefix("ip:")
-        self._tallies.note(ledger.account or ledger.client.subject, network, ledger.decision)
-        if self._tallies.is_due:
-            yield from self.tell()
-
-    def tell(self) -> Flow[None]:
-        """Tell the store what was counted in this process."""
-        tally = self._tallies.take(self._local.records.take_counts)
-        if not tally:
-            self._tallies.told(tally)
-            return
-        tell = partial(self._store.records.add, tally)
-        with suppress(StoreUnavailable):
-            yield from self._ask(tell, sync_to_async(tell, thread_sensitive=False))
-            self._tallies.told(tally)
-
-    def tell_the_rest(self) -> None:
-        """Tell the store once more at the end of the process, in which nothing can wait or fail."""
-        tally = self._tallies.take(self._local.records.take_counts)
-        with suppress(StoreUnavailable):
-            self._store.records.add(tally)
+        if self.teller.note(ledger):
+            with suppress(StoreUnavailable):
+                yield from self._ask(self.teller.tell, self.teller.atell)
 
     def _snapshot(self) -> Flow[Snapshot]:
-        snapshot = self._snapshots.current
-        if snapshot is None:
-            snapshot = yield in_thread(lambda: self._snapshots.load(None))
-        elif self._snapshots.wants_comparison():
-            stale = snapshot
-            snapshot = yield in_thread(lambda: self._snapshots.compare(stale))
-        return snapshot
+        stale = self._snapshots.current
+        if stale is None:
+            return (yield in_thread(lambda: self._snapshots.load(None)))
+        return (yield in_thread(lambda: self._snapshots.compare(stale)))
 
     def _look(self, snapshot: Snapshot, revisions: dict[str, str]) -> Flow[Stale | None]:
         """Compare revisions for a request that charges nothing: once in a while, or always for a
@@ -245,7 +220,7 @@ class Limiter:
         recalled = self._refusals.recall(plan)
         if recalled is not None:
             part, reply = recalled
-            self._local.records.count(part, reply.outcomes)
+            self.teller.count_refusal(part, reply.outcomes)
             return reply
         reply = yield from self._execute(plan)
         self._refusals.learn(plan, reply)
@@ -286,10 +261,12 @@ def limiter() -> Limiter:
 def _tell_the_rest() -> None:
     """Tell the store what a process has counted that ends in good order."""
     if limiter.cache_info().currsize:
-        limiter().tell_the_rest()
+        limiter().teller.tell_the_rest()
 
 
 @receiver(setting_changed)
 def _forget_limiter(*, setting: str, **_: Any) -> None:
     if setting in (SETTING, "CACHES"):
+        if limiter.cache_info().currsize:
+            limiter().teller.stop()
         limiter.cache_clear()

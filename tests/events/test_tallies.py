@@ -104,7 +104,7 @@ def test_requests_are_told_along_with_a_later_one(
 ) -> None:
     limit_tier("anonymous", 2)
     clock = Clock()
-    monkeypatch.setattr(limiter(), "_tallies", TallySheet(clock))
+    monkeypatch.setattr(limiter().teller, "_sheet", TallySheet(clock))
     client.get("/plain/")
     records = configured_store().records
     assert records.hours() == []
@@ -122,7 +122,7 @@ def test_exempt_requests_are_counted_for_their_service_account(
         name="monitor", owner="ops", reason="health checks", networks="127.0.0.1"
     )
     clock = Clock()
-    monkeypatch.setattr(limiter(), "_tallies", TallySheet(clock))
+    monkeypatch.setattr(limiter().teller, "_sheet", TallySheet(clock))
     client.get("/plain/")
     clock.now += FLUSH_SECONDS + 1
     client.get("/plain/")

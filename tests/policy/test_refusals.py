@@ -9,11 +9,11 @@ from django.test import Client, override_settings
 from django_ratelimit_tiers.core.decisions import Outcome
 from django_ratelimit_tiers.core.plans import Plan, Reply, Stale
 from django_ratelimit_tiers.core.policies import Charge, QuotaPolicy
-from django_ratelimit_tiers.policy.flows import drive
 from django_ratelimit_tiers.policy.limiter import limiter
 from django_ratelimit_tiers.policy.refusals import SIGNS_OF_ATTACK, RefusalMemory
 from django_ratelimit_tiers.store.configured import configured_store
 from tests.policies import limit_tier
+from tests.servers import wait_until
 
 POLICY = QuotaPolicy("minute", 5, 60)
 OTHER = QuotaPolicy("day", 500, 86_400)
@@ -148,7 +148,7 @@ class TestAttack:
         return [client.get("/plain/").status_code for _ in range(self.REQUESTS)]
 
     def counted(self) -> int:
-        drive(limiter().tell())
+        limiter().teller.tell()
         records = configured_store().records
         return sum(sum(records.counts(minute).values()) for minute in records.minutes())
 
@@ -170,6 +170,15 @@ class TestAttack:
         self.statuses(client)
         assert calls(valkey_client) - before >= self.REQUESTS
         assert self.counted() == self.REQUESTS - 5
+
+    def test_it_is_counted_even_if_no_request_follows(self, client: Client) -> None:
+        self.statuses(client)
+        records = configured_store().records
+
+        def counted() -> int:
+            return sum(sum(records.counts(minute).values()) for minute in records.minutes())
+
+        assert wait_until(lambda: counted() == self.REQUESTS - 5, seconds=30)
 
     def test_what_it_answers_tells_the_same(self, client: Client) -> None:
         responses = [client.get("/plain/") for _ in range(60)]

@@ -1,0 +1,65 @@
+"""What this process counts by itself, told to the store in batches."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import suppress
+from threading import Timer
+
+from asgiref.sync import sync_to_async
+
+from django_ratelimit_tiers.core.decisions import Outcome
+from django_ratelimit_tiers.core.plans import Plan
+from django_ratelimit_tiers.events.tallies import FLUSH_SECONDS, TallySheet
+from django_ratelimit_tiers.exceptions import StoreUnavailable
+from django_ratelimit_tiers.policy.ledgers import Ledger
+from django_ratelimit_tiers.store.base import Store
+from django_ratelimit_tiers.store.memory_records import MemoryRecords
+
+
+class Teller:
+    """Tells the store usage, and the refusals that were decided without it.
+
+    The requests take the tallies along. Only after refusals without the store a timer makes sure
+    that they are told even if no request follows. What the store did not hear is told again.
+    """
+
+    def __init__(self, store: Store, local: MemoryRecords) -> None:
+        self._store = store
+        self._local = local
+        self._sheet = TallySheet()
+        self._timer: Timer | None = None
+
+    def note(self, ledger: Ledger) -> bool:
+        """Count a request that was decided; returns whether it is time to tell."""
+        network = ledger.client.address_subject.removeprefix("ip:")
+        self._sheet.note(ledger.account or ledger.client.subject, network, ledger.decision)
+        return self._sheet.is_due
+
+    def count_refusal(self, plan: Plan, outcomes: Sequence[Outcome]) -> None:
+        """Count what was refused without asking the store."""
+        self._local.count(plan, outcomes)
+        if self._timer is None or not self._timer.is_alive():
+            self._timer = Timer(FLUSH_SECONDS, self.tell_the_rest)
+            self._timer.daemon = True
+            self._timer.start()
+
+    def tell(self) -> None:
+        """Tell the store everything; raises StoreUnavailable."""
+        tally = self._sheet.take(self._local.take_counts)
+        if tally:
+            self._store.records.add(tally)
+        self._sheet.told(tally)
+
+    async def atell(self) -> None:
+        await sync_to_async(self.tell, thread_sensitive=False)()
+
+    def tell_the_rest(self) -> None:
+        """Tell the store everything, where nobody could handle its failure."""
+        with suppress(StoreUnavailable):
+            self.tell()
+
+    def stop(self) -> None:
+        """Let no timer go off any more."""
+        if self._timer is not None:
+            self._timer.cancel()
