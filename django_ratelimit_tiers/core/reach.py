@@ -74,4 +74,3 @@ def _takes(label: Label, character: str) -> bool:
     if isinstance(label, re.Pattern):
         return label.fullmatch(character) is not None
     return label == character
-
