@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from django.conf import settings
+from django.core.signals import setting_changed
+from django.dispatch import receiver
 
 from django_ratelimit_tiers.core.decisions import FailurePolicy
 
@@ -46,12 +48,18 @@ DEFAULTS: dict[str, Any] = {
 
 
 class Settings:
-    """Typed access to the settings; read on every access, so that overrides just work."""
+    """Typed access to the settings; each is read once, and again when settings are overridden."""
 
     def __getattr__(self, key: str) -> Any:
         if key not in DEFAULTS:
             raise AttributeError(key)
-        return getattr(settings, SETTING, {}).get(key, DEFAULTS[key])
+        value = getattr(settings, SETTING, {}).get(key, DEFAULTS[key])
+        self.__dict__[key] = value  # where Python looks first the next time
+        return value
+
+    def forget(self) -> None:
+        """Read every setting anew when it is asked for."""
+        self.__dict__.clear()
 
     ENABLED: bool
     STORE: str
@@ -82,3 +90,9 @@ class Settings:
 
 
 conf = Settings()
+
+
+@receiver(setting_changed)
+def _forget_settings(*, setting: str, **_: Any) -> None:
+    if setting == SETTING:
+        conf.forget()

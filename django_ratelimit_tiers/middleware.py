@@ -80,10 +80,12 @@ class RateLimitMiddleware:
         ledger = ledger_of(request)
         if ledger is None:
             return response
-        was_allowed = ledger.decision.allowed
-        decision = yield from limiter().unreached(request)
-        if was_allowed and not decision.allowed:
-            return refusal(request, decision)
-        yield from limiter().settle(request, response.status_code)
-        add_fields(response, decision)
+        if not ledger.client_decided:
+            was_allowed = ledger.decision.allowed
+            decision = yield from limiter().unreached(request)
+            if was_allowed and not decision.allowed:
+                return refusal(request, decision)
+        if ledger.has_reservations:
+            yield from limiter().settle(request, response.status_code)
+        add_fields(response, ledger.decision)
         return response

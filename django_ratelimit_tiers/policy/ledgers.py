@@ -51,8 +51,6 @@ class Ledger:
     def add(self, entries: list[Entry], decision: Decision) -> None:
         """Add what one stage decided."""
         self.decision = self.decision.merge(decision)
-        if not entries:
-            return
         for entry in entries:
             if entry.rule is not None:
                 self.charged_rules.add(entry.rule.id)

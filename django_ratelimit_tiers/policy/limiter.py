@@ -190,8 +190,10 @@ class Limiter:
     def _snapshot(self) -> Flow[Snapshot]:
         stale = self._snapshots.current
         if stale is None:
-            return (yield in_thread(lambda: self._snapshots.load(None)))
-        return (yield in_thread(lambda: self._snapshots.compare(stale)))
+            snapshot: Snapshot = yield in_thread(lambda: self._snapshots.load(None))
+        else:
+            snapshot = yield in_thread(lambda: self._snapshots.compare(stale))
+        return snapshot
 
     def _look(self, snapshot: Snapshot, revisions: dict[str, str]) -> Flow[Stale | None]:
         """Compare revisions for a request that charges nothing: once in a while, or always for a

@@ -44,22 +44,24 @@ class RouteIndex:
 
     def rules_for(self, match: ResolverMatch, method: str) -> tuple[Rule, ...]:
         """Return the rules on the view of a match, in the order in which they were given."""
-        return self._on(match).rules.get(method)
+        return self._on(match, route_map()).rules.get(method)
 
     def route_of(self, match: ResolverMatch) -> str:
         """Return the route that stands for the view of a match, whichever it was reached by.
 
         It is the first one in the URLconf, in the site's own language.
         """
-        return self._on(match).route
+        return self._on(match, route_map()).route
 
-    def look_up(self, match: ResolverMatch, method: str) -> tuple[str, tuple[Rule, ...]]:
-        """Return both at once: the route, and the rules."""
-        known = self._on(match)
+    def look_up(
+        self, match: ResolverMatch, method: str, urlconf: Any
+    ) -> tuple[str, tuple[Rule, ...]]:
+        """Return both at once, for a request with this `urlconf` (None: the project's)."""
+        # get_urlconf() would say the same, but takes as long as everything else here.
+        known = self._on(match, _route_map(get_resolver(urlconf)))
         return known.route, known.rules.get(method)
 
-    def _on(self, match: ResolverMatch) -> _Known:
-        routes = route_map()
+    def _on(self, match: ResolverMatch, routes: RouteMap) -> _Known:
         key = routes, id(match.func)
         known = self._known.get(key)
         if known is None:

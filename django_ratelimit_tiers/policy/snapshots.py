@@ -103,6 +103,11 @@ class SnapshotCache:
         """The last snapshot that was built, None before the first."""
         return self._snapshot
 
+    @property
+    def in_force(self) -> Snapshot | None:
+        """The current snapshot, None when it is to be loaded or compared first."""
+        return None if self.wants_comparison() else self._snapshot
+
     def confirm(self) -> None:
         """Note that the store has just agreed with the snapshot's revision."""
         self._confirmed = self._clock()

@@ -38,7 +38,9 @@ def all_rules(snapshot: Snapshot, ledger: Ledger, request: HttpRequest, now: flo
         return ledger.rules
     rules = list(snapshot.rules.match(ledger.method, ledger.path))
     if request.resolver_match is not None:
-        ledger.route, of_view = snapshot.routes.look_up(request.resolver_match, ledger.method)
+        urlconf = getattr(request, "urlconf", None)
+        found = snapshot.routes.look_up(request.resolver_match, ledger.method, urlconf)
+        ledger.route, of_view = found
         rules += of_view
     ledger.rules = _in_force({rule.id: rule for rule in rules}.values(), ledger, now)
     ledger.rules_of = snapshot
