@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from django.http import HttpRequest, HttpResponse, HttpResponseBase, JsonResponse
-from django.template import loader
+from django.template import TemplateDoesNotExist, loader
 from django.utils.module_loading import import_string
 
 from django_ratelimit_tiers.conf import conf
@@ -66,7 +66,11 @@ def _problem(decision: Decision) -> HttpResponse:
 
 def _html(decision: Decision) -> HttpResponse:
     context: dict[str, Any] = {"message": refusal_message(decision), "decision": decision}
-    return HttpResponse(loader.render_to_string("django_ratelimit_tiers/refusal.html", context))
+    try:
+        page = loader.render_to_string("django_ratelimit_tiers/refusal.html", context)
+    except TemplateDoesNotExist:  # a site without templates, or without those of its apps
+        return _text(decision)
+    return HttpResponse(page)
 
 
 def _text(decision: Decision) -> HttpResponse:

@@ -63,7 +63,7 @@ class TierThrottle(BaseThrottle):
         decision = drive(limiter().client(request._request, request.user))
         if is_alone:
             _settle_afterwards(request, view)
-        view.headers.update(decision_fields(decision))
+            view.headers.update(decision_fields(decision))
         if not decision.allowed:
             raise Refused(decision)
         return True

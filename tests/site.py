@@ -177,6 +177,16 @@ def user_from_header(get_response: Any) -> Any:
     return amiddleware if iscoroutinefunction(get_response) else middleware
 
 
+def no_user(get_response: Any) -> Any:
+    """Say that there is no user, as some authentication does."""
+
+    def middleware(request: HttpRequest) -> HttpResponse:
+        request.user = None
+        return get_response(request)
+
+    return middleware
+
+
 def login(request: HttpRequest) -> JsonResponse:
     right = json.loads(request.body).get("password") == "right"
     return JsonResponse({}, status=200 if right else 401)

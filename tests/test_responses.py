@@ -75,6 +75,17 @@ def test_a_page_tells_people_when_to_come_back(client: Client, accept: str) -> N
     assert MESSAGE.search(refused(client, Accept=accept).text)
 
 
+@pytest.mark.parametrize("apps", [None, False])
+def test_a_site_without_our_templates_refuses_in_plain_text(
+    client: Client, apps: bool | None
+) -> None:
+    engine = {"BACKEND": "django.template.backends.django.DjangoTemplates", "APP_DIRS": apps}
+    with override_settings(TEMPLATES=[] if apps is None else [engine]):
+        response = refused(client, Accept="text/html")
+    assert response.headers["Content-Type"] == "text/plain; charset=utf-8"
+    assert MESSAGE.search(response.text)
+
+
 @pytest.mark.parametrize("path", ["/plain/", "/async/", "/nothing/", "/marked/"])
 def test_a_refusal_is_not_to_be_stored(client: Client, path: str) -> None:
     assert refused(client, path).headers["Cache-Control"] == "no-store"

@@ -7,7 +7,7 @@ import unicodedata
 from typing import Any
 
 from django.core.exceptions import BadRequest, SuspiciousOperation
-from django.http import HttpRequest
+from django.http import HttpRequest, RawPostDataException
 from django.http.multipartparser import MultiPartParserError
 
 from django_ratelimit_tiers.digests import key_digest
@@ -25,6 +25,7 @@ UNREADABLE = (
     BadRequest,
     SuspiciousOperation,
     MultiPartParserError,
+    RawPostDataException,  # other code has read it as a stream
 )
 """What reading a malformed body raises."""
 

@@ -62,15 +62,19 @@ def address_client(request: HttpRequest) -> Client:
     return Client(address, address_subject(address, conf.IPV6_PREFIX))
 
 
-def identified_client(door: Client, user: Any, key_id: str | None) -> Client:
-    """Return the client as known after authentication."""
-    known = user is not None and user.is_authenticated
+def identified_client(door: Client, user: Any, key_id: object) -> Client:
+    """Return the client as known after authentication.
+
+    A user without a primary key, such as one that only a token describes, is nobody that could be
+    told from others: the key or the address counts.
+    """
+    known = getattr(user, "is_authenticated", False) and getattr(user, "pk", None) is not None
     return Client(
         door.address,
         door.address_subject,
         user if known else None,
         f"user:{user.pk}" if known else None,
-        tuple(key_digests(key_id)) if key_id else (),
+        () if key_id is None or key_id == "" else tuple(key_digests(str(key_id))),
     )
 
 
@@ -119,7 +123,7 @@ def session_user(request: HttpRequest) -> Any:
     """Return the user without leaving a trace: the view's own look still varies on the cookie."""
     before = _untouched_session(request)
     user = request.user
-    bool(user.is_authenticated)
+    bool(user)  # wakes it if it is lazy
     if before is not None:
         _hide_access(request, user, before)
     return user

@@ -111,3 +111,10 @@ class TestLogin:
         assert "Retry-After" in response.headers
         assert not [name for name in response.headers if "ratelimit" in name.lower()]
         assert "retry_after" not in response.json()
+
+
+@pytest.mark.parametrize("content_type", [JSON, "application/x-www-form-urlencoded"])
+def test_a_body_that_other_code_has_read_as_a_stream_is_left_alone(content_type: str) -> None:
+    request = RequestFactory().post("/", '{"username": "ada"}', content_type=content_type)
+    request.read()
+    assert field_value(request, "username") is None

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import redis
-from django.contrib.auth.models import Group, User
+from django.contrib.auth.models import AnonymousUser, Group, User
 from django.http import HttpResponse
 from django.test import Client, override_settings
 from django.utils import timezone
@@ -16,9 +16,12 @@ from django.utils import timezone
 from django_ratelimit_tiers.digests import key_digest
 from django_ratelimit_tiers.models import ServiceAccount, Tier, TierAssignment
 from django_ratelimit_tiers.models.choices import DefaultFor
+from django_ratelimit_tiers.policy import identity
 from tests.policies import ANYBODY, limit_tier, make_rule, used
 
 pytestmark = [pytest.mark.django_db, pytest.mark.urls("tests.site")]
+
+MINE = "django_ratelimit_tiers.middleware.RateLimitMiddleware"
 
 SIZES = {"anonymous": 1000, "free": 2000, "pro": 3000, "business": 4000, "enterprise": 5000}
 TIERS = {size: slug for slug, size in SIZES.items()}
@@ -140,6 +143,30 @@ def test_a_key_that_nobody_verified_counts_as_its_address(
     for number in range(3):
         client.get("/plain/", headers={"X-Key": f"k{number}", "X-API-Key": f"k{number}"})
     assert used(valkey_client) == {ANYBODY: [3]}
+
+
+class Stranger:
+    """A user that only a token describes."""
+
+    is_authenticated = True
+    pk = None
+
+
+@pytest.mark.parametrize("user", [None, AnonymousUser(), Stranger()])
+@pytest.mark.parametrize("key", [None, "", 0, "k1"])
+def test_a_user_who_cannot_be_told_from_others_is_nobody(user: Any, key: str | int | None) -> None:
+    door = identity.Client("192.0.2.7", "ip:192.0.2.7")
+    client = identity.identified_client(door, user, key)
+    is_key = key not in (None, "")
+    assert client.user_subject is None
+    assert client.subject == (key_digest(str(key)) if is_key else "ip:192.0.2.7")
+    assert client.is_anonymous == (not is_key)
+
+
+@override_settings(MIDDLEWARE=[MINE, "tests.site.no_user"])
+@pytest.mark.parametrize("path", ["/plain/", "/async/", "/drf/"])
+def test_a_site_whose_users_are_none_counts_addresses(tier_of: TierOf, path: str) -> None:
+    assert tier_of(path=path) == "anonymous"
 
 
 RESOLVING = {"TIER_RESOLVER": "tests.site.tier_from_header", **VERIFIED_KEYS}
