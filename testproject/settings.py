@@ -1,8 +1,9 @@
 """Settings of the test project: a small API whose limits staff edit in the admin.
 
 Everything that differs between machines comes from the environment: DATABASE_URL, REDIS_URL,
-CELERY_BROKER_URL, SECRET_KEY, DEBUG, ALLOWED_HOSTS (comma-separated), PASSWORD_HASHER, and
-RATELIMIT_TIERS (a JSON object that is laid over the dictionary of that name below).
+CELERY_BROKER_URL, CELERY_KEY_PREFIX, BEAT_SECONDS, EMAIL_BACKEND, EMAIL_FILE_PATH, SECRET_KEY,
+DEBUG, ALLOWED_HOSTS (comma-separated), PASSWORD_HASHER, and RATELIMIT_TIERS (a JSON object that is
+laid over the dictionary of that name below).
 """
 
 from __future__ import annotations
@@ -13,7 +14,9 @@ from pathlib import Path
 from typing import Any
 
 import dj_database_url
-from celery.schedules import crontab
+import django
+
+from django_ratelimit_tiers.schedules import EVERY_SECONDS, beat_schedule
 
 BASE_DIR = Path(__file__).resolve().parent
 
@@ -106,20 +109,17 @@ REST_FRAMEWORK = {
 CELERY_BROKER_URL = environ.get("CELERY_BROKER_URL") or REDIS_URL or "memory://"
 CELERY_BROKER_CONNECTION_RETRY_ON_STARTUP = True
 CELERY_TASK_IGNORE_RESULT = True
-CELERY_BEAT_SCHEDULE = {
-    "aggregate-throttle-events": {
-        "task": "django_ratelimit_tiers.tasks.aggregate_throttle_events",
-        "schedule": crontab(),
-    },
-    "detect-anomalies": {
-        "task": "django_ratelimit_tiers.tasks.detect_anomalies",
-        "schedule": crontab(),
-    },
-    "prune-history": {
-        "task": "django_ratelimit_tiers.tasks.prune_history",
-        "schedule": crontab(hour="3", minute="30"),
-    },
-}
+CELERY_BROKER_TRANSPORT_OPTIONS = {"global_keyprefix": environ.get("CELERY_KEY_PREFIX", "")}
+CELERY_BEAT_SCHEDULE = beat_schedule(float(environ.get("BEAT_SECONDS", EVERY_SECONDS)))
+
+MAIL_BACKEND = environ.get("EMAIL_BACKEND", "django.core.mail.backends.console.EmailBackend")
+if django.VERSION >= (6, 1):
+    file_path = {"file_path": environ["EMAIL_FILE_PATH"]} if "EMAIL_FILE_PATH" in environ else {}
+    MAILERS = {"default": {"BACKEND": MAIL_BACKEND, "OPTIONS": file_path}}
+else:
+    EMAIL_BACKEND = MAIL_BACKEND
+    EMAIL_FILE_PATH = environ.get("EMAIL_FILE_PATH")
+DEFAULT_FROM_EMAIL = "ratelimit@example.com"
 
 RATELIMIT_TIERS: dict[str, Any] = {
     "API_KEY_RESOLVER": "testproject.api_keys.verified_key_id",

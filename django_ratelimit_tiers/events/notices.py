@@ -61,7 +61,7 @@ def message(notice: AlertNotice) -> tuple[str, str]:
     alert, event = notice.alert, AlertEvent(notice.event)
     word = "Alert" if event is AlertEvent.OPENED else "Alert over"
     lines = [
-        f"{alert.get_kind_display()}: {alert.cause}",
+        alert.cause,
         str(alert.detail.get("explanation", "")),
         f"Since {alert.opened_at:%Y-%m-%d %H:%M} UTC.",
         f"Peak {alert.peak:,.0f}, usual {alert.baseline:,.0f}.",

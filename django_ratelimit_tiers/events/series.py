@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Mapping
+from typing import Any
 
-from django.db.models import Min, QuerySet, Sum
+from django.db.models import Aggregate, Count, F, Min, QuerySet, Sum
 
 from django_ratelimit_tiers.core.alerts import Grouping, Resolution
 from django_ratelimit_tiers.core.policies import Mode
@@ -13,13 +14,22 @@ from django_ratelimit_tiers.core.series import HOUR, History, Hour, rolled_up
 from django_ratelimit_tiers.core.spikes import DAYS
 from django_ratelimit_tiers.core.verdicts import MINUTE
 from django_ratelimit_tiers.events.aggregation import moment, upsert
-from django_ratelimit_tiers.models import AlertRule, PolicyRevision, SeriesHour, ThrottleCount
+from django_ratelimit_tiers.models import (
+    AlertRule,
+    PolicyRevision,
+    SeriesHour,
+    ThrottleCount,
+    ThrottleEvent,
+)
 
 RECENT_HOURS = 3
 """How many hours before this one are read by minute every time."""
 
 MOST_HOURS = 47
 """How far back hours are made up when detection has not run: as long as minutes are kept."""
+
+SHOWN = 5
+"""How many names an alert lists of each kind."""
 
 Minutes = Mapping[str, Mapping[int, int]]
 
@@ -101,9 +111,7 @@ def recording_since(minute: int) -> int:
 
 def refusals(rule: AlertRule) -> QuerySet[ThrottleCount]:
     """Return the counts by minute that a rule is about; shadow refusals are none."""
-    rows = ThrottleCount.objects.filter(resolution=Resolution.MINUTE.value, mode=Mode.ENFORCE.value)
-    only = {"policy": rule.policy, "endpoint": rule.endpoint, "tier": rule.tier}
-    return rows.filter(**{name: value for name, value in only.items() if value})
+    return _about(rule, ThrottleCount.objects.filter(resolution=Resolution.MINUTE.value))
 
 
 def series_field(rule: AlertRule) -> str | None:
@@ -112,17 +120,30 @@ def series_field(rule: AlertRule) -> str | None:
 
 
 def top(rule: AlertRule, series: str, start: int, end: int) -> dict[str, list[str]]:
-    """Return who and what was refused most in the minutes from `start` to `end` of a series."""
+    """Return who and what was refused most in the minutes from `start` to `end` of a series.
+
+    Addresses are known of the refusals that were sampled.
+    """
     field = series_field(rule)
-    rows = refusals(rule).filter(
-        minute__gte=moment(start * MINUTE), minute__lte=moment(end * MINUTE)
-    )
-    if field:
-        rows = rows.filter(**{field: series})
+    only = {field: series} if field else {}
+    since, until = moment(start * MINUTE), moment((end + 1) * MINUTE)
+    counts = refusals(rule).filter(minute__gte=since, minute__lt=until, **only)
+    sample = _about(rule, ThrottleEvent.objects.filter(at__gte=since, at__lt=until, **only))
     return {
-        f"top {name}s": [
-            f"{row[name] or '-'} ({row['total']})"
-            for row in rows.values(name).annotate(total=Sum("count")).order_by("-total", name)[:5]
-        ]
-        for name in ("subject", "endpoint", "policy")
+        "top subjects": _most(counts.values(name=F("subject")), Sum("count")),
+        "top endpoints": _most(counts.values(name=F("endpoint")), Sum("count")),
+        "top policies": _most(counts.values(name=F("policy")), Sum("count")),
+        "top addresses of the sample": _most(sample.values(name=F("address")), Count("pk")),
     }
+
+
+def _about(rule: AlertRule, rows: QuerySet[Any]) -> QuerySet[Any]:
+    only = {"policy": rule.policy, "endpoint": rule.endpoint, "tier": rule.tier}
+    chosen = {name: value for name, value in only.items() if value}
+    return rows.filter(mode=Mode.ENFORCE.value, **chosen)
+
+
+def _most(rows: Any, measure: Aggregate) -> list[str]:
+    """Return the first names by a measure, with what they measure."""
+    found = rows.annotate(total=measure).order_by("-total", "name")[:SHOWN]
+    return [f"{row['name'] or '-'} ({row['total']})" for row in found]

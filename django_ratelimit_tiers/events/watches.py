@@ -10,7 +10,7 @@ from typing import ClassVar
 
 from django.contrib.auth import get_user_model
 from django.core.exceptions import FieldDoesNotExist
-from django.db.models import Count, F
+from django.db.models import F
 
 from django_ratelimit_tiers.core.alarms import SPIKE_PACE, SUBJECT_PACE, Pace
 from django_ratelimit_tiers.core.alerts import Sensitivity
@@ -31,8 +31,8 @@ from django_ratelimit_tiers.core.sightings import (
 from django_ratelimit_tiers.core.spikes import spike
 from django_ratelimit_tiers.core.verdicts import MINUTE, Verdict
 from django_ratelimit_tiers.events.aggregation import moment
-from django_ratelimit_tiers.events.series import SeriesReader, top
-from django_ratelimit_tiers.models import AlertRule, ThrottleEvent, UsageCount
+from django_ratelimit_tiers.events.series import SHOWN, SeriesReader, top
+from django_ratelimit_tiers.models import AlertRule, UsageCount
 from django_ratelimit_tiers.store.records import SEEN_SECONDS, SEEN_TTL, Records
 
 AGAIN = 10
@@ -40,9 +40,6 @@ AGAIN = 10
 
 FACTORS = {Sensitivity.LOW: 2.0, Sensitivity.NORMAL: 1.0, Sensitivity.HIGH: 0.5}
 """How many times its usual number makes a subject or address abnormal, by sensitivity."""
-
-SHOWN = 5
-"""How many names an alert lists of each kind."""
 
 
 class Watch(ABC):
@@ -89,15 +86,7 @@ class SpikeWatch(Watch):
             yield spike(history, minute, sensitivity, self._rule.minimum_volume)
 
     def detail(self, name: str, start: int, end: int) -> dict[str, list[str]]:
-        found = top(self._rule, name, start, end)
-        events = ThrottleEvent.objects.filter(
-            at__gte=moment(start * MINUTE), at__lt=moment((end + 1) * MINUTE), mode="enforce"
-        )
-        counted = events.values("address").annotate(total=Count("pk")).order_by("-total", "address")
-        found["top addresses of the sample"] = [
-            f"{row['address']} ({row['total']})" for row in counted[:SHOWN]
-        ]
-        return found
+        return top(self._rule, name, start, end)
 
 
 class SightingWatch(Watch):

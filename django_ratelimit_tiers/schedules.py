@@ -1,0 +1,33 @@
+"""When the tasks run: one line in a project's settings.
+
+    CELERY_BEAT_SCHEDULE = beat_schedule()
+
+Nothing here imports Celery or a model, so settings can.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+TASKS = "django_ratelimit_tiers.tasks"
+
+EVERY_SECONDS = 30.0
+"""A minute is over for at most so long before its refusals are written, and again until judged."""
+
+PRUNE_SECONDS = 3600.0
+
+
+def beat_schedule(every: float = EVERY_SECONDS) -> dict[str, dict[str, Any]]:
+    """Return the entries for Celery's `beat_schedule`, with tasks every so many seconds.
+
+    A run that could not start before the next one is due is dropped.
+    """
+    names = {"aggregate_throttle_events": every, "detect_anomalies": every}
+    return {
+        f"ratelimit-{name.replace('_', '-')}": {
+            "task": f"{TASKS}.{name}",
+            "schedule": seconds,
+            "options": {"expires": seconds},
+        }
+        for name, seconds in {**names, "prune_history": PRUNE_SECONDS}.items()
+    }
