@@ -54,9 +54,7 @@ def charges(draw: st.DrawFn, of: st.SearchStrategy[QuotaPolicy]) -> Charge:
     most = policy.capacity
     if policy.algorithm is Algorithm.SLIDING_WINDOW_LOG:
         most = min(most, 50)
-    cost = draw(
-        st.one_of(st.integers(0, 3), st.sampled_from([most, max(1, most // 2), most + 1]))
-    )
+    cost = draw(st.one_of(st.integers(0, 3), st.sampled_from([most, max(1, most // 2), most + 1])))
     return Charge(draw(subjects), policy, min(cost, MAX_REQUESTS))
 
 
