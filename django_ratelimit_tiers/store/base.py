@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import ClassVar
 
 from asgiref.sync import sync_to_async
@@ -11,6 +11,7 @@ from asgiref.sync import sync_to_async
 from django_ratelimit_tiers.core.decisions import Outcome
 from django_ratelimit_tiers.core.plans import Plan, Reply
 from django_ratelimit_tiers.core.policies import Charge
+from django_ratelimit_tiers.store.examination import Finding
 from django_ratelimit_tiers.store.records import Records
 
 
@@ -79,6 +80,10 @@ class Store(ABC):
 
     async def aping(self) -> None:
         await sync_to_async(self.ping, thread_sensitive=False)()
+
+    def examine(self) -> Iterator[Finding]:
+        """Yield what is worth knowing about the store before traffic finds it out."""
+        yield from ()
 
     @abstractmethod
     def revision(self) -> str:

@@ -23,6 +23,7 @@ from django_ratelimit_tiers.core.policies import Charge, Mode
 from django_ratelimit_tiers.core.refusals import Counts, RefusalKey, SampledRefusal
 from django_ratelimit_tiers.exceptions import StoreUnavailable
 from django_ratelimit_tiers.store.base import Store
+from django_ratelimit_tiers.store.examination import Finding, examine_server
 from django_ratelimit_tiers.store.nodes import Nodes, Slot
 from django_ratelimit_tiers.store.protocol import REVISION_TTL, Protocol
 from django_ratelimit_tiers.store.redis import RedisStore
@@ -102,6 +103,11 @@ class RedisClusterStore(Store):
     async def aping(self) -> None:
         for part in self._parts:
             await part.aping()
+
+    def examine(self) -> Iterator[Finding]:
+        for number, part in enumerate(self._parts, 1):
+            where = f"Part {number} of the store"
+            yield from examine_server(part.command, part.timeout, where)
 
     def revision(self) -> str:
         """Return the token that all parts have; where they differ, they are given a new one."""

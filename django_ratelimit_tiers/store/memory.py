@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import OrderedDict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from threading import Lock
 from uuid import uuid4
@@ -14,6 +14,7 @@ from django_ratelimit_tiers.core.algorithms import CounterState
 from django_ratelimit_tiers.core.plans import CounterKey, Plan, Reply, Stale, decide
 from django_ratelimit_tiers.core.policies import MICROSECONDS, Charge
 from django_ratelimit_tiers.store.base import Store
+from django_ratelimit_tiers.store.examination import Finding
 from django_ratelimit_tiers.store.memory_records import MemoryRecords
 
 LEAST_TTL = 60
@@ -88,6 +89,10 @@ class MemoryStore(Store):
 
     def ping(self) -> None:
         """Do nothing: memory always answers."""
+
+    def examine(self) -> Iterator[Finding]:
+        advice = "Serve the cache with django-redis, so that all processes count together."
+        yield Finding("Limits are counted in the memory of each process.", True, advice)
 
     def revision(self) -> str:
         return self._revision

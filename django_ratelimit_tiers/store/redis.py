@@ -8,7 +8,7 @@ so ran nothing, is sent the text.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 from uuid import uuid4
 
@@ -22,6 +22,7 @@ from django_ratelimit_tiers.exceptions import StoreRefused, StoreUnavailable
 from django_ratelimit_tiers.store import protocol
 from django_ratelimit_tiers.store.base import Store
 from django_ratelimit_tiers.store.connections import Commanded
+from django_ratelimit_tiers.store.examination import Finding, examine_server
 from django_ratelimit_tiers.store.protocol import Call, Protocol
 from django_ratelimit_tiers.store.sentinels import server_of
 from django_ratelimit_tiers.store.server_records import ServerRecords
@@ -83,6 +84,9 @@ class RedisStore(Store):
 
     async def aping(self) -> None:
         await self.acommand("PING")
+
+    def examine(self) -> Iterator[Finding]:
+        yield from examine_server(self.command, self.timeout)
 
     def revision(self) -> str:
         key = self.protocol.revision_key

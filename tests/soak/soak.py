@@ -50,6 +50,7 @@ class Report:
     edits: int = 0
     edits_probed: int = 0
     edits_missed: int = 0
+    edits_unanswered: int = 0
     kills: int = 0
     recycles: int = 0
     lost: int = 0
@@ -79,6 +80,7 @@ class Report:
             + f", max {seconds[-1] * 1000:.0f}",
             (
                 f"edits: {self.edits}, looked for on the next request: {self.edits_probed}, "
+                f"answered without the store: {self.edits_unanswered}, "
                 f"not in force: {self.edits_missed}"
             ),
             f"store killed and restarted: {self.kills}, workers recycled: {self.recycles}",
@@ -180,10 +182,12 @@ class Soak:
         self._report.edits += 1
         if not was_up or not self._store_is_settled():
             return
-        self._report.edits_probed += 1
         told = YEAR_LIMIT.search(headers.get("ratelimit-policy", ""))
-        if told is None or int(told[1]) != self._limit:
-            self._report.edits_missed += 1
+        if told is None:  # this worker did not get an answer in time
+            self._report.edits_unanswered += 1
+            return
+        self._report.edits_probed += 1
+        self._report.edits_missed += int(told[1]) != self._limit
 
     def _kill_store(self) -> None:
         self._store_since = float("inf")

@@ -1,0 +1,82 @@
+"""In what condition the limiter of this process, its store and its policy are."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from django.db import DatabaseError, InterfaceError
+
+from django_ratelimit_tiers.exceptions import StoreUnavailable
+from django_ratelimit_tiers.models import EndpointRule
+from django_ratelimit_tiers.policy.assignments import AssignmentCache
+from django_ratelimit_tiers.policy.compilation import compile_rules
+from django_ratelimit_tiers.policy.limiter import limiter
+from django_ratelimit_tiers.policy.snapshots import build_snapshot, database_edition
+from django_ratelimit_tiers.store.configured import configured_store
+from django_ratelimit_tiers.store.examination import Finding
+
+
+@dataclass(frozen=True, slots=True)
+class Condition:
+    """Whether this process limits as it should: the store answers, and the policy is the last."""
+
+    store_answers: bool
+    breaker_is_closed: bool
+    policy_is_current: bool
+
+    @property
+    def is_good(self) -> bool:
+        """Whether nothing is degraded."""
+        return self.store_answers and self.breaker_is_closed and self.policy_is_current
+
+
+def present_condition() -> Condition:
+    """Return the condition of this process; asks the store once and the database once."""
+    breaker = limiter().breaker
+    return Condition(_store_answers(), not breaker.is_open, _policy_is_current())
+
+
+def findings() -> Iterator[Finding]:
+    """Yield everything that is worth knowing before traffic finds it out."""
+    yield from configured_store().examine()
+    yield from _policy_findings()
+
+
+def _store_answers() -> bool:
+    try:
+        configured_store().ping()
+    except StoreUnavailable:
+        return False
+    return True
+
+
+def _policy_is_current() -> bool:
+    snapshot = limiter()._snapshots.current
+    try:
+        return snapshot is None or snapshot.edition == database_edition()
+    except (DatabaseError, InterfaceError):
+        return False
+
+
+def _policy_findings() -> Iterator[Finding]:
+    try:
+        snapshot = build_snapshot("", AssignmentCache())
+        rows = EndpointRule.objects.exclude(mode="off").prefetch_related("policies__tier")
+        left_out = [row.name for row in rows if not list(compile_rules([row]))]
+    except (DatabaseError, InterfaceError) as error:
+        advice = "Look at DATABASES, and run `manage.py migrate`."
+        yield Finding(f"The policy cannot be read: {error}", True, advice)
+        return
+    tiers, rules = len(snapshot.tiers), len(snapshot.rules.rules)
+    yield Finding(
+        f"The policy has {tiers} tiers and {rules} rules, at revision {snapshot.edition.number}."
+    )
+    for name in left_out:
+        advice = "Open it in the admin and save it: the form says what is wrong."
+        yield Finding(f"The endpoint rule {name!r} is not in force.", True, advice)
+    if "anonymous" not in snapshot.defaults:
+        advice = "Choose one in the admin: default for anonymous clients."
+        yield Finding(
+            "No tier is the default of anonymous clients: they have no limit.", True, advice
+        )

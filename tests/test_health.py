@@ -1,0 +1,145 @@
+"""The view for monitors and the command for people: both say what is wrong."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from io import StringIO
+from typing import Any
+
+import pytest
+from django.core.management import CommandError, call_command
+from django.test import Client, override_settings
+from django.urls import path
+
+from django_ratelimit_tiers.health import health
+from django_ratelimit_tiers.models import EndpointRule, PolicyRevision, RulePolicy, Tier
+from tests.policies import limit_tier
+from tests.servers import ValkeyProcess, free_port
+from tests.site import urlpatterns as of_the_site
+
+pytestmark = [pytest.mark.django_db, pytest.mark.urls(__name__)]
+
+urlpatterns = [*of_the_site, path("limits/health/", health)]
+
+REDIS_STORE = "django_ratelimit_tiers.store.redis.RedisStore"
+
+
+def store_at(url: str, **options: Any) -> Any:
+    options = {"url": url, "timeout": 2, **options}
+    return override_settings(RATELIMIT_TIERS={"STORE": REDIS_STORE, "STORE_OPTIONS": options})
+
+
+def check() -> str:
+    """Return what the command says."""
+    out = StringIO()
+    try:
+        call_command("ratelimit_check", stdout=out, no_color=True)
+    except CommandError as error:
+        out.write(f"{error}\n")
+    return out.getvalue()
+
+
+@pytest.fixture
+def private_valkey() -> Iterator[ValkeyProcess]:
+    with ValkeyProcess() as server:
+        yield server
+
+
+def test_a_healthy_process_says_so(client: Client) -> None:
+    response = client.get("/limits/health/")
+    assert response.status_code == 200
+    assert response.json() == {
+        "status": "ok",
+        "store_answers": True,
+        "breaker_is_closed": True,
+        "policy_is_current": True,
+    }
+
+
+def test_the_health_view_is_not_limited(client: Client) -> None:
+    limit_tier("anonymous", 1)
+    assert [client.get("/limits/health/").status_code for _ in range(3)] == [200] * 3
+
+
+def test_a_process_without_its_store_says_so(client: Client) -> None:
+    with store_at(f"redis://127.0.0.1:{free_port()}/0"):
+        client.get("/plain/")
+        response = client.get("/limits/health/")
+    assert response.status_code == 503
+    assert response.json() == {
+        "status": "degraded",
+        "store_answers": False,
+        "breaker_is_closed": False,
+        "policy_is_current": True,
+    }
+
+
+def test_a_process_with_an_old_policy_says_so(client: Client) -> None:
+    client.get("/plain/")
+    PolicyRevision.objects.create(model="a", reason="an edit that nobody was told of")
+    assert client.get("/limits/health/").json()["policy_is_current"] is False
+
+
+def test_the_command_finds_nothing_wrong_with_a_healthy_site(redis_url: str) -> None:
+    with store_at(redis_url):
+        said = check()
+    assert "Nothing is wrong." in said
+    assert "runs scripts" in said
+    assert "eviction policy noeviction" in said
+
+
+def test_the_command_names_a_store_that_does_not_answer() -> None:
+    with store_at(f"redis://127.0.0.1:{free_port()}/0"):
+        said = check()
+    assert "does not answer" in said
+    assert "Found 1 thing to look at." in said
+
+
+def test_the_command_names_an_eviction_policy_that_forgets(private_valkey: ValkeyProcess) -> None:
+    with private_valkey.client() as client:
+        client.config_set("maxmemory", "100mb")
+        client.config_set("maxmemory-policy", "allkeys-lru")
+    with store_at(private_valkey.url):
+        assert "WRONG  The store has the eviction policy allkeys-lru." in check()
+
+
+def test_the_command_names_a_store_that_forbids_scripts(private_valkey: ValkeyProcess) -> None:
+    with private_valkey.client() as client:
+        client.acl_setuser("limited", enabled=True, nopass=True, categories=["+@all"], keys=["*"])
+        client.execute_command("ACL", "SETUSER", "limited", "-eval")
+    with store_at(private_valkey.url.replace("//", "//limited:any@")):
+        assert "WRONG  The store runs no scripts" in check()
+
+
+def test_the_command_names_a_replica(private_valkey: ValkeyProcess) -> None:
+    with private_valkey.client() as client:
+        client.execute_command("REPLICAOF", "127.0.0.1", free_port())
+    with store_at(private_valkey.url):
+        assert "is a replica and takes no charges" in check()
+
+
+def test_the_command_names_wrong_settings_and_looks_no_further() -> None:
+    with override_settings(RATELIMIT_TIERS={"STORE_TIMEOUT": "soon"}):
+        said = check()
+    assert "RATELIMIT_TIERS['STORE_TIMEOUT'] is wrong" in said
+    assert "nothing else was looked at" in said
+
+
+def test_the_command_names_a_rule_that_is_not_in_force(redis_url: str) -> None:
+    rule = EndpointRule.objects.create(name="broken rule", path="/plain/")
+    RulePolicy.objects.bulk_create([RulePolicy(rule=rule, requests=1, period=60)])
+    EndpointRule.objects.filter(pk=rule.pk).update(path="/a***b/")
+    with store_at(redis_url):
+        assert "WRONG  The endpoint rule 'broken rule' is not in force." in check()
+
+
+def test_the_command_misses_a_tier_for_anonymous_clients(redis_url: str) -> None:
+    Tier.objects.filter(slug="anonymous").update(default_for="")
+    with store_at(redis_url):
+        assert "No tier is the default of anonymous clients" in check()
+
+
+def test_the_command_says_that_memory_is_not_shared() -> None:
+    cache = {"BACKEND": "django.core.cache.backends.locmem.LocMemCache"}
+    with override_settings(CACHES={"default": cache}):
+        assert "WRONG  Limits are counted in the memory of each process." in check()
