@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from copy import copy
 from datetime import timedelta
 from typing import Any
 
 import pytest
 import redis
+from asgiref.sync import async_to_sync
+from django.conf import settings
 from django.contrib.auth.models import User
 from django.db import connection
-from django.test import Client, override_settings
+from django.test import AsyncClient, Client, RequestFactory, override_settings
 from django.utils import timezone
 
 from django_ratelimit_tiers.models import EndpointRule, RulePolicy, ServiceAccount, Tier
@@ -56,6 +59,23 @@ def test_every_kind_of_view_is_limited_and_charged_once(
     assert used(valkey_client) == {ANYBODY: [1]}
     assert statuses(client, path, 2) == [200, 429]
     assert used(valkey_client) == {ANYBODY: [2]}
+
+
+@pytest.mark.parametrize("path", [*VIEWS, "/drf-unthrottled/", "/nothing/"])
+def test_middleware_that_only_knows_threads_changes_nothing_on_an_event_loop(
+    tight: Tier, valkey_client: redis.Redis, path: str
+) -> None:
+    with override_settings(MIDDLEWARE=[*settings.MIDDLEWARE, "tests.site.no_user"]):
+        get = async_to_sync(AsyncClient().get)
+        answers = [get(path).status_code for _ in range(3)]
+    assert answers == [answers[0], answers[0], 429]
+    assert used(valkey_client) == {ANYBODY: [2]}
+
+
+@pytest.mark.parametrize("view", [site.marked, site.Throttled.as_view()])
+def test_a_view_that_is_called_without_a_url_is_limited_too(tight: Tier, view: Any) -> None:
+    request = RequestFactory().get("/wherever/")
+    assert [view(copy(request)).status_code for _ in range(3)] == [200, 200, 429]
 
 
 @pytest.mark.parametrize("path", ["/plain/", "/async/", "/drf/"])
