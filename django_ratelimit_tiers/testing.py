@@ -1,0 +1,91 @@
+"""Helpers for the tests of projects that use this package; they fit unittest and pytest.
+
+Both are context managers and decorators of functions and of `SimpleTestCase` classes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from django.conf import settings
+from django.core.exceptions import ImproperlyConfigured
+from django.test.utils import TestContextDecorator, override_settings
+
+from django_ratelimit_tiers.conf import DEFAULTS, SETTING
+from django_ratelimit_tiers.core.policies import Algorithm
+from django_ratelimit_tiers.models import Tier, TierPolicy
+
+MEMORY_STORE = "django_ratelimit_tiers.store.memory.MemoryStore"
+
+
+class _Overridden(TestContextDecorator):
+    """Lays values over the setting; whatever was read with the earlier ones is forgotten."""
+
+    def __init__(self, values: Mapping[str, Any]) -> None:
+        super().__init__()
+        if unknown := values.keys() - DEFAULTS.keys():
+            raise ImproperlyConfigured(
+                f"{SETTING} has no key {min(unknown)!r}; the keys are: {', '.join(DEFAULTS)}"
+            )
+        self._values = dict(values)
+        self._overrides: list[override_settings] = []
+
+    def enable(self) -> None:
+        """Let the values hold."""
+        override = override_settings(**{SETTING: getattr(settings, SETTING, {}) | self._values})
+        override.enable()
+        self._overrides.append(override)
+
+    def disable(self) -> None:
+        """Let the earlier values hold again."""
+        self._overrides.pop().disable()
+
+
+class unlimited(_Overridden):  # noqa: N801 - reads as a word in a with statement
+    """Switch every limit off: `with unlimited():` or `@unlimited()`."""
+
+    def __init__(self) -> None:
+        super().__init__({"ENABLED": False})
+
+
+class override_limits(_Overridden):  # noqa: N801 - reads as a word in a with statement
+    """Count afresh in memory, with other limits for some tiers and other settings.
+
+    `tiers` maps slugs to requests and period in seconds: `override_limits({"free": (2, 60)})`
+    leaves the free tier this one limit, a sliding window counter, and needs the test database.
+    Rules and tiers that the test has made are in force at once, without a commit. Raises
+    `Tier.DoesNotExist` for an unknown slug, and ImproperlyConfigured for an unknown setting.
+    """
+
+    def __init__(self, tiers: Mapping[str, tuple[int, int]] | None = None, **values: Any) -> None:
+        super().__init__({"ENABLED": True, "STORE": MEMORY_STORE, "STORE_OPTIONS": {}, **values})
+        self._tiers = dict(tiers or {})
+        self._replaced: list[dict[Tier, list[TierPolicy]]] = []
+
+    def enable(self) -> None:
+        """Let the limits hold; nothing has been spent."""
+        replaced = {}
+        tiers = {slug: Tier.objects.get(slug=slug) for slug in self._tiers}
+        for slug, (requests, period) in self._tiers.items():
+            tier = tiers[slug]
+            replaced[tier] = list(tier.policies.all())
+            algorithm = Algorithm.SLIDING_WINDOW_COUNTER.value
+            _replace(
+                tier,
+                [TierPolicy(tier=tier, requests=requests, period=period, algorithm=algorithm)],
+            )
+        self._replaced.append(replaced)
+        super().enable()
+
+    def disable(self) -> None:
+        """Let the earlier limits hold again."""
+        for tier, policies in self._replaced.pop().items():
+            _replace(tier, policies)
+        super().disable()
+
+
+def _replace(tier: Tier, policies: list[TierPolicy]) -> None:
+    tier.policies.all().delete()
+    for policy in policies:
+        policy.save(force_insert=True)

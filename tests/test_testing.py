@@ -1,0 +1,83 @@
+"""The helpers that projects use in their own tests."""
+
+from __future__ import annotations
+
+import pytest
+from django.core.exceptions import ImproperlyConfigured
+from django.test import Client, TestCase
+
+from django_ratelimit_tiers.models import Tier, TierPolicy
+from django_ratelimit_tiers.testing import override_limits, unlimited
+
+pytestmark = pytest.mark.django_db
+
+
+def statuses(requests: int) -> list[int]:
+    client = Client()
+    return [client.get("/plain/").status_code for _ in range(requests)]
+
+
+def limits() -> list[tuple[int, int, str, int | None]]:
+    rows = TierPolicy.objects.filter(tier__slug="anonymous").order_by("pk")
+    return list(rows.values_list("requests", "period", "algorithm", "burst"))
+
+
+def test_a_tier_has_the_given_limit_inside_and_its_own_again_afterwards():
+    before = limits()
+    with override_limits({"anonymous": (2, 60)}):
+        assert statuses(3) == [200, 200, 429]
+    assert limits() == before
+    with override_limits():
+        assert statuses(3) == [200, 200, 200]
+
+
+def test_limits_are_restored_when_the_test_fails():
+    before = limits()
+    with pytest.raises(ZeroDivisionError), override_limits({"anonymous": (2, 60)}):
+        _ = 1 / 0
+    assert limits() == before
+
+
+def test_nothing_is_limited_inside_unlimited():
+    with override_limits({"anonymous": (1, 60)}):
+        with unlimited():
+            assert statuses(3) == [200, 200, 200]
+        assert statuses(2) == [200, 429]
+
+
+def test_every_use_counts_afresh():
+    for _ in range(2):
+        with override_limits({"anonymous": (1, 60)}):
+            assert statuses(2) == [200, 429]
+
+
+@override_limits({"anonymous": (1, 60)}, HEADERS=[])
+def test_settings_are_overridden_too():
+    response = Client().get("/plain/")
+    assert "X-RateLimit-Limit" not in response.headers
+
+
+def test_rules_made_before_are_in_force_without_a_commit():
+    TierPolicy.objects.filter(tier__slug="anonymous").delete()
+    tier = Tier.objects.get(slug="anonymous")
+    TierPolicy.objects.create(tier=tier, requests=1, period=3600)
+    with override_limits():
+        assert statuses(2) == [200, 429]
+
+
+def test_an_unknown_setting_is_named():
+    with pytest.raises(ImproperlyConfigured, match="'HEADER'"):
+        override_limits(HEADER=[])
+
+
+def test_an_unknown_tier_changes_nothing():
+    before = limits()
+    with pytest.raises(Tier.DoesNotExist), override_limits({"anonymous": (1, 60), "gold": (1, 1)}):
+        pass
+    assert limits() == before
+
+
+@override_limits({"anonymous": (1, 60)})
+class DecoratedCase(TestCase):
+    def test_every_test_of_a_decorated_class_has_the_limits(self):
+        self.assertEqual(statuses(2), [200, 429])  # noqa: PT009
