@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from django.contrib import admin
+from django.utils.html import format_html_join
 from django.utils.text import Truncator
 from django.utils.translation import gettext
 from django.utils.translation import gettext_lazy as _
@@ -15,6 +16,7 @@ from django_ratelimit_tiers.models import (
     ThrottleEvent,
     UsageCount,
 )
+from django_ratelimit_tiers.policy.explanations import explain
 
 
 @admin.register(ThrottleCount)
@@ -48,6 +50,13 @@ class ThrottleEventAdmin(ReadOnlyAdmin):
     @admin.display(description=_("request"), ordering="path")
     def request(self, event: ThrottleEvent) -> str:
         return Truncator(f"{event.method} {event.path}").chars(60)
+
+    readonly_fields = ("explanation",)
+
+    @admin.display(description=_("explanation"))
+    def explanation(self, event: ThrottleEvent) -> str:
+        """Say why the request was refused and how things stand now."""
+        return format_html_join("\n", "<div>{}</div>", ((line,) for line in explain(event)))
 
 
 @admin.register(UsageCount)

@@ -1,0 +1,76 @@
+"""Why a request was refused, in words for staff: what decided, who wrote it, how it stands now."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from django_ratelimit_tiers.core.policies import MICROSECONDS, Charge, QuotaPolicy
+from django_ratelimit_tiers.core.rules import Scope
+from django_ratelimit_tiers.exceptions import StoreUnavailable
+from django_ratelimit_tiers.models import PolicyRevision, ThrottleEvent
+from django_ratelimit_tiers.policy.assignments import AssignmentCache
+from django_ratelimit_tiers.policy.snapshots import Snapshot, build_snapshot
+from django_ratelimit_tiers.store.configured import configured_store
+
+
+def explain(event: ThrottleEvent) -> list[str]:
+    """Return what is known of one sampled refusal, a sentence each.
+
+    Asks the database for the policy as it is now, and the store for the counter, without spending.
+    """
+    owner = f"the rule “{event.rule}”" if event.rule else f"the tier “{event.tier}”"
+    verb = "refused" if event.mode == "enforce" else "would have refused"
+    lines = [f"{event.policy} of {owner} {verb} {event.subject} at {event.endpoint}."]
+    if event.rule and event.tier:
+        lines.append(f"The client had the tier “{event.tier}”.")
+    if event.retry_after is not None:
+        lines.append(f"The same request would have passed {event.retry_after} s later.")
+    return [*lines, *_authorship(event), *_standing(event)]
+
+
+def _authorship(event: ThrottleEvent) -> Iterator[str]:
+    if event.revision is None:
+        return
+    edit = PolicyRevision.objects.filter(pk=event.revision).select_related("author").first()
+    if edit is None:
+        yield f"It was decided by revision {event.revision}, which is not known any more."
+        return
+    author = edit.author.get_username() if edit.author else "nobody known"
+    yield (
+        f"It was decided by revision {edit.pk} of the policy: {edit.model} {edit.reason}, "
+        f"{edit.created_at:%Y-%m-%d %H:%M} UTC, by {author}."
+    )
+    later = PolicyRevision.objects.filter(pk__gt=edit.pk, subjects=[]).count()
+    if later:
+        yield f"The policy was edited {later} more times since."
+
+
+def _standing(event: ThrottleEvent) -> Iterator[str]:
+    policy = _policy(build_snapshot("", AssignmentCache()), event)
+    if policy is None:
+        yield "That policy is not in force any more, or counts each route by itself."
+        return
+    words = f"{policy.requests} per {policy.period} s, {policy.algorithm.replace('_', ' ')}"
+    if policy.burst is not None:
+        words += f", burst {policy.burst}"
+    yield f"Now it allows {words}."
+    try:
+        [outcome] = configured_store().peek([Charge(event.subject, policy)])
+    except StoreUnavailable:
+        yield "The store does not answer, so how much is used now is not known."
+        return
+    used = policy.capacity - outcome.remaining
+    reset = -(-outcome.reset_after // MICROSECONDS)
+    yield f"It has used {used} of {policy.capacity} now, and all of it is back in {reset} s."
+
+
+def _policy(snapshot: Snapshot, event: ThrottleEvent) -> QuotaPolicy | None:
+    """Return the policy of this name, if it is in force and has one counter for a subject."""
+    if event.rule:
+        rules = [rule for rule in snapshot.rules.rules if rule.name == event.rule]
+        of_rules = [rule.policies.values() for rule in rules if rule.scope is Scope.RULE]
+        policies = [p for groups in of_rules for group in groups for p in group]
+    else:
+        tier = snapshot.tiers.get(event.tier)
+        policies = list(tier.policies) if tier else []
+    return next((policy for policy in policies if policy.name == event.policy), None)

@@ -1,0 +1,87 @@
+"""An explanation for every refusal that was sampled."""
+
+from __future__ import annotations
+
+from io import StringIO
+
+import pytest
+from django.contrib.auth.models import User
+from django.core.management import call_command
+from django.core.management.base import CommandError
+from django.test import Client
+from django.urls import reverse
+
+from django_ratelimit_tiers.events.aggregation import aggregate_throttle_events
+from django_ratelimit_tiers.models import EndpointRule, ThrottleEvent
+from django_ratelimit_tiers.models.history import edits_by
+from django_ratelimit_tiers.policy.explanations import explain
+from tests.policies import limit_tier, make_rule
+
+pytestmark = pytest.mark.django_db
+
+
+def refused(client: Client) -> ThrottleEvent:
+    client.get("/plain/")
+    decision_id = client.get("/plain/").headers["X-RateLimit-Decision"]
+    aggregate_throttle_events()
+    return ThrottleEvent.objects.get(decision_id=decision_id)
+
+
+def test_it_names_rule_revision_author_and_how_much_is_used(client: Client) -> None:
+    limit_tier("anonymous")
+    with edits_by(User.objects.create_user("ada")):
+        make_rule("plain", {"requests": 1, "period": 3600})
+    text = "\n".join(explain(refused(client)))
+    assert "plain-hour of the rule “plain” refused ip:127.0.0.1 at GET /plain/." in text
+    assert "by ada." in text
+    assert "Now it allows 1 per 3600 s, fixed window." in text
+    assert "It has used 1 of 1 now" in text
+
+
+def test_it_names_the_tier_where_no_rule_refused(client: Client) -> None:
+    limit_tier("anonymous", 1)
+    assert "of the tier “anonymous” refused" in explain(refused(client))[0]
+
+
+def test_it_says_when_the_policy_is_gone(client: Client) -> None:
+    limit_tier("anonymous")
+    make_rule("plain", 1)
+    event = refused(client)
+    EndpointRule.objects.all().delete()
+    lines = explain(event)
+    assert lines[-1].startswith("That policy is not in force any more")
+    assert any("more times since" in line for line in lines)
+
+
+def test_explaining_spends_nothing(client: Client) -> None:
+    limit_tier("anonymous", 3)
+    for _ in range(3):
+        client.get("/plain/")
+    event = refused(client)
+    assert explain(event)[-1] == explain(event)[-1]
+    assert "It has used 3 of 3 now" in explain(event)[-1]
+
+
+def test_the_command_explains_by_the_id_that_the_client_was_told(client: Client) -> None:
+    limit_tier("anonymous", 1)
+    event = refused(client)
+    out = StringIO()
+    call_command("ratelimit_explain", event.decision_id, stdout=out)
+    assert "GET /plain/" in out.getvalue()
+    assert "refused ip:127.0.0.1" in out.getvalue()
+
+
+def test_the_command_says_what_to_do_about_an_unknown_id() -> None:
+    with pytest.raises(CommandError, match="only a sample is kept"):
+        call_command("ratelimit_explain", "unknown")
+
+
+def test_the_admin_explains_on_the_page_of_the_event(
+    client: Client, admin_client: Client, settings: object
+) -> None:
+    limit_tier("anonymous", 1)
+    event = refused(client)
+    settings.RATELIMIT_TIERS = {"ENABLED": False}  # type: ignore[attr-defined]
+    page = reverse("admin:django_ratelimit_tiers_throttleevent_change", args=[event.pk])
+    response = admin_client.get(page)
+    assert "refused ip:127.0.0.1" in response.content.decode()
