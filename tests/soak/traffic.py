@@ -53,7 +53,7 @@ class Seen:
 
 def ask(port: int, path: str, address: str) -> tuple[int, dict[str, str]]:
     """Return the status and the header fields of one request."""
-    connection = http.client.HTTPConnection(HOST, port, timeout=30)
+    connection = http.client.HTTPConnection(HOST, port, timeout=120)
     try:
         connection.request("GET", path, headers={"X-Forwarded-For": address})
         response = connection.getresponse()
