@@ -146,12 +146,16 @@ def _draft_11(told: Sequence[Outcome], _now: int) -> dict[str, str]:
     policies, limits = [], []
     for outcome in told:
         policy = outcome.charge.policy
-        name = _quoted(policy.name)
-        burst = "" if policy.capacity == policy.requests else f";drt-burst={policy.capacity}"
-        policies.append(f"{name};q={policy.requests};w={policy.period}{burst}")
+        policies.append(_policy(policy.name, policy.requests, policy.period, policy.capacity))
         wait = outcome.reset_after if outcome.allowed else outcome.retry_after or 0
-        limits.append(f"{name};r={outcome.remaining};t={_seconds(wait)}")
+        limits.append(f"{_quoted(policy.name)};r={outcome.remaining};t={_seconds(wait)}")
     return {"RateLimit-Policy": ", ".join(policies), "RateLimit": ", ".join(limits)}
+
+
+@lru_cache(maxsize=4096)
+def _policy(name: str, requests: int, period: int, capacity: int) -> str:
+    burst = "" if capacity == requests else f";drt-burst={capacity}"
+    return f"{_quoted(name)};q={requests};w={period}{burst}"
 
 
 SERIALIZERS: dict[str, Serializer] = {

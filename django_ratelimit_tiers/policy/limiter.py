@@ -79,6 +79,9 @@ class Limiter:
         """Decide the rest of the first stage: what only the resolved route shows."""
         ledger = open_ledger(request)
         exempt_by_view(ledger, request)
+        known = self._snapshots.in_force
+        if known and not stages.act_early(stages.all_rules(known, ledger, request, time.time())):
+            return ledger.decision
 
         def compose(snapshot: Snapshot) -> Flow[list[Entry]]:
             rules = stages.all_rules(snapshot, ledger, request, time.time())
@@ -125,7 +128,7 @@ class Limiter:
         def compose(snapshot: Snapshot) -> Flow[list[Entry]]:
             tier = snapshot.default_tier("anonymous")
             subject = ledger.client.address_subject
-            return done(list(stages.tier_entries(tier, subject, ledger, 1)))
+            return done(stages.tier_entries(tier, subject, ledger, 1))
 
         return (yield from self._decide(ledger, request, compose))
 

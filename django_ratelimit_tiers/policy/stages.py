@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import replace
 from functools import lru_cache
 from typing import Any
@@ -63,6 +63,11 @@ def exemption_of_view(
     return next((rule for rule in rules if rule.exempt), None)
 
 
+def act_early(rules: Iterable[Rule]) -> bool:
+    """Return whether a rule can exempt or be charged before the client is known: few can."""
+    return any(rule.exempt or rule.identify_by in BEFORE_AUTHENTICATION for rule in rules)
+
+
 def door_entries(rules: Iterable[Rule], ledger: Ledger, request: HttpRequest) -> list[Entry]:
     """Return what can be charged before authentication and was not yet.
 
@@ -100,14 +105,14 @@ def client_entries(
         counted = rule.id in ledger.charged_rules
         if not counted:
             policies = _policies_for(rule, tier)
-            of_rule = list(_rule_entries(rule, policies, ledger, request, slug))
+            of_rule = _rule_entries(rule, policies, ledger, request, slug)
             entries += of_rule
             counted = bool(of_rule)
         if counted and rule.mode is Mode.ENFORCE and rule.tier_policies is TierPolicies.REPLACE:
             is_replaced = True
     if is_replaced:
         return entries
-    return [*tier_entries(tier, ledger.client.subject, ledger, cost), *entries]
+    return tier_entries(tier, ledger.client.subject, ledger, cost) + entries
 
 
 def make_plan(
@@ -119,10 +124,10 @@ def make_plan(
 ) -> Plan:
     """Return what the store is asked for these charges."""
     return Plan(
-        charges=tuple(entry.charge for entry in entries),
+        charges=tuple([entry.charge for entry in entries]),
         revision=None if at_any_revision else snapshot.revision,
         subject_revisions={} if at_any_revision else revisions,
-        labels=tuple(entry.label for entry in entries),
+        labels=tuple([entry.label for entry in entries]),
         detail=f"{ledger.id}\0{snapshot.edition.number}\0{ledger.detail}",
     )
 
@@ -138,16 +143,15 @@ def decides_client(view: Any) -> bool:
     return any(getattr(throttle, "decides_client", False) for throttle in throttles)
 
 
-def tier_entries(
-    tier: CompiledTier | None, subject: str, ledger: Ledger, cost: int
-) -> Iterator[Entry]:
-    """Yield the charges of a tier's policies."""
+def tier_entries(tier: CompiledTier | None, subject: str, ledger: Ledger, cost: int) -> list[Entry]:
+    """Return the charges of a tier's policies."""
     if tier is None:
-        return
-    endpoint = endpoint_name(ledger)
-    for policy in tier.policies:
-        label = f"{policy.name}\0{tier.slug}\0{endpoint}"
-        yield Entry(Charge(subject, policy, cost), None, label)
+        return []
+    place = f"{tier.slug}\0{endpoint_name(ledger)}"
+    return [
+        Entry(Charge(subject, policy, cost), None, f"{policy.name}\0{place}")
+        for policy in tier.policies
+    ]
 
 
 def endpoint_name(ledger: Ledger, rule: Rule | None = None) -> str:
@@ -182,16 +186,17 @@ def _rule_entries(
     ledger: Ledger,
     request: HttpRequest,
     tier_slug: str,
-) -> Iterator[Entry]:
+) -> list[Entry]:
     subject = rule_subject(rule, ledger.client, request) if policies else None
     if subject is None:
-        return
-    endpoint = endpoint_name(ledger, rule)
-    for policy in policies:
-        if rule.scope is Scope.ROUTE:
-            policy = _for_route(policy, ledger.route or "")
-        label = f"{policy.name}\0{tier_slug}\0{endpoint}\0{rule.name}"
-        yield Entry(Charge(subject, policy, rule.cost), rule, label)
+        return []
+    if rule.scope is Scope.ROUTE:
+        policies = tuple(_for_route(policy, ledger.route or "") for policy in policies)
+    place = f"{tier_slug}\0{endpoint_name(ledger, rule)}\0{rule.name}"
+    return [
+        Entry(Charge(subject, policy, rule.cost), rule, f"{policy.name}\0{place}")
+        for policy in policies
+    ]
 
 
 @lru_cache(maxsize=4096)

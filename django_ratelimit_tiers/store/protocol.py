@@ -141,31 +141,33 @@ def parse_reply(plan: Plan, reply: Sequence[int | bytes]) -> Reply:
         revision, *of_subjects = (_text(token) for token in reply[1:])
         subjects = dict(zip(plan.subjects, of_subjects, strict=True))
         return Reply((), 0, Stale(revision, subjects))
-    numbers = [int(number) for number in reply]
-    quarters = zip(*[iter(numbers[2:])] * 4, strict=True)
-    outcomes = tuple(
+    _, now, *numbers = map(int, reply)
+    of_charges = iter(numbers)  # four each
+    rows = zip(plan.charges, of_charges, of_charges, of_charges, of_charges, strict=True)
+    outcomes = [
         Outcome(charge, bool(allowed), remaining, reset_after, waiting or None)
-        for charge, (allowed, remaining, reset_after, waiting) in zip(
-            plan.charges, quarters, strict=True
-        )
-    )
-    return Reply(outcomes, numbers[1])
+        for charge, allowed, remaining, reset_after, waiting in rows
+    ]
+    return Reply(tuple(outcomes), now)
 
 
 def _packed(charges: Iterable[Charge], subjects: Mapping[str, int]) -> bytes:
-    return b"".join(
-        CHARGE.pack(
-            subjects[charge.subject],
-            ALGORITHM_CODES[charge.policy.algorithm],
-            MODE_CODES[charge.policy.mode],
-            charge.policy.counter_id,
-            charge.policy.requests,
-            charge.policy.window,
-            charge.policy.capacity,
-            charge.cost,
+    packed = []
+    for charge in charges:
+        policy = charge.policy
+        packed.append(
+            CHARGE.pack(
+                subjects[charge.subject],
+                ALGORITHM_CODES[policy.algorithm],
+                MODE_CODES[policy.mode],
+                policy.counter_id,
+                policy.requests,
+                policy.window,
+                policy.capacity,
+                charge.cost,
+            )
         )
-        for charge in charges
-    )
+    return b"".join(packed)
 
 
 def _text(token: int | bytes) -> str:
