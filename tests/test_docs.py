@@ -1,0 +1,80 @@
+"""The documents against the code, and against each other."""
+
+from __future__ import annotations
+
+import ast
+import re
+import subprocess
+import sys
+from pathlib import Path
+from textwrap import dedent
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+DOCUMENTS = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]
+
+LINK = re.compile(r"\]\(([^)\s]+)\)")
+SNIPPET = re.compile(r"^( *)```(\w+)\n(.*?)^\1```", re.MULTILINE | re.DOTALL)
+SETTING = re.compile(r"^\| `([A-Z0-9_]+)` \| `([^`]*)` \|", re.MULTILINE)
+
+documents = pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+
+
+def anchors(document: Path) -> set[str]:
+    """The anchors of a document's headings, as GitHub makes them."""
+    headings = re.findall(r"^#+ (.+)$", document.read_text(), re.MULTILINE)
+    texts = (re.sub(r"[^\w\- ]", "", heading.lower()) for heading in headings)
+    return {text.replace(" ", "-") for text in texts}
+
+
+def snippets(document: Path, language: str) -> list[str]:
+    found = SNIPPET.findall(document.read_text())
+    return [dedent(text) for _, name, text in found if name == language]
+
+
+@documents
+def test_every_relative_link_leads_somewhere(document):
+    broken = []
+    for link in LINK.findall(document.read_text()):
+        path, _, anchor = link.partition("#")
+        if "://" in link or link.startswith("mailto:"):
+            continue
+        target = document.parent / path if path else document
+        if not target.exists() or (anchor and anchor not in anchors(target)):
+            broken.append(link)
+    assert broken == []
+
+
+@documents
+def test_every_python_snippet_compiles(document):
+    for snippet in snippets(document, "python"):
+        compile(snippet, document.name, "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
+
+
+def defaults() -> dict[str, object]:
+    """The defaults as a project gets them: those of this process are patient for tests."""
+    code = "from django_ratelimit_tiers.conf import DEFAULTS; print(DEFAULTS)"
+    command = [sys.executable, "-c", code]
+    printed = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True).stdout
+    return ast.literal_eval(printed)
+
+
+def settings_in(text: str) -> dict[str, object]:
+    return {key: ast.literal_eval(value) for key, value in SETTING.findall(text)}
+
+
+def test_the_settings_are_documented_with_their_defaults():
+    site, events = (ROOT / "docs" / "settings.md").read_text().split('`RATELIMIT_TIERS["EVENTS"]`:')
+    assert settings_in(site) | {"EVENTS": settings_in(events)} == defaults()
+
+
+def test_the_readme_shows_the_two_commands():
+    shown = snippets(ROOT / "README.md", "sh")
+    assert "make demo\n" in shown
+    assert "make test\n" in shown
+
+
+def test_every_document_is_linked_from_the_readme():
+    linked = {link.partition("#")[0] for link in LINK.findall((ROOT / "README.md").read_text())}
+    assert {f"docs/{path.name}" for path in (ROOT / "docs").glob("*.md")} <= linked
