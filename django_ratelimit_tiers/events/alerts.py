@@ -9,7 +9,7 @@ from datetime import datetime
 from functools import partial
 
 from django.db import IntegrityError, router, transaction
-from django.db.models import Q
+from django.db.models import F, Q
 
 from django_ratelimit_tiers.core.alarms import Alarm, Change, Pace, advance
 from django_ratelimit_tiers.core.alerts import AlertEvent, AlertState
@@ -32,7 +32,7 @@ class AlertBook:
         self._rule = rule
         self._pace = replace(pace, cool_down=rule.cooldown // MINUTE)
         since = moment((minute - self._pace.cool_down - pace.longest) * MINUTE)
-        recent = rule.alerts.filter(~Q(state=CLOSED) | Q(closed_at__gte=since))
+        recent = rule.alerts.filter(~Q(state=CLOSED) | Q(closed_at__gte=since), kind=rule.kind)
         self._alerts = {
             alert.alarm["name"]: alert
             for alert in recent.order_by("opened_at", "pk")
@@ -126,8 +126,8 @@ def close(alert: Alert, at: datetime) -> None:
 
 
 def unwatched() -> Iterator[Alert]:
-    """Yield the open alerts whose rule is gone, or watches nothing any more."""
-    abandoned = Q(rule__isnull=True) | Q(rule__is_active=False)
+    """Yield the open alerts whose rule is gone, or does not look for such things any more."""
+    abandoned = Q(rule__isnull=True) | Q(rule__is_active=False) | ~Q(rule__kind=F("kind"))
     yield from Alert.objects.filter(abandoned).exclude(state=CLOSED)
 
 

@@ -25,7 +25,7 @@ def judge_quotas(rule: AlertRule, minute: int, records: Records) -> None:
     for quota in quotas:
         if quota not in over and quota.limit >= rule.minimum_volume:
             _judge(rule, quota, minute)
-    for alert in rule.alerts.filter(closed_at__isnull=True):
+    for alert in rule.alerts.filter(closed_at__isnull=True, kind=rule.kind):
         if alert.alarm["window"] + DAY <= minute:
             close(alert, moment(minute * MINUTE))
     records.forget_quotas(over)

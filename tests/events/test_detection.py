@@ -241,6 +241,18 @@ def test_alerts_of_a_rule_that_watches_no_more_are_closed() -> None:
     assert Alert.objects.get().state == "closed"
 
 
+@pytest.mark.parametrize("other", ["near_limit", "ip_rotation", "slow_drip"])
+def test_alerts_of_a_rule_that_looks_for_something_else_now_are_closed(other: str) -> None:
+    rule = watch()
+    refuse_steadily(START - 60, START)
+    refuse(START, 100)
+    detect_at(START)
+    rule.kind = other
+    rule.save()
+    detect_at(START + 1)
+    assert Alert.objects.get().state == "closed"
+
+
 def this_minute() -> int:
     return configured_store().records.now() // 60
 
