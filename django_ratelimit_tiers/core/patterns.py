@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 MAX_LENGTH = 500
 """The most characters of a pattern."""
@@ -38,6 +39,7 @@ class Pattern:
         return not self.rest and ANY not in self.segments
 
 
+@lru_cache(maxsize=20_000)
 def parse_pattern(text: str) -> Pattern:
     """Return the pattern that a text writes, such as `/api/users/*/orders` or `/api/**`.
 

@@ -13,7 +13,7 @@ from django_ratelimit_tiers.core.decisions import FailurePolicy
 from django_ratelimit_tiers.core.patterns import parse_pattern
 from django_ratelimit_tiers.core.policies import Algorithm, Mode, QuotaPolicy
 from django_ratelimit_tiers.core.rules import Count, IdentifyBy, Rule, Scope, TierPolicies
-from django_ratelimit_tiers.models import EndpointRule, Tier
+from django_ratelimit_tiers.models import EndpointRule, RulePolicy, Tier
 from django_ratelimit_tiers.models.tiers import Limit
 
 logger = logging.getLogger(__name__)
@@ -40,15 +40,18 @@ def compile_tier(tier: Tier) -> CompiledTier:
     return CompiledTier(tier.slug, tier.rank, tier.unlimited, () if tier.unlimited else policies)
 
 
-def compile_rules(rules: Iterable[EndpointRule]) -> Iterator[Rule]:
-    """Yield the rules with their policies and tiers prefetched.
+def compile_rules(rules: Iterable[EndpointRule], limits: Iterable[RulePolicy]) -> Iterator[Rule]:
+    """Yield the rules, with those of the limits that are theirs, whose tiers were selected, too.
 
     A row that no form would have saved is left out and logged, so that it cannot take the other
     rules with it.
     """
+    of_rules = defaultdict(list)
+    for limit in limits:
+        of_rules[limit.rule_id].append(limit)
     for rule in rules:
         try:
-            yield _compile_rule(rule)
+            yield _compile_rule(rule, of_rules[rule.pk])
         except ValueError as error:
             logger.error("endpoint rule %r is not in force: %s", rule.name, error)
 
@@ -74,14 +77,14 @@ def compile_limits(
     return tuple(policies)
 
 
-def _compile_rule(rule: EndpointRule) -> Rule:
+def _compile_rule(rule: EndpointRule, limits: Iterable[RulePolicy]) -> Rule:
     if rule.path:
         parse_pattern(rule.path)
     mode = Mode(rule.mode)
     name = slugify(rule.name) or f"rule-{rule.pk}"
-    limits: dict[str | None, list[Limit]] = defaultdict(list)
-    for limit in rule.policies.all():
-        limits[limit.tier.slug if limit.tier else None].append(limit)
+    of_tiers: dict[str | None, list[Limit]] = defaultdict(list)
+    for limit in limits:
+        of_tiers[limit.tier.slug if limit.tier else None].append(limit)
     return Rule(
         id=rule.pk,
         name=rule.name,
@@ -102,6 +105,6 @@ def _compile_rule(rule: EndpointRule) -> Rule:
         ends_at=rule.ends_at.timestamp() if rule.ends_at else None,
         policies={
             slug: compile_limits(of_tier, name, f"r{rule.pk}", mode, rule.disclose)
-            for slug, of_tier in limits.items()
+            for slug, of_tier in of_tiers.items()
         },
     )

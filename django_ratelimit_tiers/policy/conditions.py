@@ -63,7 +63,7 @@ def _policy_findings() -> Iterator[Finding]:
     try:
         snapshot = build_snapshot("", AssignmentCache())
         rows = EndpointRule.objects.exclude(mode="off").prefetch_related("policies__tier")
-        left_out = [row.name for row in rows if not list(compile_rules([row]))]
+        left_out = [row.name for row in rows if not list(compile_rules([row], row.policies.all()))]
     except (DatabaseError, InterfaceError) as error:
         advice = "Look at DATABASES, and run `manage.py migrate`."
         yield Finding(f"The policy cannot be read: {error}", True, advice)
