@@ -15,6 +15,9 @@ from django_ratelimit_tiers.digests import key_digest
 MAX_BODY = 65_536
 """The longest body, in bytes, that is read."""
 
+TOO_LONG = "field:too-long"
+"""The one subject of all longer bodies: padding a body must not make a client of its own."""
+
 FORMS = ("application/x-www-form-urlencoded", "multipart/form-data")
 
 UNREADABLE = (
@@ -30,7 +33,18 @@ UNREADABLE = (
 """What reading a malformed body raises."""
 
 
-def field_subject(value: str) -> str:
+def field_subject(request: HttpRequest, name: str) -> str | None:
+    """Return whom a request names in a field of its body, None when it names nobody.
+
+    Bodies over 64 KiB are not read, and count together.
+    """
+    if _is_too_long(request):
+        return TOO_LONG
+    value = field_value(request, name)
+    return None if value is None else value_subject(value)
+
+
+def value_subject(value: str) -> str:
     """Return the subject of a field's value: a keyed digest, equal for all ways to write it.
 
     Case, accents, width and white space make no difference, as they make none to some databases
@@ -45,17 +59,22 @@ def field_value(request: HttpRequest, name: str) -> str | None:
     """Return a field of a form or JSON body as text, None when there is none that can be read.
 
     The body stays readable for the view. A body that is no form is read as JSON whatever it is
-    called, because views may do so, too. Bodies over 64 KiB are not read.
+    called, because views may do so, too.
     """
     try:
-        if int(request.META.get("CONTENT_LENGTH") or 0) > MAX_BODY:
-            return None
         body = request.body  # before POST, which would leave nothing for the view
         value = request.POST.get(name) if request.content_type in FORMS else None
     except UNREADABLE:
         return None
     value = _member(body, name) if value is None else value
     return str(value) if isinstance(value, str | int) and str(value).strip() else None
+
+
+def _is_too_long(request: HttpRequest) -> bool:
+    try:
+        return int(request.META.get("CONTENT_LENGTH") or 0) > MAX_BODY
+    except ValueError:
+        return False
 
 
 def _member(body: bytes, name: str) -> Any:

@@ -16,7 +16,7 @@ from django_ratelimit_tiers.conf import conf
 from django_ratelimit_tiers.core.addresses import address_subject, client_address
 from django_ratelimit_tiers.core.rules import IdentifyBy, Rule
 from django_ratelimit_tiers.digests import key_digests
-from django_ratelimit_tiers.policy.fields import field_subject, field_value
+from django_ratelimit_tiers.policy.fields import field_subject
 
 SERVICE_KEY_PREFIX = "rlt_"
 """How the keys of service accounts begin; nothing else is looked up."""
@@ -102,8 +102,7 @@ def rule_subject(rule: Rule, client: Client, request: HttpRequest) -> str | None
         case IdentifyBy.USER_OR_IP:
             return client.user_subject or client.address_subject
         case IdentifyBy.FIELD:
-            value = field_value(request, rule.request_field)
-            return client.address_subject if value is None else field_subject(value)
+            return field_subject(request, rule.request_field) or client.address_subject
 
 
 def has_session_user(request: HttpRequest) -> bool:

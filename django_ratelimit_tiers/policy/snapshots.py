@@ -7,10 +7,12 @@ import math
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from datetime import timedelta
 from threading import Lock
 
 from django.db import DatabaseError, InterfaceError
 from django.db.models import Count, Max
+from django.utils import timezone
 
 from django_ratelimit_tiers.core.rulesets import RuleSet
 from django_ratelimit_tiers.exceptions import StoreUnavailable
@@ -102,7 +104,6 @@ class SnapshotCache:
         self._lock = Lock()
         self._confirmed = self._compared = self._unreadable_until = -math.inf
         self._recoveries = 0
-        self._last_revision = 0
 
     @property
     def current(self) -> Snapshot | None:
@@ -179,10 +180,10 @@ class SnapshotCache:
         self._compared = self._clock() - DATABASE_LOOK_SECONDS + IDLE_LOOK_SECONDS
 
     def _forget_edited_subjects(self, snapshot: Snapshot) -> None:
-        since = self._last_revision or snapshot.edition.number
-        edits = PolicyRevision.objects.filter(pk__gt=since).exclude(subjects=[])
-        for number, subjects in edits.values_list("pk", "subjects")[:RECENT_REVISIONS]:
-            self._last_revision = max(self._last_revision, number)
+        """Forget whose tier was edited lately: of one edit or another nobody may have been told."""
+        since = timezone.now() - timedelta(seconds=REMEMBERED_SECONDS)
+        edits = PolicyRevision.objects.filter(created_at__gt=since).exclude(subjects=[])
+        for subjects in edits.values_list("subjects", flat=True)[:RECENT_REVISIONS]:
             for subject in subjects:
                 snapshot.assignments.forget(subject)
 

@@ -85,6 +85,9 @@ class Store(ABC):
         """Yield what is worth knowing about the store before traffic finds it out."""
         yield from ()
 
+    def close(self) -> None:  # noqa: B027 - a store without connections closes nothing
+        """Close what is idle; the store can still be used, and opens it again."""
+
     @abstractmethod
     def revision(self) -> str:
         """Return the token of the current policy edition; a store without one makes one."""

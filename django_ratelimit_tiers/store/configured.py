@@ -56,5 +56,7 @@ def _bounds() -> dict[str, int]:
 
 @receiver(setting_changed)
 def _forget_store(*, setting: str, **_: Any) -> None:
-    if setting in (SETTING, "CACHES"):
+    if setting in (SETTING, "CACHES") and configured_store.cache_info().currsize:
+        store = configured_store()
         configured_store.cache_clear()
+        store.close()
