@@ -82,10 +82,11 @@ class RateLimitMiddleware:
             return response
         if not ledger.client_decided:
             was_allowed = ledger.decision.allowed
-            decision = yield from limiter().unreached(request)
+            decision = yield from limiter().unreached(request, response.status_code)
             if was_allowed and not decision.allowed:
                 return refusal(request, decision)
         if ledger.has_reservations:
             yield from limiter().settle(request, response.status_code)
-        add_fields(response, ledger.decision)
+        if ledger.decision.allowed or "Retry-After" not in response.headers:
+            add_fields(response, ledger.decision)
         return response

@@ -188,12 +188,16 @@ def preflights(client: Client, path: str, times: int) -> list[int]:
     return [client.options(path, headers=PREFLIGHT).status_code for _ in range(times)]
 
 
-@pytest.mark.parametrize("path", ["/plain/", "/drf/", "/nothing/"])
+@pytest.mark.parametrize("path", ["/plain/", "/drf/"])
 def test_a_preflight_is_not_charged(
     client: Client, tight: Tier, valkey_client: redis.Redis, path: str
 ) -> None:
     assert 429 not in preflights(client, path, 4)
     assert used(valkey_client) == {}
+
+
+def test_a_preflight_that_finds_nothing_is_charged(client: Client, tight: Tier) -> None:
+    assert preflights(client, "/nothing/", 3) == [404, 404, 429]
 
 
 def test_a_preflight_is_charged_to_a_rule_that_names_options(

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
 from functools import cache
+from http import HTTPStatus
 from typing import Any
 
 from django.dispatch import receiver
@@ -117,10 +118,15 @@ class Limiter:
 
         return (yield from self._decide(ledger, request, compose, revisions))
 
-    def unreached(self, request: HttpRequest) -> Flow[Decision]:
-        """Charge a request that never reached a view to its address's tier."""
+    def unreached(self, request: HttpRequest, status: int) -> Flow[Decision]:
+        """Charge a request that never reached a view to its address's tier.
+
+        A preflight that was answered is free; one that found nothing is a scanner's.
+        """
         ledger = open_ledger(request)
-        if ledger.client_decided or ledger.preflight or not ledger.decision.allowed:
+        if ledger.preflight and status < HTTPStatus.BAD_REQUEST:
+            return ledger.decision
+        if ledger.client_decided or not ledger.decision.allowed:
             return ledger.decision
         ledger.client_decided = True
         exempt_by_view(ledger, request)
