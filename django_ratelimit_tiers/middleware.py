@@ -87,6 +87,5 @@ class RateLimitMiddleware:
                 return refusal(request, decision)
         if ledger.has_reservations:
             yield from limiter().settle(request, response.status_code)
-        if ledger.decision.allowed or "Retry-After" not in response.headers:
-            add_fields(response, ledger.decision)
+        add_fields(response, ledger.decision)
         return response

@@ -50,6 +50,8 @@ def refusal(request: HttpRequest, decision: Decision) -> HttpResponse:
 
 
 def _preferred_body(request: HttpRequest) -> str:
+    if request.META.get("HTTP_ACCEPT", ANYTHING) == ANYTHING:  # as most programs ask
+        return JSON
     try:
         return request.get_preferred_type(list(BODIES)) or JSON
     except ValueError:  # an Accept longer than Django reads
@@ -77,7 +79,7 @@ def _text(decision: Decision) -> HttpResponse:
     return HttpResponse(refusal_message(decision) + "\n", content_type="text/plain; charset=utf-8")
 
 
-JSON, PROBLEM = "application/json", "application/problem+json"
+ANYTHING, JSON, PROBLEM = "*/*", "application/json", "application/problem+json"
 
 BODIES: dict[str, Callable[[Decision], HttpResponse]] = {
     JSON: _json,
