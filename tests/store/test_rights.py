@@ -99,5 +99,3 @@ def test_a_wrong_password_is_a_store_that_is_not_there(guarded: ValkeyProcess) -
     store = RedisStore(url=guarded.url.replace("//", "//limits:wrong@"), timeout=5)
     with pytest.raises(StoreUnavailable, match="AuthenticationError"):
         store.ping()
-
-
