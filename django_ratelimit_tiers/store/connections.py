@@ -11,7 +11,7 @@ import asyncio
 import select
 import time
 from collections import deque
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import Sequence
 from os import register_at_fork
 from typing import Any, Protocol
 from weakref import WeakKeyDictionary, WeakSet
@@ -25,6 +25,7 @@ from redis.retry import Retry
 
 from django_ratelimit_tiers.exceptions import StoreUnavailable
 from django_ratelimit_tiers.store.deadlines import Bounded
+from django_ratelimit_tiers.store.loops import LoopConnections
 
 IDLE_SECONDS = 1.0
 """A connection idle for longer is looked at before use: the server may have closed it."""
@@ -105,8 +106,10 @@ class Server:
     async def arun(self, words: Words, deadline: float, *before: Words) -> Any:
         """Return the answer to a command; `before` are commands that must come before it."""
         try:
-            async with asyncio.timeout(deadline - time.monotonic()):
-                return await self._aexchange([*before, words], deadline)
+            async with (await self._of_loop()).turn() as waited:
+                deadline += waited
+                async with asyncio.timeout(deadline - time.monotonic()):
+                    return await self._aexchange([*before, words], deadline)
         except ResponseError:
             raise
         except (RedisError, OSError) as error:
@@ -225,34 +228,6 @@ class Server:
             of_loop = self._aidle[loop] = LoopConnections()
             await of_loop.close_with(loop, self._aidle)
         return of_loop
-
-
-class LoopConnections:
-    """The idle connections of one event loop, closed when it ends as `asyncio.run` ends one.
-
-    A loop that ends so closes the generators that have begun in it, and this waits in one.
-    """
-
-    def __init__(self) -> None:
-        self.idle: deque[tuple[Any, float]] = deque()
-
-    async def close(self) -> None:
-        while self.idle:
-            await self.idle.pop()[0].disconnect(nowait=True)
-
-    async def close_with(self, loop: Any, known: WeakKeyDictionary[Any, LoopConnections]) -> None:
-        self._waiting = self._wait(loop, known)
-        await anext(self._waiting)
-
-    async def _wait(
-        self, loop: Any, known: WeakKeyDictionary[Any, LoopConnections]
-    ) -> AsyncGenerator[None]:
-        try:
-            yield
-        finally:
-            known.pop(loop, None)
-            while self.idle:
-                await self.idle.pop()[0].disconnect()
 
 
 class TcpConnection(Bounded, connections.Connection): ...

@@ -1,0 +1,55 @@
+"""The connections of one event loop, and how many calls it makes at once."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from typing import Any
+from weakref import WeakKeyDictionary
+
+MOST_AT_ONCE = 32
+"""Calls that one loop has under way to one server, and so its connections; the others wait."""
+
+
+class LoopConnections:
+    """The idle connections of one event loop, closed when it ends as `asyncio.run` ends one.
+
+    A loop that ends so closes the generators that have begun in it, and this waits in one.
+    """
+
+    def __init__(self) -> None:
+        self.idle: deque[tuple[Any, float]] = deque()
+        self._turns = asyncio.Semaphore(MOST_AT_ONCE)
+
+    @asynccontextmanager
+    async def turn(self) -> AsyncGenerator[float]:
+        """Wait until few enough calls are under way, and give the seconds that it took.
+
+        A loop with much to do at once goes through all of it first: the call that comes after
+        would otherwise find its time spent on others, and the store would be blamed.
+        """
+        begin = time.monotonic()
+        async with self._turns:
+            await asyncio.sleep(0)
+            yield time.monotonic() - begin
+
+    async def close(self) -> None:
+        while self.idle:
+            await self.idle.pop()[0].disconnect(nowait=True)
+
+    async def close_with(self, loop: Any, known: WeakKeyDictionary[Any, LoopConnections]) -> None:
+        self._waiting = self._wait(loop, known)
+        await anext(self._waiting)
+
+    async def _wait(
+        self, loop: Any, known: WeakKeyDictionary[Any, LoopConnections]
+    ) -> AsyncGenerator[None]:
+        try:
+            yield
+        finally:
+            known.pop(loop, None)
+            while self.idle:
+                await self.idle.pop()[0].disconnect()

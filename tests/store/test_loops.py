@@ -1,0 +1,36 @@
+"""Many calls at once on one event loop."""
+
+from __future__ import annotations
+
+import asyncio
+
+import redis
+
+from django_ratelimit_tiers.core.policies import Algorithm, Charge, QuotaPolicy
+from django_ratelimit_tiers.store.loops import MOST_AT_ONCE
+from django_ratelimit_tiers.store.redis import RedisStore
+
+LIMIT, CROWD = 500, 1_000
+
+CHARGE = Charge("user:1", QuotaPolicy("p", LIMIT, 86_400, Algorithm.FIXED_WINDOW))
+
+
+def test_a_crowd_is_decided_on_few_connections_and_blames_no_store(
+    redis_url: str, valkey_client: redis.Redis
+) -> None:
+    store = RedisStore(url=redis_url, timeout=0.5)
+
+    async def request() -> bool:
+        sum(range(20_000))  # what a request does before it is decided
+        outcomes = await store.aacquire([CHARGE])
+        return outcomes[0].allowed
+
+    async def crowd() -> list[bool]:
+        decided = await asyncio.gather(*(request() for _ in range(CROWD)))
+        await store.aclose()
+        return decided
+
+    before = valkey_client.info("stats")["total_connections_received"]
+    assert sum(asyncio.run(crowd())) == LIMIT
+    opened = valkey_client.info("stats")["total_connections_received"] - before
+    assert opened <= MOST_AT_ONCE
