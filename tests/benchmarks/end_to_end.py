@@ -23,7 +23,7 @@ SERVERS = {
     "uvicorn, 1 worker": ("uvicorn", 1),
 }
 SYNC = ("none", "floor", "tiers", "decorator", "smart-static", "smart")
-QUICK = ("none", "tiers", "decorator", "smart")
+QUICK = ("none", "tiers", "decorator")
 ASYNC = ("none", "floor", "tiers", "smart-static")
 """The decorators, and the nearest peer's tiers, are not for event loops."""
 
