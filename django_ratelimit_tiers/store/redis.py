@@ -137,12 +137,11 @@ class RedisStore(Store):
             raise _store_error(error) from error
 
     async def _arun(self, call: Call) -> Any:
-        deadline = time.monotonic() + self.timeout
         try:
             try:
-                return await self._server.arun(_evalsha(call), deadline)
-            except NoScriptError:
-                return await self._server.arun(_eval(call), deadline)
+                return await self._server.arun(_evalsha(call), time.monotonic() + self.timeout)
+            except NoScriptError:  # the wait for a turn may have taken longer than a call may
+                return await self._server.arun(_eval(call), time.monotonic() + self.timeout)
         except ResponseError as error:
             raise _store_error(error) from error
 
