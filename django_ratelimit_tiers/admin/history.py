@@ -9,13 +9,13 @@ from django.utils.translation import gettext
 from django.utils.translation import gettext_lazy as _
 
 from django_ratelimit_tiers.admin.pages import ReadOnlyAdmin
-from django_ratelimit_tiers.admin.words import number_words
 from django_ratelimit_tiers.models import (
     PolicyRevision,
     ThrottleCount,
     ThrottleEvent,
     UsageCount,
 )
+from django_ratelimit_tiers.models.words import number_words
 from django_ratelimit_tiers.policy.explanations import explain
 
 

@@ -14,9 +14,9 @@ from django.http import HttpRequest
 from django.utils.translation import gettext
 from django.utils.translation import gettext_lazy as _
 
-from django_ratelimit_tiers.admin.words import limit_words, number_words
 from django_ratelimit_tiers.models import EndpointRule, RulePolicy, TierPolicy
 from django_ratelimit_tiers.models.tiers import Limit
+from django_ratelimit_tiers.models.words import limit_words, number_words
 
 
 class LimitFormSet(BaseInlineFormSet):

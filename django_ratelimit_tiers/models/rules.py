@@ -192,4 +192,4 @@ class RulePolicy(Limit):
         )
 
     def __str__(self) -> str:
-        return f"{self.rule}: {self.requests} / {self.period} s"
+        return f"{self.rule}: {self.words}"

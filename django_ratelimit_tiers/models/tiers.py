@@ -7,11 +7,13 @@ from typing import Any, ClassVar
 from django.core.exceptions import ValidationError
 from django.db import models, router, transaction
 from django.db.models.functions import NullIf
+from django.utils.translation import gettext
 from django.utils.translation import gettext_lazy as _
 
 from django_ratelimit_tiers.core.policies import Algorithm, policy_problems
 from django_ratelimit_tiers.models.choices import ALGORITHMS, DefaultFor
 from django_ratelimit_tiers.models.constraints import limit_constraints, one_of
+from django_ratelimit_tiers.models.words import limit_words
 from django_ratelimit_tiers.querysets import PolicyQuerySet
 
 
@@ -61,6 +63,13 @@ class Limit(PolicyModel):
     def capacity(self) -> int:
         """The most that one request can cost under this limit."""
         return self.burst or self.requests
+
+    @property
+    def words(self) -> str:
+        """The limit as a phrase: "60 per minute, burst 100"; "new limit" before it has numbers."""
+        if not all(isinstance(number, int) for number in (self.requests, self.period)):
+            return gettext("new limit")
+        return limit_words(self.requests, self.period, self.burst)
 
     def clean(self) -> None:
         """Refuse numbers that no counter can hold, naming the field."""
@@ -136,4 +145,4 @@ class TierPolicy(Limit):
         )
 
     def __str__(self) -> str:
-        return f"{self.tier}: {self.requests} / {self.period} s"
+        return f"{self.tier}: {self.words}"

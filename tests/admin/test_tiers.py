@@ -40,6 +40,11 @@ def test_a_raised_limit_is_saved_logged_and_attributed(staff, admin_user, free):
     assert {revision.author for revision in PolicyRevision.objects.all()} == {admin_user}
 
 
+def test_a_row_is_headed_by_its_limit_in_words(staff, free):
+    text = staff.get(page("tier_change", free.pk)).content.decode()
+    assert "Free: 60 per minute, burst 100" in text
+
+
 def test_a_new_tier_comes_with_its_limits(staff):
     form = {"name": "Gold", "slug": "gold", "rank": 25, "default_for": ""}
     limits = rows({"requests": 60, "period": 60}, {"requests": 5_000, "period": 86_400})
