@@ -53,8 +53,8 @@ def main() -> None:
             begin = time.monotonic()
             import_module(f"tests.benchmarks.{name}").measure(bench)
             sys.stderr.write(f"{name}: {time.monotonic() - begin:.1f} s\n")
-        report.write(options.output)
-        (options.output / "results.svg").write_text(chart(report))
+            report.write(options.output)  # each time: an interrupted run keeps what it has
+            (options.output / "results.svg").write_text(chart(report))
     sys.stdout.write(report.markdown())
 
 

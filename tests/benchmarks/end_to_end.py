@@ -69,7 +69,7 @@ def _site(bench: Bench, server: str, threads: int, limiter: str) -> SiteProcess:
 def _load(bench: Bench, sites: Mapping[str, SiteProcess]) -> dict[str, list[float]]:
     """Return the requests per second of each round; the first one is not told."""
     rates: dict[str, list[float]] = {limiter: [] for limiter in sites}
-    for number in range(bench.choose(1, 8) + 1):
+    for number in range(bench.choose(1, 3) + 1):
         for limiter in sorted(sites, reverse=bool(number % 2)):
             seconds = bench.choose(1, 2)
             site = sites[limiter]
