@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from typing import Any
+
+from django.apps import apps
 from django.contrib import admin
+from django.contrib.admin.views.main import ChangeList
 from django.utils.html import format_html_join
-from django.utils.text import Truncator
+from django.utils.text import Truncator, capfirst
 from django.utils.translation import gettext
 from django.utils.translation import gettext_lazy as _
 
@@ -69,14 +74,27 @@ class UsageCountAdmin(ReadOnlyAdmin):
     date_hierarchy = "hour"
 
 
+class EditedModelFilter(admin.AllValuesFieldListFilter):
+    """The models that were edited, by their names in words."""
+
+    def choices(self, changelist: ChangeList) -> Iterator[Any]:
+        for choice in super().choices(changelist):
+            label, space, count = str(choice["display"]).partition(" ")
+            yield {**choice, "display": f"{model_words(label)}{space}{count}"}
+
+
 @admin.register(PolicyRevision)
 class PolicyRevisionAdmin(ReadOnlyAdmin):
     """Every edit of the policy."""
 
-    list_display = ("id", "created_at", "model", "reason", "concerns", "author")
-    list_filter = ("model", "created_at")
+    list_display = ("id", "created_at", "edited", "reason", "concerns", "author")
+    list_filter = (("model", EditedModelFilter), "created_at")
     search_fields = ("reason", "subjects")
     list_select_related = ("author",)
+
+    @admin.display(description=_("edited"), ordering="model")
+    def edited(self, revision: PolicyRevision) -> str:
+        return model_words(revision.model)
 
     @admin.display(description=_("concerns"))
     def concerns(self, revision: PolicyRevision) -> str:
@@ -85,3 +103,11 @@ class PolicyRevisionAdmin(ReadOnlyAdmin):
             return str(first)
         words = {"first": first, "others": number_words(len(others))}
         return gettext("%(first)s and %(others)s more") % words
+
+
+def model_words(label: str) -> str:
+    """Return the name of a model in words: "Endpoint rule"; the label of one that has gone."""
+    try:
+        return str(capfirst(apps.get_model(label)._meta.verbose_name))
+    except (LookupError, ValueError):
+        return label

@@ -71,6 +71,19 @@ def test_a_revision_says_whom_it_concerns(staff, history):
     assert b"everyone" in staff.get(page("policyrevision_changelist")).content
 
 
+def test_a_revision_names_what_was_edited_in_words(staff):
+    PolicyRevision.objects.create(model="django_ratelimit_tiers.tierpolicy", reason="changed")
+    text = staff.get(page("policyrevision_changelist"), {"_facets": "True"}).content.decode()
+    assert ">Limit of a tier</td>" in text
+    assert "Limit of a tier (1)" in text
+    assert ">django_ratelimit_tiers.tierpolicy" not in text
+
+
+def test_a_revision_of_a_model_that_has_gone_shows_its_label(staff):
+    PolicyRevision.objects.create(model="old.gone", reason="changed")
+    assert b">old.gone</td>" in staff.get(page("policyrevision_changelist")).content
+
+
 def acknowledge(browser, alert: Alert) -> None:
     chosen = {"action": "acknowledge", "_selected_action": [alert.pk]}
     browser.post(page("alert_changelist"), chosen)
