@@ -243,15 +243,17 @@ def test_a_primary_killed_under_load_admits_no_more_than_the_limit() -> None:
         threads = [threading.Thread(target=load, args=(subjects[n::2],)) for n in range(2)]
         for thread in threads:
             thread.start()
-        assert wait_until(lambda: sum(admitted.values()) > 400, 30)
-        cluster.primaries[0].kill()
-        survivors = cluster.nodes[1:]
-        assert wait_until(lambda: cluster.is_whole(survivors), 30)
-        assert wait_until(lambda: all(admitted[s] >= most for s in subjects), 60)
-        wait_until(lambda: False, 0.3)
-        stop.set()
-        for thread in threads:
-            thread.join()
+        try:
+            assert wait_until(lambda: sum(admitted.values()) > 400, 60)
+            cluster.primaries[0].kill()
+            survivors = cluster.nodes[1:]
+            assert wait_until(lambda: cluster.is_whole(survivors), 120)
+            assert wait_until(lambda: all(admitted[s] >= most for s in subjects), 180)
+            wait_until(lambda: False, 0.3)
+        finally:
+            stop.set()
+            for thread in threads:
+                thread.join()
         store.close()
     lost = {subject: count - most for subject, count in admitted.items()}
     assert sum(failed.values()) > 0, "the primary was not missed"
