@@ -12,15 +12,16 @@ from django.db import transaction
 from django.db.models import QuerySet
 from django.http import HttpRequest
 from django.utils import timezone
-from django.utils.html import format_html_join
+from django.utils.html import escape, format_html_join
 from django.utils.translation import gettext, ngettext
 from django.utils.translation import gettext_lazy as _
 
 from django_ratelimit_tiers.admin.limits import RulePolicyInline
 from django_ratelimit_tiers.admin.pages import PolicyAdmin, log_changes
 from django_ratelimit_tiers.admin.routes import ViewNameInput, similar_names, view_names
-from django_ratelimit_tiers.admin.words import limit_lines, request_words
+from django_ratelimit_tiers.admin.words import count_words, limit_lines, request_words
 from django_ratelimit_tiers.core.policies import Mode
+from django_ratelimit_tiers.core.rules import Count, IdentifyBy
 from django_ratelimit_tiers.models import EndpointRule
 
 
@@ -48,14 +49,22 @@ class EndpointRuleForm(forms.ModelForm):
         raise ValidationError(_("No view of this project has this name."), "unknown")
 
 
+class LimitTierFilter(admin.RelatedFieldListFilter):
+    """Rules with a limit for a tier, or for no tier in particular."""
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self.empty_value_display = escape(gettext("no tier in particular"))
+
+
 @admin.register(EndpointRule)
 class EndpointRuleAdmin(PolicyAdmin):
     """Endpoint rules with their limits."""
 
     form = EndpointRuleForm
     inlines = (RulePolicyInline,)
-    list_display = ("name", "requests", "limits", "identify_by", "mode", "in_force")
-    list_filter = ("mode", "exempt", "identify_by", "count", "policies__tier")
+    list_display = ("name", "requests", "limits", "counted_by", "mode", "in_force")
+    list_filter = ("mode", "exempt", "identify_by", "count", ("policies__tier", LimitTierFilter))
     search_fields = ("name", "path", "view_name", "notes")
     actions = ("enforce", "shadow", "turn_off")
     save_as = True
@@ -88,14 +97,25 @@ class EndpointRuleAdmin(PolicyAdmin):
         if rule.exempt:
             return gettext("exempt")
         rows = ((limit.tier and limit.tier.name, limit) for limit in rule.policies.all())
-        return format_html_join("\n", "<div>{}</div>", ((line,) for line in limit_lines(rows)))
+        lines = [*limit_lines(rows), *count_words(rule.cost, rule.count == Count.FAILED)]
+        return format_html_join("\n", "<div>{}</div>", ((line,) for line in lines))
 
-    @admin.display(description=_("in force"), boolean=True)
-    def in_force(self, rule: EndpointRule) -> bool:
+    @admin.display(description=_("count by"), ordering="identify_by")
+    def counted_by(self, rule: EndpointRule) -> str:
+        if rule.identify_by == IdentifyBy.FIELD:
+            return gettext("field “%(name)s” of the request") % {"name": rule.request_field}
+        return rule.get_identify_by_display()
+
+    @admin.display(description=_("in force"))
+    def in_force(self, rule: EndpointRule) -> str:
         now = timezone.now()
-        started = rule.starts_at is None or rule.starts_at <= now
-        ended = rule.ends_at is not None and rule.ends_at <= now
-        return rule.mode == Mode.ENFORCE and started and not ended
+        if rule.mode == Mode.OFF:
+            return gettext("no")
+        if rule.starts_at and rule.starts_at > now:
+            return gettext("not yet")
+        if rule.ends_at and rule.ends_at <= now:
+            return gettext("no longer")
+        return gettext("only recorded") if rule.mode == Mode.SHADOW else gettext("yes")
 
     @admin.action(description=_("Enforce selected rules"), permissions=["change"])
     def enforce(self, request: HttpRequest, queryset: QuerySet[Any]) -> None:

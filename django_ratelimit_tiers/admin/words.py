@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from django.utils.translation import gettext as _
 
 from django_ratelimit_tiers.models.tiers import Limit
-from django_ratelimit_tiers.models.words import limit_words
+from django_ratelimit_tiers.models.words import limit_words, number_words
 
 
 def limits_words(limits: Iterable[Limit]) -> str:
@@ -29,6 +29,16 @@ def limit_lines(limits: Iterable[tuple[str | None, Limit]]) -> list[str]:
     if not lines:
         return [limits_words(by_tier[None])]
     return [*lines, _named(_("every other tier"), by_tier[None])]
+
+
+def count_words(cost: int, only_failed: bool) -> list[str]:
+    """Return what is unusual about how a rule counts, on a line each."""
+    words = []
+    if cost > 1:
+        words.append(_("each request costs %(cost)s") % {"cost": number_words(cost)})
+    if only_failed:
+        words.append(_("only failed requests count"))
+    return words
 
 
 def request_words(methods: str, path: str, view_name: str) -> str:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -43,6 +44,45 @@ def test_the_list_says_in_words_what_a_rule_does(staff, rule):
 def test_an_exempt_rule_says_so(staff):
     EndpointRule.objects.create(name="Health", path="/health", exempt=True)
     assert b"exempt" in staff.get(page("endpointrule_changelist")).content
+
+
+def test_the_list_says_what_is_unusual_about_how_a_rule_counts(staff, rule):
+    counting = {"cost": 5, "count": "failed", "identify_by": "field", "request_field": "username"}
+    EndpointRule.objects.update(**counting)
+    text = staff.get(page("endpointrule_changelist")).content.decode()
+    assert "each request costs 5" in text
+    assert "only failed requests count" in text
+    assert "field “username” of the request" in text
+
+
+EARLIER, LATER = datetime(2000, 1, 1, tzinfo=UTC), datetime(2999, 1, 1, tzinfo=UTC)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({}, "yes"),
+        ({"starts_at": EARLIER, "ends_at": LATER}, "yes"),
+        ({"mode": "shadow"}, "only recorded"),
+        ({"mode": "off"}, "no"),
+        ({"starts_at": LATER}, "not yet"),
+        ({"mode": "shadow", "starts_at": LATER}, "not yet"),
+        ({"ends_at": EARLIER}, "no longer"),
+    ],
+)
+def test_the_list_says_whether_a_rule_is_in_force(staff, rule, change, words):
+    EndpointRule.objects.update(**change)
+    text = staff.get(page("endpointrule_changelist")).content.decode()
+    assert f'<td class="field-in_force">{words}</td>' in text
+
+
+def test_the_filter_by_tier_has_a_name_for_the_limits_of_no_tier(staff, rule):
+    EndpointRule.objects.create(name="Pro only", path="/x").policies.create(
+        requests=9, period=60, tier=Tier.objects.get(slug="pro")
+    )
+    response = staff.get(page("endpointrule_changelist"), {"policies__tier__isnull": "True"})
+    assert "no tier in particular</a>" in response.content.decode()
+    assert [row.name for row in response.context["cl"].result_list] == ["Login"]
 
 
 def test_a_hostile_name_is_shown_as_text(staff):

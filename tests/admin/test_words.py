@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from django_ratelimit_tiers.admin.words import (
+    count_words,
     limit_lines,
     limits_words,
     request_words,
@@ -23,6 +24,14 @@ def test_limits_of_a_rule_have_a_line_for_each_tier():
     ]
     assert limit_lines([("Pro", DAY)]) == ["Pro: 5,000 per day"]
     assert limit_lines([]) == []
+
+
+def test_only_unusual_ways_to_count_are_told():
+    assert count_words(1, False) == []
+    assert count_words(1_500, True) == [
+        "each request costs 1,500",
+        "only failed requests count",
+    ]
 
 
 def test_requests_are_told_by_method_and_path_or_view():
