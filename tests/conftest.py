@@ -9,6 +9,7 @@ suite on a private PostgreSQL instead of SQLite. HYPOTHESIS_PROFILE is "ci" (the
 from __future__ import annotations
 
 import atexit
+import faulthandler
 import os
 import signal
 from collections.abc import Callable, Iterator, Mapping
@@ -78,6 +79,8 @@ hypothesis_settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci"))
 
 def pytest_unconfigure() -> None:
     SERVERS.close()
+    # A thread that a test forgot would keep the process for ever: say which one, and end.
+    faulthandler.dump_traceback_later(30, exit=True)
 
 
 @pytest.hookimpl(optionalhook=True)
