@@ -37,8 +37,9 @@ class LoopConnections:
             yield time.monotonic() - begin
 
     async def close(self) -> None:
+        """Close the idle connections, and wait for it: a TLS connection says good-bye first."""
         while self.idle:
-            await self.idle.pop()[0].disconnect(nowait=True)
+            await self.idle.pop()[0].disconnect()
 
     async def close_with(self, loop: Any, known: WeakKeyDictionary[Any, LoopConnections]) -> None:
         self._waiting = self._wait(loop, known)
@@ -51,5 +52,4 @@ class LoopConnections:
             yield
         finally:
             known.pop(loop, None)
-            while self.idle:
-                await self.idle.pop()[0].disconnect()
+            await self.close()
