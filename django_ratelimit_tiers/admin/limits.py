@@ -14,6 +14,7 @@ from django.http import HttpRequest
 from django.utils.translation import gettext
 from django.utils.translation import gettext_lazy as _
 
+from django_ratelimit_tiers.admin.periods import LimitForm
 from django_ratelimit_tiers.models import EndpointRule, RulePolicy, TierPolicy
 from django_ratelimit_tiers.models.tiers import Limit
 from django_ratelimit_tiers.models.words import limit_words, number_words
@@ -88,6 +89,7 @@ class TierPolicyInline(admin.TabularInline):
     """The limits of a tier."""
 
     model = TierPolicy
+    form = LimitForm
     formset = LimitFormSet
     verbose_name_plural = _("limits")
     fields = ("requests", "period", "algorithm", "burst")
@@ -101,6 +103,7 @@ class RulePolicyInline(admin.TabularInline):
     """The limits of a rule."""
 
     model = RulePolicy
+    form = LimitForm
     formset = RuleLimitFormSet
     verbose_name_plural = _("limits")
     fields = ("tier", "requests", "period", "algorithm", "burst")

@@ -1,0 +1,38 @@
+"""The field of a form in which staff types a period: in seconds, or like "5 minutes"."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from django import forms
+from django.utils.translation import gettext_lazy as _
+
+UNITS = {"second": 1, "minute": 60, "hour": 3_600, "day": 86_400, "week": 7 * 86_400}
+
+HELP = _("In seconds, or in words: “minute”, “5 minutes”, “6 hours”, “1 day”, “2 weeks”.")
+
+_WORDS = re.compile(rf"([0-9]{{0,12}})\s*({'|'.join(UNITS)})s?", re.IGNORECASE)
+
+
+class PeriodField(forms.IntegerField):
+    """A whole number of seconds that can also be typed in words; shown as a number."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options | {"widget": forms.TextInput({"size": 12})})
+
+    def to_python(self, value: Any) -> int | None:
+        """Return seconds; raises ValidationError for what is neither a number nor a period."""
+        words = _WORDS.fullmatch(str(value).strip())
+        if words is None:
+            return super().to_python(value)
+        return int(words[1] or 1) * UNITS[words[2].lower()]
+
+
+class LimitForm(forms.ModelForm):
+    """A limit whose period can be typed in words."""
+
+    class Meta:
+        field_classes = {"period": PeriodField}
+        help_texts = {"period": HELP}
+        error_messages = {"period": {"invalid": _("Write a period like 300 or “5 minutes”.")}}
