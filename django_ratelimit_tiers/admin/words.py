@@ -35,9 +35,9 @@ def count_words(cost: int, only_failed: bool) -> list[str]:
     """Return what is unusual about how a rule counts, on a line each."""
     words = []
     if cost > 1:
-        words.append(_("each request costs %(cost)s") % {"cost": number_words(cost)})
+        words.append(_("cost %(cost)s") % {"cost": number_words(cost)})
     if only_failed:
-        words.append(_("only failed requests count"))
+        words.append(_("only failed requests"))
     return words
 
 

@@ -29,8 +29,8 @@ def test_limits_of_a_rule_have_a_line_for_each_tier():
 def test_only_unusual_ways_to_count_are_told():
     assert count_words(1, False) == []
     assert count_words(1_500, True) == [
-        "each request costs 1,500",
-        "only failed requests count",
+        "cost 1,500",
+        "only failed requests",
     ]
 
 
