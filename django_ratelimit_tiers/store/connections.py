@@ -170,7 +170,7 @@ class Server:
             if connection is not None:
                 await connection.disconnect(nowait=True)
             self._distrusted = time.monotonic()
-            await self.aclose()
+            await (await self._of_loop()).drop()
             raise
         await self._agive_back(connection)
         return answer

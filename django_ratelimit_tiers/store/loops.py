@@ -41,6 +41,11 @@ class LoopConnections:
         while self.idle:
             await self.idle.pop()[0].disconnect()
 
+    async def drop(self) -> None:
+        """Let go of the idle connections at once, as the other end may never answer."""
+        while self.idle:
+            await self.idle.pop()[0].disconnect(nowait=True)
+
     async def close_with(self, loop: Any, known: WeakKeyDictionary[Any, LoopConnections]) -> None:
         self._waiting = self._wait(loop, known)
         await anext(self._waiting)
