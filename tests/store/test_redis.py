@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 import redis
 from django.test import override_settings
+from django_redis import get_redis_connection
 
 from django_ratelimit_tiers.core.plans import Plan
 from django_ratelimit_tiers.core.policies import Algorithm, Charge, Mode, QuotaPolicy
@@ -135,12 +136,15 @@ def test_a_charge_whose_answer_was_late_is_never_sent_again(private: ValkeyProce
 
 def test_a_pool_that_the_cache_has_exhausted_does_not_starve_the_store(redis_url: str) -> None:
     options = {"CONNECTION_POOL_KWARGS": {"max_connections": 1}}
-    with caches(default={"LOCATION": f"{redis_url}?name=exhausted", "OPTIONS": options}):
+    location = f"{redis_url}?client_name=exhausted"  # django-redis keeps one pool for each URL
+    with caches(default={"LOCATION": location, "OPTIONS": options}):
         store = RedisStore(cache_alias="default", timeout=10)
-        pool = redis.ConnectionPool.from_url(redis_url, max_connections=1)
-        held = pool.get_connection()
+        pool = get_redis_connection("default").connection_pool
+        holder = redis.Redis(connection_pool=pool, single_connection_client=True)
+        with pytest.raises(redis.ConnectionError):
+            get_redis_connection("default").ping()
         assert store.acquire([CHARGE])[0].allowed
-        pool.release(held)
+        holder.close()
         pool.disconnect()
         store.close()
 
