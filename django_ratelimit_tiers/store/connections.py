@@ -24,7 +24,7 @@ from redis.exceptions import ReadOnlyError, RedisError, ResponseError
 from redis.retry import Retry
 
 from django_ratelimit_tiers.exceptions import StoreUnavailable
-from django_ratelimit_tiers.store.deadlines import Bounded
+from django_ratelimit_tiers.store.deadlines import Asked, Bounded, Words
 from django_ratelimit_tiers.store.loops import LoopConnections
 
 IDLE_SECONDS = 1.0
@@ -49,8 +49,6 @@ TAKEN_OVER = frozenset(
     )
 )
 """What is taken over from a configured pool; time-outs, retries and protocol are our own."""
-
-Words = Sequence[str | bytes | int]
 
 
 class Locator(Protocol):
@@ -136,8 +134,7 @@ class Server:
         try:
             connection = self._take(deadline)
             for words in commands:
-                connection.send_command(*words)
-                answer = connection.read_response()
+                answer = connection.ask(words)
         except ResponseError as error:
             if connection is not None:
                 self._give_back(connection)
@@ -158,8 +155,7 @@ class Server:
         try:
             connection = await self._atake(deadline)
             for words in commands:
-                await connection.send_command(*words)
-                answer = await connection.read_response()
+                answer = await connection.ask(words)
         except ResponseError as error:
             if connection is not None:
                 await self._agive_back(connection)
@@ -239,13 +235,19 @@ class TlsConnection(Bounded, connections.SSLConnection): ...
 class UnixConnection(Bounded, connections.UnixDomainSocketConnection): ...
 
 
+class AsyncTcpConnection(Asked, aconnections.Connection): ...
+
+
+class AsyncTlsConnection(Asked, aconnections.SSLConnection): ...
+
+
+class AsyncUnixConnection(Asked, aconnections.UnixDomainSocketConnection): ...
+
+
 KINDS: dict[type, tuple[type[Any], type[Any]]] = {
-    connections.SSLConnection: (TlsConnection, aconnections.SSLConnection),
-    connections.UnixDomainSocketConnection: (
-        UnixConnection,
-        aconnections.UnixDomainSocketConnection,
-    ),
-    connections.AbstractConnection: (TcpConnection, aconnections.Connection),
+    connections.SSLConnection: (TlsConnection, AsyncTlsConnection),
+    connections.UnixDomainSocketConnection: (UnixConnection, AsyncUnixConnection),
+    connections.AbstractConnection: (TcpConnection, AsyncTcpConnection),
 }
 
 _SERVERS: WeakSet[Server] = WeakSet()

@@ -1,9 +1,27 @@
-"""Connections of the client library on which every wait ends at a deadline."""
+"""Connections of the client library on which every wait ends at a deadline.
+
+The library opens a connection, with everything that takes: TLS, users, databases. Commands on it
+are written and answers read here, with the library's own codec: the machinery that its connections
+put around the two system calls takes longer than they do (`make bench`, one decision).
+"""
 
 from __future__ import annotations
 
 import time
 from typing import Any
+
+from hiredis import Reader, pack_command
+from redis.connection import DefaultParser
+from redis.exceptions import ConnectionError as Disconnected
+from redis.exceptions import InvalidResponse, RedisError
+
+Words = tuple[str | bytes | int, ...]
+
+MOST_READ = 65_536
+"""Bytes of an answer that are read at once."""
+
+INCOMPLETE = False
+"""What a reader says that needs more bytes; no answer of this protocol is false."""
 
 
 class BoundedSocket:
@@ -39,6 +57,19 @@ class Bounded:
 
     deadline = 0.0
 
+    _sock: Any
+    _answers: Reader | None = None
+
+    def ask(self, words: Words) -> Any:
+        """Return the answer to a command; raises what the client library raises."""
+        self._sock.sendall(pack_command(words))  # type: ignore[arg-type]
+        answers = self._answers = self._answers or new_reader()
+        answer: Any = INCOMPLETE
+        while answer is INCOMPLETE:
+            answers.feed(_received(self._sock.recv(MOST_READ)))
+            answer = answers.gets()
+        return _accepted(answer)
+
     def _connect(self) -> BoundedSocket:
         return BoundedSocket(super()._connect(), self)  # type: ignore[misc]
 
@@ -52,3 +83,42 @@ class Bounded:
         """Ignore the library's own time-out."""
 
     socket_connect_timeout = socket_timeout
+
+
+class Asked:
+    """Gives an asynchronous connection of the client library the same way to ask.
+
+    The caller bounds the time.
+    """
+
+    _reader: Any
+    _writer: Any
+    _answers: Reader | None = None
+
+    async def ask(self, words: Words) -> Any:
+        """Return the answer to a command; raises what the client library raises."""
+        self._writer.write(pack_command(words))  # type: ignore[arg-type]
+        await self._writer.drain()
+        answers = self._answers = self._answers or new_reader()
+        answer: Any = INCOMPLETE
+        while answer is INCOMPLETE:
+            answers.feed(_received(await self._reader.read(MOST_READ)))
+            answer = answers.gets()
+        return _accepted(answer)
+
+
+def new_reader() -> Reader:
+    """Return a reader of answers, which gives errors as the client library does."""
+    return Reader(protocolError=InvalidResponse, replyError=DefaultParser.parse_error)
+
+
+def _received(data: bytes) -> bytes:
+    if not data:
+        raise Disconnected("the server closed the connection")
+    return data
+
+
+def _accepted(answer: Any) -> Any:
+    if isinstance(answer, RedisError):
+        raise answer
+    return answer

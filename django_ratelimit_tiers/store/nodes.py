@@ -9,7 +9,8 @@ from typing import Any
 from redis.exceptions import AskError, ClusterDownError, MovedError, ResponseError
 
 from django_ratelimit_tiers.exceptions import StoreUnavailable
-from django_ratelimit_tiers.store.connections import Server, Words
+from django_ratelimit_tiers.store.connections import Server
+from django_ratelimit_tiers.store.deadlines import Words
 
 MOST_REDIRECTIONS = 5
 """How often one command follows slots that move while it is sent."""
