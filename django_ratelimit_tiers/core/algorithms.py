@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 from django_ratelimit_tiers.core.policies import Algorithm, QuotaPolicy
 
@@ -16,13 +16,13 @@ FOREVER = 2**53 - 1
 """The longest wait told, in microseconds (285 years): the largest exact integer of a double."""
 
 
-@dataclass(frozen=True, slots=True)
-class CounterState:
+class CounterState(NamedTuple):
     """What one counter remembers.
 
     `last` is the time of the last charge. `current` and `previous` are the counts of the window
     of `last` and of the one before it; for a token bucket the whole and the fractional part of
-    what is used, the fraction in units of 1/window. `log` holds the times of accepted requests.
+    what is used, the fraction in units of 1/window; for a log the number and the newest of `log`,
+    which holds the times of accepted requests.
     """
 
     last: int = 0
@@ -34,8 +34,7 @@ class CounterState:
 EMPTY = CounterState()
 
 
-@dataclass(frozen=True, slots=True)
-class Standing:
+class Standing(NamedTuple):
     """What may still be taken, and the microseconds until the full quota is back."""
 
     remaining: int
@@ -45,7 +44,7 @@ class Standing:
 def settle(policy: QuotaPolicy, state: CounterState, now: int) -> CounterState:
     """Return the state as of `now`; a `now` before the last charge counts as that charge's time."""
     now = max(now, state.last)
-    return replace(_SETTLE[policy.algorithm](policy, state, now), last=now)
+    return _SETTLE[policy.algorithm](policy, state, now)._replace(last=now)
 
 
 def wait(policy: QuotaPolicy, settled: CounterState, cost: int) -> int:
@@ -61,8 +60,8 @@ def wait(policy: QuotaPolicy, settled: CounterState, cost: int) -> int:
 def spend(policy: QuotaPolicy, settled: CounterState, cost: int) -> CounterState:
     """Return the state after `cost` was taken at the settled time."""
     if policy.algorithm is Algorithm.SLIDING_WINDOW_LOG:
-        return replace(settled, log=settled.log + (settled.last,) * cost)
-    return replace(settled, current=settled.current + cost)
+        return _logged(settled.log + (settled.last,) * cost)._replace(last=settled.last)
+    return settled._replace(current=settled.current + cost)
 
 
 def give_back(
@@ -76,26 +75,32 @@ def give_back(
         case Algorithm.TOKEN_BUCKET:
             used = _used(policy, settled) - cost * policy.window
             whole, fraction = divmod(max(0, used), policy.window)
-            return replace(settled, current=whole, previous=fraction)
+            return settled._replace(current=whole, previous=fraction)
         case Algorithm.SLIDING_WINDOW_LOG:
             start, end = bisect_left(settled.log, charged_at), bisect_right(settled.log, charged_at)
             if start == end:
                 return settled
             kept = max(start, end - cost)
-            return replace(settled, log=settled.log[:kept] + settled.log[end:])
+            return _logged(settled.log[:kept] + settled.log[end:])._replace(last=settled.last)
         case _:
             age = settled.last // policy.window - charged_at // policy.window
             if age == 0:
-                return replace(settled, current=max(0, settled.current - cost))
+                return settled._replace(current=max(0, settled.current - cost))
             if age == 1:
-                return replace(settled, previous=max(0, settled.previous - cost))
+                return settled._replace(previous=max(0, settled.previous - cost))
             return settled
 
 
 def standing(policy: QuotaPolicy, settled: CounterState) -> Standing:
-    """Return what may still be taken at the settled time, and when the full quota is back."""
+    """Return what may still be taken at the settled time, and when the full quota is back.
+
+    The times of a log are not needed for it, only their number and the newest.
+    """
     used, reset_after = _STANDING[policy.algorithm](policy, settled)
-    return Standing(max(0, policy.capacity - used), min(reset_after, FOREVER))
+    remaining = policy.capacity - used
+    return Standing(
+        remaining if remaining > 0 else 0, reset_after if reset_after < FOREVER else FOREVER
+    )
 
 
 def _ceil_div(numerator: int, denominator: int) -> int:
@@ -151,27 +156,31 @@ def _sliding_standing(policy: QuotaPolicy, settled: CounterState) -> tuple[int, 
     used = settled.current + _weighted(policy, settled)
     if used == 0:
         return 0, 0
+    to_window_end = _to_window_end(policy, settled)
     if settled.current == 0:
-        offset = _weight_falls_to(policy, settled.previous, 0)
-        return used, offset - settled.last % policy.window
-    return used, _to_window_end(policy, settled) + _weight_falls_to(policy, settled.current, 0)
+        return used, to_window_end + _weight_falls_to(policy, settled.previous, 0) - policy.window
+    return used, to_window_end + _weight_falls_to(policy, settled.current, 0)
 
 
 def _settle_log(policy: QuotaPolicy, state: CounterState, now: int) -> CounterState:
-    return CounterState(log=state.log[bisect_right(state.log, now - policy.window) :])
+    return _logged(state.log[bisect_right(state.log, now - policy.window) :])
+
+
+def _logged(log: tuple[int, ...]) -> CounterState:
+    return CounterState(current=len(log), previous=log[-1] if log else 0, log=log)
 
 
 def _log_wait(policy: QuotaPolicy, settled: CounterState, cost: int) -> int:
-    must_leave = len(settled.log) + cost - policy.requests
+    must_leave = settled.current + cost - policy.requests
     if must_leave <= 0:
         return 0
     return settled.log[must_leave - 1] + policy.window - settled.last
 
 
 def _log_standing(policy: QuotaPolicy, settled: CounterState) -> tuple[int, int]:
-    if not settled.log:
+    if settled.current == 0:
         return 0, 0
-    return len(settled.log), settled.log[-1] + policy.window - settled.last
+    return settled.current, settled.previous + policy.window - settled.last
 
 
 def _used(policy: QuotaPolicy, state: CounterState) -> int:

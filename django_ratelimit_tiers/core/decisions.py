@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import StrEnum
+from typing import NamedTuple
 
 from django_ratelimit_tiers.core.policies import Charge, Mode
 
@@ -16,8 +16,8 @@ class FailurePolicy(StrEnum):
     LOCAL = "local"
 
 
-@dataclass(frozen=True, slots=True)
-class Outcome:
+# Some of these are made for each request: frozen dataclasses take three times as long.
+class Outcome(NamedTuple):
     """The answer of one policy; the times are in microseconds."""
 
     charge: Charge
@@ -32,8 +32,7 @@ class Outcome:
         return not self.allowed and self.charge.policy.mode is Mode.ENFORCE
 
 
-@dataclass(frozen=True, slots=True)
-class Decision:
+class Decision(NamedTuple):
     """The answer to a whole request, or to one stage of it.
 
     `now` is the store's clock in microseconds at which it was made. `degraded` names the failure
@@ -52,7 +51,7 @@ class Decision:
         if self.degraded is FailurePolicy.CLOSED:
             return False
         for outcome in self.outcomes:  # noqa: SIM110 - asked often, and quicker than all()
-            if outcome.refuses:
+            if not outcome.allowed and outcome.refuses:
                 return False
         return True
 

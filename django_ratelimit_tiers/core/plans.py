@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import NamedTuple
 
 from django_ratelimit_tiers.core import algorithms
 from django_ratelimit_tiers.core.algorithms import EMPTY, CounterState
@@ -14,8 +16,7 @@ CounterKey = tuple[str, bytes]
 """A subject and the id of one of its counters."""
 
 
-@dataclass(frozen=True, slots=True)
-class Plan:
+class Plan(NamedTuple):
     """Everything one store call decides.
 
     `revision` is the policy edition that the charges were planned with, and `subject_revisions`
@@ -29,16 +30,15 @@ class Plan:
     spend: bool = True
     now: int | None = None
     revision: str | None = None
-    subject_revisions: Mapping[str, str] = field(default_factory=dict)
+    subject_revisions: Mapping[str, str] = MappingProxyType({})
     labels: tuple[str, ...] = ()
     detail: str = ""
 
     @property
-    def subjects(self) -> dict[str, int]:
-        """The subjects that the store must look at, numbered from 1 in a fixed order."""
-        subjects = dict.fromkeys(charge.subject for charge in self.charges)
-        subjects |= dict.fromkeys(self.subject_revisions)
-        return {subject: number for number, subject in enumerate(subjects, 1)}
+    def subjects(self) -> tuple[str, ...]:
+        """The subjects that are charged or whose revision is compared, each once."""
+        charged = (charge.subject for charge in self.charges)
+        return tuple(dict.fromkeys((*charged, *self.subject_revisions)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,8 +49,7 @@ class Stale:
     subject_revisions: Mapping[str, str]
 
 
-@dataclass(frozen=True, slots=True)
-class Reply:
+class Reply(NamedTuple):
     """The outcomes of a plan in the order of its charges, or what made the plan stale.
 
     `now` is the clock, in microseconds, by which it was decided.
@@ -91,22 +90,17 @@ def decide(
     )
     final = working if spend and not refused else settled
     outcomes = tuple(
-        _outcome(charge, waiting, final[_key(charge)])
+        outcome(charge, waiting, final[_key(charge)])
         for charge, waiting in zip(charges, waits, strict=True)
     )
     return outcomes, {key: state for key, state in final.items() if state is not settled[key]}
 
 
+def outcome(charge: Charge, waiting: int, settled: CounterState) -> Outcome:
+    """Return the answer of one policy, whose counter is as `settled` after the decision."""
+    remaining, reset_after = algorithms.standing(charge.policy, settled)
+    return Outcome(charge, not waiting, remaining, reset_after, waiting or None)
+
+
 def _key(charge: Charge) -> CounterKey:
     return charge.subject, charge.policy.counter_id
-
-
-def _outcome(charge: Charge, waiting: int, state: CounterState) -> Outcome:
-    numbers = algorithms.standing(charge.policy, state)
-    return Outcome(
-        charge=charge,
-        allowed=not waiting,
-        remaining=numbers.remaining,
-        reset_after=numbers.reset_after,
-        retry_after=waiting or None,
-    )

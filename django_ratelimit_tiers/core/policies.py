@@ -69,6 +69,9 @@ class QuotaPolicy:
         put(self, "window", self.period * MICROSECONDS)
         put(self, "counter_id", counter_id(self.counter or self.name, self.period, algorithm))
 
+    def __hash__(self) -> int:
+        return hash(self.counter_id)  # bytes remember theirs: policies are looked up often
+
 
 @dataclass(frozen=True, slots=True)
 class PolicyProblem:

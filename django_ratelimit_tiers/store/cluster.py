@@ -149,8 +149,7 @@ class RedisClusterStore(Store):
             yield Share(
                 part,
                 places,
-                replace(
-                    plan,
+                plan._replace(
                     charges=tuple(plan.charges[place] for place in places),
                     labels=tuple(plan.labels[place] for place in places) if plan.labels else (),
                     subject_revisions={s: r for s, r in known if self._part_of(s) is part},
@@ -163,7 +162,7 @@ class RedisClusterStore(Store):
         now = plan.now
         for share in shares:
             try:
-                reply = yield share.part, "execute", (replace(share.plan, now=now),), {}
+                reply = yield share.part, "execute", (share.plan._replace(now=now),), {}
             except StoreUnavailable:
                 yield from _undo(answered)
                 raise
@@ -191,7 +190,7 @@ class RedisClusterStore(Store):
         for share in shares:
             if share is not refused[0]:
                 changes: dict[str, Any] = {"spend": False, "revision": None}
-                look = replace(share.plan, now=refused[1].now, subject_revisions={}, **changes)
+                look = share.plan._replace(now=refused[1].now, subject_revisions={}, **changes)
                 answers.append((share, (yield share.part, "execute", (look,), {})))
         return answers
 

@@ -108,10 +108,9 @@ class MemoryStore(Store):
                 self._subject_revisions.pop(next(iter(self._subject_revisions)))
 
     def _stale(self, plan: Plan) -> Stale | None:
-        current = {subject: self._subject_revisions.get(subject, "") for subject in plan.subjects}
-        if (plan.revision is None or plan.revision == self._revision) and all(
-            current[subject] == known for subject, known in plan.subject_revisions.items()
-        ):
+        known = plan.subject_revisions
+        current = {subject: self._subject_revisions.get(subject, "") for subject in known}
+        if plan.revision in (None, self._revision) and current == known:
             return None
         return Stale(self._revision, current)
 

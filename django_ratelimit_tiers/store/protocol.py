@@ -5,18 +5,28 @@ Everything here is pure and shared by every way to reach a server.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+import re
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from hashlib import sha1
 from importlib.resources import files
 from struct import Struct
+from typing import Any, NamedTuple
 
-from django_ratelimit_tiers.core.decisions import Outcome
-from django_ratelimit_tiers.core.plans import Plan, Reply, Stale
-from django_ratelimit_tiers.core.policies import Algorithm, Charge, Mode
+from django_ratelimit_tiers.core.algorithms import CounterState
+from django_ratelimit_tiers.core.plans import Plan, Reply, Stale, outcome
+from django_ratelimit_tiers.core.policies import Algorithm, Charge, Mode, QuotaPolicy
 
-CHARGE = Struct("<BBB8sIQII")
-"""One charge: subject, algorithm, mode, counter id, limit, window, capacity, cost."""
+CHARGE = Struct("<HHBB8sIQII")
+"""One charge: number of its counter, place of its subject's counters among the keys, algorithm,
+mode, counter id, limit, window, capacity, cost."""
+
+RECORD = Struct("<8sIQIQ")
+"""One counter: its id, when it expires, and `last`, `current` and `previous` of its state."""
+
+LENGTH = Struct("<I")
+"""The length of a label that follows."""
 
 ALGORITHM_CODES = {
     Algorithm.FIXED_WINDOW: 1,
@@ -28,9 +38,6 @@ MODE_CODES = {Mode.ENFORCE: 1, Mode.SHADOW: 2, Mode.OFF: 3}
 
 ANY = "*"
 """Stands for a revision that need not be compared."""
-
-STALE = 1
-"""The status of a reply that names newer revisions and decided nothing."""
 
 REVISION_TTL = 30 * 86_400
 """Seconds to live of the policy revision: a lost one costs one look at the database."""
@@ -51,23 +58,42 @@ class Script:
 
     @classmethod
     def load(cls, *names: str) -> Script:
-        """Return the script made of these files of this package, in order."""
-        folder = files(__package__) / "lua"
-        return cls(b"\n".join((folder / f"{name}.lua").read_bytes() for name in names))
+        """Return the script made of these files of this package, in order.
 
+        A line `-- @name` in one of them gives way to the file of that name.
+        """
+        text = b"\n".join(map(_lua, names))
+        return cls(INSERTION.sub(lambda found: _lua(found[1].decode()), text))
+
+
+def _lua(name: str) -> bytes:
+    return (files(__package__) / "lua" / f"{name}.lua").read_bytes()
+
+
+INSERTION = re.compile(rb"^ *-- @(\w+)$", re.MULTILINE)
 
 ACQUIRE = Script.load("counters", "acquire")
 REFUND = Script.load("counters", "refund")
 RESET = Script.load("counters", "reset")
 
 
-@dataclass(frozen=True, slots=True)
-class Call:
-    """One invocation of a script."""
+class Call(NamedTuple):
+    """One invocation of a script; `counters` has the number of each charge's counter, from 1."""
 
     script: Script
     keys: Sequence[str]
     arguments: Sequence[str | bytes]
+    counters: tuple[int, ...] = ()
+
+    @property
+    def evalsha(self) -> tuple[str | bytes | int, ...]:
+        """The words of the command for a server that knows the script."""
+        return ("EVALSHA", self.script.digest, len(self.keys), *self.keys, *self.arguments)
+
+    @property
+    def eval(self) -> tuple[str | bytes | int, ...]:
+        """The words of the command that brings the script along."""
+        return ("EVAL", self.script.text, len(self.keys), *self.keys, *self.arguments)
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,14 +108,15 @@ class Protocol:
     cardinality: int = 2000
     count_ttl: int = 86_400
     sample: int = 1000
+    revision_key: str = field(init=False)
+    counts_key: str = field(init=False)
+    bounds: str = field(init=False)
 
-    @property
-    def revision_key(self) -> str:
-        return f"{self.prefix}:revision"
-
-    @property
-    def counts_key(self) -> str:
-        return f"{self.prefix}:counts"
+    def __post_init__(self) -> None:
+        put = object.__setattr__  # written once here: they are sent with every call
+        put(self, "revision_key", f"{self.prefix}:revision")
+        put(self, "counts_key", f"{self.prefix}:counts")
+        put(self, "bounds", f"{self.cardinality} {self.count_ttl} {self.sample}")
 
     def counters_key(self, subject: str) -> str:
         return f"{self.prefix}:{{{subject}}}"
@@ -104,71 +131,99 @@ class Protocol:
         return f"{self.prefix}:{{{subject}}}:revision"
 
     def acquire(self, plan: Plan) -> Call:
-        subjects = plan.subjects
-        keys = [self.revision_key, self.counts_key]
-        known = []
-        for subject in subjects:
-            keys += self.counters_key(subject), self.subject_revision_key(subject)
-            known.append(plan.subject_revisions.get(subject, ANY))
+        keys, places = self._counters(plan.charges, [self.revision_key])
+        packed, counters = _packed(plan.charges, places)
+        for subject in plan.subject_revisions:
+            keys.append(self.subject_revision_key(subject))
+        keys.append(self.counts_key)
         arguments: list[str | bytes] = [
+            packed,
+            ANY if plan.revision is None else plan.revision,
             "1" if plan.spend else "0",
             "" if plan.now is None else str(plan.now),
-            ANY if plan.revision is None else plan.revision,
-            _packed(plan.charges, subjects),
-            f"{self.cardinality} {self.count_ttl} {self.sample}",
-            *known,
-            *(plan.labels or ("",) * len(plan.charges)),
+            self.bounds,
+            _packed_labels(plan.labels),
             plan.detail.encode(errors="replace"),
+            *plan.subject_revisions.values(),
         ]
-        return Call(ACQUIRE, keys, arguments)
+        return Call(ACQUIRE, keys, arguments, counters)
 
     def refund(self, charges: Sequence[Charge], now: int | None, charged_at: int | None) -> Call:
-        subjects = Plan(tuple(charges)).subjects
+        keys, places = self._counters(charges, [])
+        packed, _ = _packed(charges, places)
         arguments: list[str | bytes] = [
+            packed,
             "" if now is None else str(now),
             "" if charged_at is None else str(charged_at),
-            _packed(charges, subjects),
         ]
-        return Call(REFUND, [self.counters_key(subject) for subject in subjects], arguments)
+        return Call(REFUND, keys, arguments)
 
     def reset(self, subject: str) -> Call:
         return Call(RESET, [self.counters_key(subject)], [])
 
+    def _counters(
+        self, charges: Sequence[Charge], keys: list[str]
+    ) -> tuple[list[str], tuple[int, ...]]:
+        """Add the key of each subject's counters, and return the place of each charge's."""
+        places: dict[str, int] = {}
+        for charge in charges:
+            if charge.subject not in places:
+                keys.append(self.counters_key(charge.subject))
+                places[charge.subject] = len(keys)
+        return keys, tuple([places[charge.subject] for charge in charges])
 
-def parse_reply(plan: Plan, reply: Sequence[int | bytes]) -> Reply:
+
+def parse_reply(plan: Plan, call: Call, reply: Sequence[Any]) -> Reply:
     """Return what the acquire script answered to this plan."""
-    if reply[0] == STALE:
-        revision, *of_subjects = (_text(token) for token in reply[1:])
-        subjects = dict(zip(plan.subjects, of_subjects, strict=True))
+    first = reply[0]
+    if isinstance(first, bytes):
+        revision, *of_subjects = map(bytes.decode, reply)
+        subjects = dict(zip(plan.subject_revisions, of_subjects, strict=True))
         return Reply((), 0, Stale(revision, subjects))
-    _, now, *numbers = map(int, reply)
-    of_charges = iter(numbers)  # four each
-    rows = zip(plan.charges, of_charges, of_charges, of_charges, of_charges, strict=True)
-    outcomes = [
-        Outcome(charge, bool(allowed), remaining, reset_after, waiting or None)
-        for charge, allowed, remaining, reset_after, waiting in rows
-    ]
-    return Reply(tuple(outcomes), now)
+    waits = iter(reply[1 + max(call.counters, default=0) :])  # none where everything fits
+    outcomes = []
+    for charge, number in zip(plan.charges, call.counters, strict=True):
+        _, _, last, current, previous = RECORD.unpack(reply[number])
+        settled = CounterState(last, current, previous)
+        outcomes.append(outcome(charge, next(waits, 0), settled))
+    return Reply(tuple(outcomes), first)
 
 
-def _packed(charges: Iterable[Charge], subjects: Mapping[str, int]) -> bytes:
-    packed = []
-    for charge in charges:
-        policy = charge.policy
+def _packed(charges: Sequence[Charge], places: tuple[int, ...]) -> tuple[bytes, tuple[int, ...]]:
+    policies = tuple([charge.policy for charge in charges])
+    return _packed_charges(policies, places, tuple([charge.cost for charge in charges]))
+
+
+@lru_cache(maxsize=4096)
+def _packed_charges(
+    policies: tuple[QuotaPolicy, ...], places: tuple[int, ...], costs: tuple[int, ...]
+) -> tuple[bytes, tuple[int, ...]]:
+    """Return charges as the scripts read them, and the numbers of their counters.
+
+    They are the same for all requests that are charged alike, whoever makes them.
+    """
+    counters: dict[tuple[int, bytes], int] = {}
+    numbers, packed = [], []
+    for policy, place, cost in zip(policies, places, costs, strict=True):
+        number = counters.setdefault((place, policy.counter_id), len(counters) + 1)
+        numbers.append(number)
         packed.append(
             CHARGE.pack(
-                subjects[charge.subject],
+                number,
+                place,
                 ALGORITHM_CODES[policy.algorithm],
                 MODE_CODES[policy.mode],
                 policy.counter_id,
                 policy.requests,
                 policy.window,
                 policy.capacity,
-                charge.cost,
+                cost,
             )
         )
-    return b"".join(packed)
+    return b"".join(packed), tuple(numbers)
 
 
-def _text(token: int | bytes) -> str:
-    return token.decode() if isinstance(token, bytes) else str(token)
+@lru_cache(maxsize=4096)
+def _packed_labels(labels: tuple[str, ...]) -> bytes:
+    texts = [label.encode(errors="replace") for label in labels]
+    return b"".join(LENGTH.pack(len(text)) + text for text in texts)

@@ -58,10 +58,12 @@ class RedisStore(Store):
         self._server: Commanded = server_of(pool)
 
     def execute(self, plan: Plan) -> Reply:
-        return protocol.parse_reply(plan, self._run(self.protocol.acquire(plan)))
+        call = self.protocol.acquire(plan)
+        return protocol.parse_reply(plan, call, self._run(call))
 
     async def aexecute(self, plan: Plan) -> Reply:
-        return protocol.parse_reply(plan, await self._arun(self.protocol.acquire(plan)))
+        call = self.protocol.acquire(plan)
+        return protocol.parse_reply(plan, call, await self._arun(call))
 
     def refund(
         self, charges: Sequence[Charge], *, now: int | None = None, charged_at: int | None = None
@@ -130,28 +132,20 @@ class RedisStore(Store):
         deadline = time.monotonic() + self.timeout
         try:
             try:
-                return self._server.run(_evalsha(call), deadline)
+                return self._server.run(call.evalsha, deadline)
             except NoScriptError:
-                return self._server.run(_eval(call), deadline)
+                return self._server.run(call.eval, deadline)
         except ResponseError as error:
             raise _store_error(error) from error
 
     async def _arun(self, call: Call) -> Any:
         try:
             try:
-                return await self._server.arun(_evalsha(call), time.monotonic() + self.timeout)
+                return await self._server.arun(call.evalsha, time.monotonic() + self.timeout)
             except NoScriptError:  # the wait for a turn may have taken longer than a call may
-                return await self._server.arun(_eval(call), time.monotonic() + self.timeout)
+                return await self._server.arun(call.eval, time.monotonic() + self.timeout)
         except ResponseError as error:
             raise _store_error(error) from error
-
-
-def _evalsha(call: Call) -> tuple[Any, ...]:
-    return ("EVALSHA", call.script.digest, len(call.keys), *call.keys, *call.arguments)
-
-
-def _eval(call: Call) -> tuple[Any, ...]:
-    return ("EVAL", call.script.text, len(call.keys), *call.keys, *call.arguments)
 
 
 def _store_error(error: ResponseError) -> StoreUnavailable:

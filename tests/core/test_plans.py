@@ -53,6 +53,6 @@ def test_two_charges_of_one_counter_count_together() -> None:
     assert changed == {}
 
 
-def test_a_plan_numbers_its_subjects_and_those_only_looked_up() -> None:
+def test_a_plan_names_its_subjects_and_those_only_looked_up_once() -> None:
     plan = Plan(charges(MINUTE), subject_revisions={"key:k": "", "user:1": ""})
-    assert plan.subjects == {"user:1": 1, "key:k": 2}
+    assert plan.subjects == ("user:1", "key:k")
