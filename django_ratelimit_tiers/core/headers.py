@@ -13,7 +13,7 @@ from functools import lru_cache
 from urllib.parse import quote
 
 from django_ratelimit_tiers.core.decisions import Decision, Outcome
-from django_ratelimit_tiers.core.policies import MICROSECONDS, Mode
+from django_ratelimit_tiers.core.policies import MICROSECONDS, Mode, QuotaPolicy
 
 MAX_INTEGER = 999_999_999_999_999
 """The largest integer of a structured field (RFC 9651, section 3.3.1)."""
@@ -143,19 +143,24 @@ def _x_ratelimit(told: Sequence[Outcome], now: int) -> dict[str, str]:
 
 
 def _draft_11(told: Sequence[Outcome], _now: int) -> dict[str, str]:
-    policies, limits = [], []
+    limits = []
     for outcome in told:
-        policy = outcome.charge.policy
-        policies.append(_policy(policy.name, policy.requests, policy.period, policy.capacity))
         wait = outcome.reset_after if outcome.allowed else outcome.retry_after or 0
-        limits.append(f"{_quoted(policy.name)};r={outcome.remaining};t={_seconds(wait)}")
-    return {"RateLimit-Policy": ", ".join(policies), "RateLimit": ", ".join(limits)}
+        name = _quoted(outcome.charge.policy.name)
+        limits.append(f"{name};r={outcome.remaining};t={_seconds(wait)}")
+    policies = tuple([outcome.charge.policy for outcome in told])
+    return {"RateLimit-Policy": _policies(policies), "RateLimit": ", ".join(limits)}
 
 
 @lru_cache(maxsize=4096)
-def _policy(name: str, requests: int, period: int, capacity: int) -> str:
-    burst = "" if capacity == requests else f";drt-burst={capacity}"
-    return f"{_quoted(name)};q={requests};w={period}{burst}"
+def _policies(policies: tuple[QuotaPolicy, ...]) -> str:
+    return ", ".join(map(_policy, policies))
+
+
+def _policy(policy: QuotaPolicy) -> str:
+    capacity = policy.capacity
+    burst = "" if capacity == policy.requests else f";drt-burst={capacity}"
+    return f"{_quoted(policy.name)};q={policy.requests};w={policy.period}{burst}"
 
 
 SERIALIZERS: dict[str, Serializer] = {

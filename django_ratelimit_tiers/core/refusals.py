@@ -53,8 +53,10 @@ class SampledRefusal:
 
 def request_detail(method: str, address: str, path: str, user_agent: str) -> str:
     """Return the part of a sampled refusal that the request alone decides, cut to its bounds."""
-    path = path[:LONGEST_PATH].replace(SEPARATOR, REPLACEMENT)
-    user_agent = user_agent[:LONGEST_USER_AGENT].replace(SEPARATOR, REPLACEMENT)
+    if SEPARATOR in path or SEPARATOR in user_agent:
+        path = path.replace(SEPARATOR, REPLACEMENT)
+        user_agent = user_agent.replace(SEPARATOR, REPLACEMENT)
+    path, user_agent = path[:LONGEST_PATH], user_agent[:LONGEST_USER_AGENT]
     return f"{method[:20]}\0{address}\0{path}\0{user_agent}"
 
 

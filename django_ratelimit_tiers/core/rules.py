@@ -21,6 +21,10 @@ class IdentifyBy(StrEnum):
     FIELD = "field"
 
 
+BEFORE_AUTHENTICATION = frozenset((IdentifyBy.IP, IdentifyBy.EVERYONE, IdentifyBy.FIELD))
+"""By what a client is known before anybody has looked at its credentials."""
+
+
 class Count(StrEnum):
     """Which requests a rule counts."""
 
@@ -48,7 +52,8 @@ class Rule:
 
     `policies` maps a tier's slug to its policies; the key None holds those of every tier without a
     row of its own. `methods` is empty for all. Exactly one of `path` and `view_name` is set.
-    `starts_at` and `ends_at` are epoch seconds.
+    `starts_at` and `ends_at` are epoch seconds. `acts_early` tells the rules that can exempt or be
+    charged before the client is known: few can.
     """
 
     id: int
@@ -69,3 +74,14 @@ class Rule:
     starts_at: float | None = None
     ends_at: float | None = None
     policies: Mapping[str | None, tuple[QuotaPolicy, ...]] = field(default_factory=dict)
+    acts_early: bool = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        acts_early = self.exempt or self.identify_by in BEFORE_AUTHENTICATION
+        object.__setattr__(self, "acts_early", acts_early)
+
+    def is_active(self, now: float) -> bool:
+        """Whether a time (epoch seconds) is from `starts_at` until `ends_at`."""
+        if self.starts_at is not None and now < self.starts_at:
+            return False
+        return self.ends_at is None or now < self.ends_at

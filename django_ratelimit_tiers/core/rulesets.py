@@ -56,13 +56,6 @@ class RuleSet:
         return self._by_path.find(path).get(method)
 
 
-def is_active(rule: Rule, now: float) -> bool:
-    """Whether a time (epoch seconds) is within the rule's from `starts_at` until `ends_at`."""
-    if rule.starts_at is not None and now < rule.starts_at:
-        return False
-    return rule.ends_at is None or now < rule.ends_at
-
-
 def _pattern(rule: Rule) -> Pattern:
     try:
         return parse_pattern(rule.path)

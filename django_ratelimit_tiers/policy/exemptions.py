@@ -17,8 +17,10 @@ from django_ratelimit_tiers.policy.snapshots import Snapshot
 
 def exempt_account(snapshot: Snapshot, ledger: Ledger, request: HttpRequest) -> None:
     """Exempt a service account, by whatever is known of the client at this stage."""
-    client, now = ledger.client, time.time()
     accounts = snapshot.accounts
+    if not accounts.exist:
+        return
+    client, now = ledger.client, time.time()
     account = accounts.of_address(client.address, now)
     if account is None and accounts.by_key:
         digests = [*presented_service_keys(request), *client.key_digests]

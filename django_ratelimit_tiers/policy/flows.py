@@ -7,8 +7,7 @@ and `adrive` on an event loop.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Generator
-from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from asgiref.sync import sync_to_async
 
@@ -17,8 +16,7 @@ R = TypeVar("R")
 Flow = Generator["Step", Any, R]
 
 
-@dataclass(frozen=True, slots=True)
-class Step:
+class Step(NamedTuple):
     """One pause of a flow: the same input or output for threads and for event loops."""
 
     run: Callable[[], Any]

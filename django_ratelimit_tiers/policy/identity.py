@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from copy import copy
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from asgiref.sync import sync_to_async
 from django.conf import settings
@@ -24,8 +23,7 @@ SERVICE_KEY_PREFIX = "rlt_"
 AUTHENTICATION_MODULE = "django.contrib.auth.middleware"
 
 
-@dataclass(frozen=True, slots=True)
-class Client:
+class Client(NamedTuple):
     """Who is asking, as subjects; None where nobody was identified."""
 
     address: str

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from secrets import token_hex
+from random import getrandbits
+from typing import NamedTuple
 
 from django.http import HttpRequest
 
@@ -14,8 +15,7 @@ from django_ratelimit_tiers.core.rules import Count, Rule
 from django_ratelimit_tiers.policy.identity import Client, address_client
 
 
-@dataclass(frozen=True, slots=True)
-class Entry:
+class Entry(NamedTuple):
     """A charge, the rule it comes from (None: the tier), and what its refusal is counted under."""
 
     charge: Charge
@@ -28,8 +28,9 @@ class Ledger:
     """The running account of one request; it is `request.ratelimit`.
 
     `exempt` says why no limit applies, empty when limits do. `route` stands for the view that the
-    request was resolved to, None before and when there is none; `rules` are those on it, by the
-    snapshot `rules_of`. `charged` has what each stage charged, with its decision.
+    request was resolved to, None before and when there is none. `path_rules` are the rules on the
+    path and `rules` those on the resolved request, both by the snapshot `rules_of`. `charged` has
+    what each stage charged, with its decision.
     """
 
     client: Client
@@ -44,7 +45,8 @@ class Ledger:
     charged_rules: set[int] = field(default_factory=set)
     client_decided: bool = False
     route: str | None = None
-    rules: list[Rule] = field(default_factory=list)
+    path_rules: list[Rule] | None = None
+    rules: list[Rule] | None = None
     rules_of: object = None
     charged: list[tuple[list[Entry], Decision]] = field(default_factory=list)
 
@@ -54,7 +56,7 @@ class Ledger:
         for entry in entries:
             if entry.rule is not None:
                 self.charged_rules.add(entry.rule.id)
-        if decision.allowed and decision.degraded is None:
+        if entries and decision.degraded is None and decision.allowed:
             self.charged.append((entries, decision))
 
     @property
@@ -98,7 +100,7 @@ def open_ledger(request: HttpRequest) -> Ledger:
             method=request.method or "",
             path=request.path_info,
             preflight=_is_preflight(request),
-            id=token_hex(8),
+            id=f"{getrandbits(64):016x}",  # a name, no secret: it need not be hard to guess
         )
         user_agent = request.META.get("HTTP_USER_AGENT", "")
         ledger.detail = request_detail(

@@ -9,7 +9,6 @@ import atexit
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import replace
 from functools import cache
 from http import HTTPStatus
 from typing import Any
@@ -63,6 +62,9 @@ class Limiter:
     def door(self, request: HttpRequest) -> Flow[Decision]:
         """Decide the first stage: what is known before authentication, by the path alone."""
         ledger = open_ledger(request)
+        known = self._snapshots.in_force
+        if known is not None and not stages.acts_at_door(known, ledger, time.time()):
+            return ledger.decision
 
         def compose(snapshot: Snapshot) -> Flow[list[Entry]]:
             exempt_account(snapshot, ledger, request)
@@ -81,8 +83,10 @@ class Limiter:
         ledger = open_ledger(request)
         exempt_by_view(ledger, request)
         known = self._snapshots.in_force
-        if known and not stages.act_early(stages.all_rules(known, ledger, request, time.time())):
-            return ledger.decision
+        if known is not None:
+            rules = stages.all_rules(known, ledger, request, time.time())
+            if not stages.act_early(rules):
+                return ledger.decision
 
         def compose(snapshot: Snapshot) -> Flow[list[Entry]]:
             rules = stages.all_rules(snapshot, ledger, request, time.time())
@@ -180,21 +184,18 @@ class Limiter:
             if stale is None:
                 break
             yield from self._catch_up(snapshot, stale, revisions)
-        if not decision.allowed:
-            decision = replace(decision, id=ledger.id)
+        is_allowed = decision.allowed
+        if not is_allowed:
+            decision = decision._replace(id=ledger.id)
         ledger.add(entries, decision)
-        if not decision.allowed:
+        if not is_allowed:
             yield from self._give_back(ledger, reservations_only=False)
             endpoint = stages.endpoint_name(ledger)
             announce_refusal(request, decision, ledger.client.subject, endpoint)
-        if ledger.client_decided or not decision.allowed:
-            yield from self._tally(ledger)
-        return ledger.decision
-
-    def _tally(self, ledger: Ledger) -> Flow[None]:
-        if self.teller.note(ledger):
+        if (ledger.client_decided or not is_allowed) and self.teller.note(ledger):
             with suppress(StoreUnavailable):
                 yield from self._ask(self.teller.tell, self.teller.atell)
+        return ledger.decision
 
     def _snapshot(self) -> Flow[Snapshot]:
         stale = self._snapshots.current

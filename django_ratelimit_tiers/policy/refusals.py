@@ -11,7 +11,7 @@ from __future__ import annotations
 import time
 from collections import OrderedDict
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from threading import Lock
 
 from django_ratelimit_tiers.core.decisions import Outcome
@@ -57,13 +57,13 @@ class RefusalMemory:
             refusal = self._refusals.get(_key(charge))
             if refusal and refusal.count >= SIGNS_OF_ATTACK and now < refusal.until:
                 refusal.count += 1
-                part = replace(plan, charges=(charge,), labels=plan.labels[place : place + 1])
+                part = plan._replace(charges=(charge,), labels=plan.labels[place : place + 1])
                 return part, _later(refusal, charge, now)
         return None
 
     def learn(self, plan: Plan, reply: Reply) -> None:
         """Remember what the store has just refused, and forget what it has let through."""
-        refusing = [outcome for outcome in reply.outcomes if outcome.refuses]
+        refusing = [o for o in reply.outcomes if not o.allowed and o.refuses]
         if not self._seconds or not (refusing or self._refusals):
             return
         with self._lock:
@@ -93,8 +93,7 @@ def _key(charge: Charge) -> Key:
 
 def _later(refusal: Refusal, charge: Charge, now: float) -> Reply:
     passed = int((now - refusal.at) * MICROSECONDS)
-    outcome = replace(
-        refusal.outcome,
+    outcome = refusal.outcome._replace(
         charge=charge,
         reset_after=max(0, refusal.outcome.reset_after - passed),
         retry_after=max(1, (refusal.outcome.retry_after or 0) - passed),

@@ -12,8 +12,12 @@ from django.urls import Resolver404, resolve
 
 from django_ratelimit_tiers.core.plans import Plan
 from django_ratelimit_tiers.core.policies import Charge, Mode, QuotaPolicy
-from django_ratelimit_tiers.core.rules import IdentifyBy, Rule, Scope, TierPolicies
-from django_ratelimit_tiers.core.rulesets import is_active
+from django_ratelimit_tiers.core.rules import (
+    BEFORE_AUTHENTICATION,
+    Rule,
+    Scope,
+    TierPolicies,
+)
 from django_ratelimit_tiers.policy.compilation import CompiledTier
 from django_ratelimit_tiers.policy.identity import rule_subject
 from django_ratelimit_tiers.policy.ledgers import Entry, Ledger
@@ -21,12 +25,14 @@ from django_ratelimit_tiers.policy.snapshots import Snapshot
 
 KNOWN_METHODS = frozenset(("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE"))
 
-BEFORE_AUTHENTICATION = frozenset((IdentifyBy.IP, IdentifyBy.EVERYONE, IdentifyBy.FIELD))
-
 
 def path_rules(snapshot: Snapshot, ledger: Ledger, now: float) -> list[Rule]:
     """Return the active rules whose pattern the path matches."""
-    return _in_force(snapshot.rules.match(ledger.method, ledger.path), ledger, now)
+    if ledger.rules_of is not snapshot:
+        ledger.rules_of, ledger.path_rules, ledger.rules = snapshot, None, None
+    if ledger.path_rules is None:
+        ledger.path_rules = _in_force(snapshot.rules.match(ledger.method, ledger.path), ledger, now)
+    return ledger.path_rules
 
 
 def all_rules(snapshot: Snapshot, ledger: Ledger, request: HttpRequest, now: float) -> list[Rule]:
@@ -34,17 +40,23 @@ def all_rules(snapshot: Snapshot, ledger: Ledger, request: HttpRequest, now: flo
 
     Both stages ask for them; they are the same as long as the snapshot is.
     """
-    if ledger.rules_of is snapshot:
+    rules = path_rules(snapshot, ledger, now)
+    if ledger.rules is not None:
         return ledger.rules
-    rules = list(snapshot.rules.match(ledger.method, ledger.path))
-    if request.resolver_match is not None:
+    match = request.resolver_match
+    if match is not None:
         urlconf = getattr(request, "urlconf", None)
-        found = snapshot.routes.look_up(request.resolver_match, ledger.method, urlconf)
-        ledger.route, of_view = found
-        rules += of_view
-    ledger.rules = _in_force({rule.id: rule for rule in rules}.values(), ledger, now)
-    ledger.rules_of = snapshot
-    return ledger.rules
+        ledger.route, found = snapshot.routes.look_up(match, ledger.method, urlconf)
+        of_view = _in_force(found, ledger, now) if found else []
+        if of_view:
+            rules = list({rule.id: rule for rule in (*rules, *of_view)}.values())
+    ledger.rules = rules
+    return rules
+
+
+def acts_at_door(snapshot: Snapshot, ledger: Ledger, now: float) -> bool:
+    """Return whether anything can exempt or charge a request before it is resolved."""
+    return snapshot.accounts.exist or act_early(path_rules(snapshot, ledger, now))
 
 
 def exemption_of_view(
@@ -64,8 +76,11 @@ def exemption_of_view(
 
 
 def act_early(rules: Iterable[Rule]) -> bool:
-    """Return whether a rule can exempt or be charged before the client is known: few can."""
-    return any(rule.exempt or rule.identify_by in BEFORE_AUTHENTICATION for rule in rules)
+    """Return whether one of the rules can exempt or be charged before the client is known."""
+    for rule in rules:  # noqa: SIM110 - asked for every request, and quicker than any()
+        if rule.acts_early:
+            return True
+    return False
 
 
 def door_entries(rules: Iterable[Rule], ledger: Ledger, request: HttpRequest) -> list[Entry]:
@@ -169,7 +184,7 @@ def _in_force(rules: Iterable[Rule], ledger: Ledger, now: float) -> list[Rule]:
     return [
         rule
         for rule in rules
-        if is_active(rule, now) and (not ledger.preflight or "OPTIONS" in rule.methods)
+        if rule.is_active(now) and (not ledger.preflight or "OPTIONS" in rule.methods)
     ]
 
 

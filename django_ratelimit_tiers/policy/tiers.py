@@ -19,9 +19,8 @@ def find_tier(
 
     `revisions` holds the subjects' tokens known to be current; those that were used are added.
     """
-    slugs = [(yield from called(conf.TIER_RESOLVER, request))]
-    if slugs == [None]:
-        slugs = yield from _assigned(snapshot, client, revisions)
+    resolved = yield from called(conf.TIER_RESOLVER, request)
+    slugs = (yield from _assigned(snapshot, client, revisions)) if resolved is None else [resolved]
     for slug in slugs:
         if slug is not None and slug in snapshot.tiers:
             return snapshot.tiers[slug]

@@ -8,7 +8,7 @@ from django_ratelimit_tiers.core import tries
 from django_ratelimit_tiers.core.patterns import Pattern, parse_pattern
 from django_ratelimit_tiers.core.policies import Mode
 from django_ratelimit_tiers.core.rules import Rule
-from django_ratelimit_tiers.core.rulesets import RuleSet, is_active
+from django_ratelimit_tiers.core.rulesets import RuleSet
 
 words = st.sampled_from(["a", "b", "", "..", "A", "%61"])
 patterns = st.builds(
@@ -140,8 +140,8 @@ def test_a_pattern_of_a_rule_is_read_like_any_pattern() -> None:
     ("now", "active"), [(9.999, False), (10.0, True), (19.999, True), (20.0, False)]
 )
 def test_a_rule_is_active_from_its_start_until_its_end(now: float, active: bool) -> None:
-    assert is_active(rule("/a", starts_at=10.0, ends_at=20.0), now) is active
+    assert rule("/a", starts_at=10.0, ends_at=20.0).is_active(now) is active
 
 
 def test_a_rule_without_times_is_always_active() -> None:
-    assert is_active(rule("/a"), 0.0)
+    assert rule("/a").is_active(0.0)
