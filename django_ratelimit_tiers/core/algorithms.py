@@ -94,13 +94,32 @@ def give_back(
 def standing(policy: QuotaPolicy, settled: CounterState) -> Standing:
     """Return what may still be taken at the settled time, and when the full quota is back.
 
-    The times of a log are not needed for it, only their number and the newest.
+    The times of a log are not needed for it, only their number and the newest. It is asked for
+    every charge of every request, and so is one function.
     """
-    used, reset_after = _STANDING[policy.algorithm](policy, settled)
+    last, current, previous, _ = settled
+    algorithm, window = policy.algorithm, policy.window
+    used, reset_after = current, 0
+    if algorithm is Algorithm.TOKEN_BUCKET:
+        used = current + 1 if previous else current
+        reset_after = -(-(current * window + previous) // policy.requests)
+    elif algorithm is Algorithm.SLIDING_WINDOW_COUNTER:
+        to_window_end = window - last % window
+        if previous:
+            used += previous * to_window_end // window
+        if current:
+            reset_after = to_window_end + _weight_falls_to(policy, current, 0)
+        elif used:
+            reset_after = to_window_end + _weight_falls_to(policy, previous, 0) - window
+    elif current:
+        if algorithm is Algorithm.FIXED_WINDOW:
+            reset_after = window - last % window
+        else:
+            reset_after = previous + window - last
     remaining = policy.capacity - used
-    return Standing(
-        remaining if remaining > 0 else 0, reset_after if reset_after < FOREVER else FOREVER
-    )
+    if remaining < 0:
+        remaining = 0
+    return Standing(remaining, reset_after if reset_after < FOREVER else FOREVER)
 
 
 def _ceil_div(numerator: int, denominator: int) -> int:
@@ -116,10 +135,6 @@ def _settle_window(policy: QuotaPolicy, state: CounterState, now: int) -> Counte
 
 def _fixed_wait(policy: QuotaPolicy, settled: CounterState, cost: int) -> int:
     return 0 if settled.current + cost <= policy.requests else _to_window_end(policy, settled)
-
-
-def _fixed_standing(policy: QuotaPolicy, settled: CounterState) -> tuple[int, int]:
-    return settled.current, _to_window_end(policy, settled) if settled.current else 0
 
 
 def _to_window_end(policy: QuotaPolicy, settled: CounterState) -> int:
@@ -152,16 +167,6 @@ def _sliding_wait(policy: QuotaPolicy, settled: CounterState, cost: int) -> int:
     return _to_window_end(policy, settled) + offset
 
 
-def _sliding_standing(policy: QuotaPolicy, settled: CounterState) -> tuple[int, int]:
-    used = settled.current + _weighted(policy, settled)
-    if used == 0:
-        return 0, 0
-    to_window_end = _to_window_end(policy, settled)
-    if settled.current == 0:
-        return used, to_window_end + _weight_falls_to(policy, settled.previous, 0) - policy.window
-    return used, to_window_end + _weight_falls_to(policy, settled.current, 0)
-
-
 def _settle_log(policy: QuotaPolicy, state: CounterState, now: int) -> CounterState:
     return _logged(state.log[bisect_right(state.log, now - policy.window) :])
 
@@ -175,12 +180,6 @@ def _log_wait(policy: QuotaPolicy, settled: CounterState, cost: int) -> int:
     if must_leave <= 0:
         return 0
     return settled.log[must_leave - 1] + policy.window - settled.last
-
-
-def _log_standing(policy: QuotaPolicy, settled: CounterState) -> tuple[int, int]:
-    if settled.current == 0:
-        return 0, 0
-    return settled.current, settled.previous + policy.window - settled.last
 
 
 def _used(policy: QuotaPolicy, state: CounterState) -> int:
@@ -198,11 +197,6 @@ def _bucket_wait(policy: QuotaPolicy, settled: CounterState, cost: int) -> int:
     return max(0, _ceil_div(excess, policy.requests))
 
 
-def _bucket_standing(policy: QuotaPolicy, settled: CounterState) -> tuple[int, int]:
-    used = _used(policy, settled)
-    return _ceil_div(used, policy.window), _ceil_div(used, policy.requests)
-
-
 _SETTLE: dict[Algorithm, Callable[[QuotaPolicy, CounterState, int], CounterState]] = {
     Algorithm.FIXED_WINDOW: _settle_window,
     Algorithm.SLIDING_WINDOW_LOG: _settle_log,
@@ -214,10 +208,4 @@ _WAIT: dict[Algorithm, Callable[[QuotaPolicy, CounterState, int], int]] = {
     Algorithm.SLIDING_WINDOW_LOG: _log_wait,
     Algorithm.SLIDING_WINDOW_COUNTER: _sliding_wait,
     Algorithm.TOKEN_BUCKET: _bucket_wait,
-}
-_STANDING: dict[Algorithm, Callable[[QuotaPolicy, CounterState], tuple[int, int]]] = {
-    Algorithm.FIXED_WINDOW: _fixed_standing,
-    Algorithm.SLIDING_WINDOW_LOG: _log_standing,
-    Algorithm.SLIDING_WINDOW_COUNTER: _sliding_standing,
-    Algorithm.TOKEN_BUCKET: _bucket_standing,
 }

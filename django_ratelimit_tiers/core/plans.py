@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import NamedTuple
@@ -23,7 +23,8 @@ class Plan(NamedTuple):
     those of the subjects whose tier was looked up; when one of them is not current, nothing is
     charged and the reply says so. `labels` holds for each charge what its refusal is counted
     under, empty when refusals are not counted, and `detail` what a sampled refusal tells of the
-    request (`core.refusals`). `now` is in microseconds, None for the store's own clock.
+    request (`core.refusals`). `now` is in microseconds, None for the store's own clock. Plans with
+    the same `form` differ in their charges only by the subjects; None makes no such promise.
     """
 
     charges: tuple[Charge, ...]
@@ -33,6 +34,7 @@ class Plan(NamedTuple):
     subject_revisions: Mapping[str, str] = MappingProxyType({})
     labels: tuple[str, ...] = ()
     detail: str = ""
+    form: Hashable = None
 
     @property
     def subjects(self) -> tuple[str, ...]:

@@ -52,8 +52,7 @@ class Rule:
 
     `policies` maps a tier's slug to its policies; the key None holds those of every tier without a
     row of its own. `methods` is empty for all. Exactly one of `path` and `view_name` is set.
-    `starts_at` and `ends_at` are epoch seconds. `acts_early` tells the rules that can exempt or be
-    charged before the client is known: few can.
+    `starts_at` and `ends_at` are epoch seconds.
     """
 
     id: int
@@ -74,11 +73,16 @@ class Rule:
     starts_at: float | None = None
     ends_at: float | None = None
     policies: Mapping[str | None, tuple[QuotaPolicy, ...]] = field(default_factory=dict)
-    acts_early: bool = field(init=False, repr=False, compare=False)
 
-    def __post_init__(self) -> None:
-        acts_early = self.exempt or self.identify_by in BEFORE_AUTHENTICATION
-        object.__setattr__(self, "acts_early", acts_early)
+    @property
+    def acts_early(self) -> bool:
+        """Whether it can exempt or be charged before the client is known: few rules can."""
+        return self.exempt or self.identify_by in BEFORE_AUTHENTICATION
+
+    @property
+    def is_timed(self) -> bool:
+        """Whether it is active only for a time."""
+        return self.starts_at is not None or self.ends_at is not None
 
     def is_active(self, now: float) -> bool:
         """Whether a time (epoch seconds) is from `starts_at` until `ends_at`."""

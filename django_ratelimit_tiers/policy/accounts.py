@@ -36,11 +36,6 @@ class Accounts:
     by_key: dict[str, CompiledAccount] = field(default_factory=dict)
     by_network: tuple[CompiledAccount, ...] = ()
 
-    @property
-    def exist(self) -> bool:
-        """Whether there is any account."""
-        return bool(self.by_network or self.by_key or self.by_user)
-
     def of_address(self, address: str, now: float) -> CompiledAccount | None:
         """Return the account that an address alone identifies."""
         return next((a for a in self.by_network if a.holds(address, now)), None)

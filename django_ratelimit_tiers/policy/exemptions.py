@@ -17,9 +17,9 @@ from django_ratelimit_tiers.policy.snapshots import Snapshot
 
 def exempt_account(snapshot: Snapshot, ledger: Ledger, request: HttpRequest) -> None:
     """Exempt a service account, by whatever is known of the client at this stage."""
-    accounts = snapshot.accounts
-    if not accounts.exist:
+    if not snapshot.has_accounts:
         return
+    accounts = snapshot.accounts
     client, now = ledger.client, time.time()
     account = accounts.of_address(client.address, now)
     if account is None and accounts.by_key:

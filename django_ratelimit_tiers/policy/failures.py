@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
 from dataclasses import replace
 from functools import lru_cache
 
@@ -11,24 +10,29 @@ from django_ratelimit_tiers.conf import conf
 from django_ratelimit_tiers.core.decisions import Decision, FailurePolicy
 from django_ratelimit_tiers.core.plans import Plan
 from django_ratelimit_tiers.core.policies import MAX_PERIOD, Charge, Mode, QuotaPolicy
-from django_ratelimit_tiers.policy.ledgers import Entry
+from django_ratelimit_tiers.core.rules import Rule
+from django_ratelimit_tiers.policy.tariffs import Bill
 from django_ratelimit_tiers.store.memory import MemoryStore
 
 STRICTNESS = [FailurePolicy.OPEN, FailurePolicy.LOCAL, FailurePolicy.CLOSED]
 
 
-def degraded_decision(entries: Sequence[Entry], local: MemoryStore) -> Decision:
+def degraded_decision(bill: Bill, local: MemoryStore) -> Decision:
     """Return the decision of the strictest failure policy among the charges that can refuse.
 
     A request that would be charged nothing passes, whatever the policy.
     """
-    policies = [_failure_policy(e) for e in entries if e.charge.policy.mode is Mode.ENFORCE]
+    policies = [
+        _failure_policy(rule)
+        for charge, rule in zip(bill.charges, bill.tariff.rules, strict=True)
+        if charge.policy.mode is Mode.ENFORCE
+    ]
     strictest = max(policies, key=STRICTNESS.index, default=FailurePolicy.OPEN)
     if strictest is not FailurePolicy.LOCAL:
         return Decision(degraded=strictest)
     workers = worker_count()
-    charges = tuple(_share(entry.charge, workers) for entry in entries)
-    reply = local.execute(Plan(charges, labels=tuple(entry.label for entry in entries)))
+    charges = tuple(_share(charge, workers) for charge in bill.charges)
+    reply = local.execute(Plan(charges, labels=bill.tariff.labels))
     return Decision(reply.outcomes, reply.now, FailurePolicy.LOCAL)
 
 
@@ -44,8 +48,8 @@ def worker_count() -> int:
     return max(1, int(known)) if known.isdecimal() else 1
 
 
-def _failure_policy(entry: Entry) -> FailurePolicy:
-    return (entry.rule and entry.rule.on_store_failure) or conf.ON_STORE_FAILURE
+def _failure_policy(rule: Rule | None) -> FailurePolicy:
+    return (rule and rule.on_store_failure) or conf.ON_STORE_FAILURE
 
 
 def _share(charge: Charge, workers: int) -> Charge:

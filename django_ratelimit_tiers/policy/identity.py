@@ -86,19 +86,17 @@ def presented_service_keys(request: HttpRequest) -> Iterator[str]:
             yield from key_digests(value)
 
 
-def rule_subject(rule: Rule, client: Client, request: HttpRequest) -> str | None:
-    """Return whom a rule counts for this request, None when it does not concern the client."""
+def rule_subject(rule: Rule, client: Client, request: HttpRequest) -> str:
+    """Return whom a rule counts for this request; one by user must not be asked without any."""
     match rule.identify_by:
+        case IdentifyBy.USER_OR_IP | IdentifyBy.USER:
+            return client.user_subject or client.address_subject
         case IdentifyBy.IP:
             return client.address_subject
         case IdentifyBy.EVERYONE:
             return "all"
-        case IdentifyBy.USER:
-            return client.user_subject
         case IdentifyBy.API_KEY:
             return client.key_subject or client.address_subject
-        case IdentifyBy.USER_OR_IP:
-            return client.user_subject or client.address_subject
         case IdentifyBy.FIELD:
             return field_subject(request, rule.request_field) or client.address_subject
 

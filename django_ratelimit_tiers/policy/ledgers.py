@@ -4,23 +4,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from random import getrandbits
-from typing import NamedTuple
 
 from django.http import HttpRequest
 
 from django_ratelimit_tiers.core.decisions import NOTHING_DECIDED, Decision
 from django_ratelimit_tiers.core.policies import Charge
 from django_ratelimit_tiers.core.refusals import request_detail
-from django_ratelimit_tiers.core.rules import Count, Rule
+from django_ratelimit_tiers.core.rules import Rule
 from django_ratelimit_tiers.policy.identity import Client, address_client
-
-
-class Entry(NamedTuple):
-    """A charge, the rule it comes from (None: the tier), and what its refusal is counted under."""
-
-    charge: Charge
-    rule: Rule | None
-    label: str
+from django_ratelimit_tiers.policy.tariffs import Bill, RuleGroup, is_reservation
 
 
 @dataclass(slots=True)
@@ -28,9 +20,10 @@ class Ledger:
     """The running account of one request; it is `request.ratelimit`.
 
     `exempt` says why no limit applies, empty when limits do. `route` stands for the view that the
-    request was resolved to, None before and when there is none. `path_rules` are the rules on the
-    path and `rules` those on the resolved request, both by the snapshot `rules_of`. `charged` has
-    what each stage charged, with its decision.
+    request was resolved to, None before and when there is none. `on_path` are the rules on the path
+    and `rules` those in force on the resolved request, both by the snapshot `rules_of`. `charged`
+    has what each stage charged, with its decision, and `has_reservations` tells whether some of it
+    is to be given back unless the response is a failure.
     """
 
     client: Client
@@ -45,42 +38,34 @@ class Ledger:
     charged_rules: set[int] = field(default_factory=set)
     client_decided: bool = False
     route: str | None = None
-    path_rules: list[Rule] | None = None
-    rules: list[Rule] | None = None
+    on_path: tuple[Rule, ...] = ()
+    rules: RuleGroup | None = None
     rules_of: object = None
-    charged: list[tuple[list[Entry], Decision]] = field(default_factory=list)
+    charged: list[tuple[Bill, Decision]] = field(default_factory=list)
+    has_reservations: bool = False
 
-    def add(self, entries: list[Entry], decision: Decision) -> None:
+    def add(self, bill: Bill, decision: Decision, *, allowed: bool) -> None:
         """Add what one stage decided."""
         self.decision = self.decision.merge(decision)
-        for entry in entries:
-            if entry.rule is not None:
-                self.charged_rules.add(entry.rule.id)
-        if entries and decision.degraded is None and decision.allowed:
-            self.charged.append((entries, decision))
-
-    @property
-    def has_reservations(self) -> bool:
-        """Whether something charged is to be given back unless the response is a failure."""
-        return any(_is_reservation(entry) for entries, _ in self.charged for entry in entries)
+        rules = bill.tariff.rules
+        self.charged_rules.update([rule.id for rule in rules if rule is not None])
+        if bill.charges and allowed and decision.degraded is None:
+            self.charged.append((bill, decision))
+            self.has_reservations |= bill.tariff.has_reservations
 
     def take_back(self, *, reservations_only: bool) -> dict[int, list[Charge]]:
         """Remove the charges to be given back, and return them by the time they were made."""
         taken: dict[int, list[Charge]] = {}
-        for entries, decision in self.charged:
+        for bill, decision in self.charged:
             charges = [
-                entry.charge
-                for entry, outcome in zip(entries, decision.outcomes, strict=True)
-                if outcome.allowed and (_is_reservation(entry) or not reservations_only)
+                outcome.charge
+                for rule, outcome in zip(bill.tariff.rules, decision.outcomes, strict=True)
+                if outcome.allowed and (not reservations_only or is_reservation(rule))
             ]
             if charges:
                 taken.setdefault(decision.now, []).extend(charges)
         self.charged.clear()
         return taken
-
-
-def _is_reservation(entry: Entry) -> bool:
-    return entry.rule is not None and entry.rule.count is Count.FAILED
 
 
 def ledger_of(request: HttpRequest) -> Ledger | None:

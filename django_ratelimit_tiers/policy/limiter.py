@@ -33,10 +33,11 @@ from django_ratelimit_tiers.policy.exemptions import (
 from django_ratelimit_tiers.policy.failures import degraded_decision
 from django_ratelimit_tiers.policy.flows import Flow, Step, done, in_thread
 from django_ratelimit_tiers.policy.identity import identified_client
-from django_ratelimit_tiers.policy.ledgers import Entry, Ledger, ledger_of, open_ledger
+from django_ratelimit_tiers.policy.ledgers import Ledger, ledger_of, open_ledger
 from django_ratelimit_tiers.policy.refusals import RefusalMemory
 from django_ratelimit_tiers.policy.snapshots import Snapshot, SnapshotCache, SnapshotUnavailable
 from django_ratelimit_tiers.policy.tallies import Teller
+from django_ratelimit_tiers.policy.tariffs import NOTHING, Bill
 from django_ratelimit_tiers.policy.tiers import called, find_tier
 from django_ratelimit_tiers.store.base import Store
 from django_ratelimit_tiers.store.configured import configured_store
@@ -45,7 +46,7 @@ from django_ratelimit_tiers.store.memory import MemoryStore
 MAX_RELOADS = 5
 """How often one request follows edits that arrive while it is decided."""
 
-Compose = Callable[[Snapshot], Flow[list[Entry]]]
+Compose = Callable[[Snapshot], Flow[Bill]]
 
 
 class Limiter:
@@ -63,18 +64,22 @@ class Limiter:
         """Decide the first stage: what is known before authentication, by the path alone."""
         ledger = open_ledger(request)
         known = self._snapshots.in_force
-        if known is not None and not stages.acts_at_door(known, ledger, time.time()):
+        if (
+            known is not None
+            and not known.has_accounts
+            and not stages.path_rules(known, ledger, time.time()).acts_early
+        ):
             return ledger.decision
 
-        def compose(snapshot: Snapshot) -> Flow[list[Entry]]:
+        def compose(snapshot: Snapshot) -> Flow[Bill]:
             exempt_account(snapshot, ledger, request)
-            rules = stages.path_rules(snapshot, ledger, time.time())
-            exempt_by_rule(rules, ledger)
-            entries = stages.door_entries(rules, ledger, request)
-            if entries and snapshot.has_exemptions:
+            group = stages.path_rules(snapshot, ledger, time.time())
+            exempt_by_rule(group.rules, ledger)
+            bill = stages.door_bill(group, ledger, request)
+            if bill.charges and snapshot.has_exemptions:
                 rule = stages.exemption_of_view(snapshot, ledger, request, time.time())
                 exempt_by_rule([rule] if rule else [], ledger)
-            return done(entries)
+            return done(bill)
 
         return (yield from self._decide(ledger, request, compose))
 
@@ -82,16 +87,17 @@ class Limiter:
         """Decide the rest of the first stage: what only the resolved route shows."""
         ledger = open_ledger(request)
         exempt_by_view(ledger, request)
-        known = self._snapshots.in_force
-        if known is not None:
-            rules = stages.all_rules(known, ledger, request, time.time())
-            if not stages.act_early(rules):
-                return ledger.decision
+        known = self._snapshots.current
+        if (
+            known is not None
+            and not stages.all_rules(known, ledger, request, time.time()).acts_early
+        ):
+            return ledger.decision
 
-        def compose(snapshot: Snapshot) -> Flow[list[Entry]]:
-            rules = stages.all_rules(snapshot, ledger, request, time.time())
-            exempt_by_rule(rules, ledger)
-            return done(stages.door_entries(rules, ledger, request))
+        def compose(snapshot: Snapshot) -> Flow[Bill]:
+            group = stages.all_rules(snapshot, ledger, request, time.time())
+            exempt_by_rule(group.rules, ledger)
+            return done(stages.door_bill(group, ledger, request))
 
         return (yield from self._decide(ledger, request, compose))
 
@@ -111,14 +117,14 @@ class Limiter:
         cost = getattr(match.func, "ratelimit_cost", 1) if match else 1
         revisions: dict[str, str] = {}
 
-        def compose(snapshot: Snapshot) -> Flow[list[Entry]]:
+        def compose(snapshot: Snapshot) -> Flow[Bill]:
             exempt_account(snapshot, ledger, request)
-            rules = stages.all_rules(snapshot, ledger, request, time.time())
-            exempt_by_rule(rules, ledger)
-            if ledger.exempt or ledger.preflight:
-                return stages.client_entries(rules, None, ledger, request, cost)
-            tier = yield from find_tier(snapshot, ledger.client, request, revisions)
-            return stages.client_entries(rules, tier, ledger, request, cost)
+            group = stages.all_rules(snapshot, ledger, request, time.time())
+            exempt_by_rule(group.rules, ledger)
+            tier = None
+            if not ledger.exempt and not ledger.preflight:
+                tier = yield from find_tier(snapshot, ledger.client, request, revisions)
+            return stages.client_bill(snapshot, group, tier, ledger, request, cost)
 
         return (yield from self._decide(ledger, request, compose, revisions))
 
@@ -135,10 +141,8 @@ class Limiter:
         ledger.client_decided = True
         exempt_by_view(ledger, request)
 
-        def compose(snapshot: Snapshot) -> Flow[list[Entry]]:
-            tier = snapshot.default_tier("anonymous")
-            subject = ledger.client.address_subject
-            return done(stages.tier_entries(tier, subject, ledger, 1))
+        def compose(snapshot: Snapshot) -> Flow[Bill]:
+            return done(stages.tier_bill(snapshot.default_tier("anonymous"), ledger, request))
 
         return (yield from self._decide(ledger, request, compose))
 
@@ -157,20 +161,20 @@ class Limiter:
     ) -> Flow[Decision]:
         """Plan with the snapshot, ask once, and again only after an edit that came in between."""
         revisions = {} if revisions is None else revisions
-        entries: list[Entry] = []
+        bill = NOTHING
         exempt_before = ledger.exempt
         for attempt in range(MAX_RELOADS):
             ledger.exempt = exempt_before
             try:
                 snapshot = self._snapshots.in_force or (yield from self._snapshot())
-                entries = [] if ledger.exempt else (yield from compose(snapshot))
-                entries = [] if ledger.exempt else entries
+                bill = NOTHING if ledger.exempt else (yield from compose(snapshot))
+                bill = NOTHING if ledger.exempt else bill
                 decision = NOTHING_DECIDED
-                if not entries:
+                if not bill.charges:
                     stale = yield from self._look(snapshot, revisions)
                 else:
                     is_last = attempt == MAX_RELOADS - 1
-                    plan = stages.make_plan(ledger, entries, snapshot, revisions, is_last)
+                    plan = stages.make_plan(ledger, bill, snapshot, revisions, is_last)
                     reply = yield from self._answer(plan)
                     stale, decision = reply.stale, Decision(reply.outcomes, reply.now)
                     if stale is None:
@@ -179,7 +183,7 @@ class Limiter:
                 decision = Decision(degraded=None if ledger.exempt else conf.ON_STORE_FAILURE)
                 break
             except StoreUnavailable:
-                decision = degraded_decision(entries, self._local)
+                decision = degraded_decision(bill, self._local)
                 break
             if stale is None:
                 break
@@ -187,7 +191,7 @@ class Limiter:
         is_allowed = decision.allowed
         if not is_allowed:
             decision = decision._replace(id=ledger.id)
-        ledger.add(entries, decision)
+        ledger.add(bill, decision, allowed=is_allowed)
         if not is_allowed:
             yield from self._give_back(ledger, reservations_only=False)
             endpoint = stages.endpoint_name(ledger)

@@ -29,6 +29,7 @@ from django_ratelimit_tiers.policy.breaker import Breaker
 from django_ratelimit_tiers.policy.compilation import CompiledTier, compile_rules, compile_tier
 from django_ratelimit_tiers.policy.revisions import announce_policy
 from django_ratelimit_tiers.policy.routes import RouteIndex
+from django_ratelimit_tiers.policy.tariffs import TariffBook
 from django_ratelimit_tiers.store.base import Store
 
 logger = logging.getLogger(__name__)
@@ -65,7 +66,8 @@ class Snapshot:
     """All tiers, rules and service accounts of one revision.
 
     `revision` is the store's token for the `edition` in the database. What was looked up about
-    single subjects is remembered with the snapshot, and so forgotten with it.
+    single subjects and worked out about single endpoints is remembered with the snapshot, and so
+    forgotten with it.
     """
 
     revision: str
@@ -76,7 +78,9 @@ class Snapshot:
     routes: RouteIndex
     has_exemptions: bool
     accounts: Accounts
+    has_accounts: bool
     assignments: AssignmentCache
+    tariffs: TariffBook
 
     def default_tier(self, default_for: str) -> CompiledTier | None:
         """Return the tier of those who were assigned none."""
@@ -210,6 +214,7 @@ def build_snapshot(revision: str, assignments: AssignmentCache) -> Snapshot:
     tiers = {tier.slug: compile_tier(tier) for tier in rows}
     # Prefetching would make a query set for each rule, which takes longer than all the rest.
     limits = RulePolicy.objects.select_related("tier")
+    accounts = compile_accounts(ServiceAccount.objects.filter(is_active=True))
     rule_set = RuleSet(compile_rules(EndpointRule.objects.exclude(mode="off"), limits))
     return Snapshot(
         revision=revision,
@@ -219,6 +224,8 @@ def build_snapshot(revision: str, assignments: AssignmentCache) -> Snapshot:
         rules=rule_set,
         routes=RouteIndex(rule_set.rules),
         has_exemptions=any(rule.exempt for rule in rule_set.rules),
-        accounts=compile_accounts(ServiceAccount.objects.filter(is_active=True)),
+        accounts=accounts,
+        has_accounts=accounts != Accounts(),
         assignments=assignments,
+        tariffs=TariffBook(),
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Mapping
 from dataclasses import replace
 from functools import lru_cache
 from typing import Any
@@ -14,49 +14,46 @@ from django_ratelimit_tiers.core.plans import Plan
 from django_ratelimit_tiers.core.policies import Charge, Mode, QuotaPolicy
 from django_ratelimit_tiers.core.rules import (
     BEFORE_AUTHENTICATION,
+    IdentifyBy,
     Rule,
     Scope,
     TierPolicies,
 )
 from django_ratelimit_tiers.policy.compilation import CompiledTier
-from django_ratelimit_tiers.policy.identity import rule_subject
-from django_ratelimit_tiers.policy.ledgers import Entry, Ledger
+from django_ratelimit_tiers.policy.identity import Client, rule_subject
+from django_ratelimit_tiers.policy.ledgers import Ledger
 from django_ratelimit_tiers.policy.snapshots import Snapshot
+from django_ratelimit_tiers.policy.tariffs import Bill, Item, RuleGroup, Tariff, items_of
 
 KNOWN_METHODS = frozenset(("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE"))
 
 
-def path_rules(snapshot: Snapshot, ledger: Ledger, now: float) -> list[Rule]:
+def path_rules(snapshot: Snapshot, ledger: Ledger, now: float) -> RuleGroup:
     """Return the active rules whose pattern the path matches."""
     if ledger.rules_of is not snapshot:
-        ledger.rules_of, ledger.path_rules, ledger.rules = snapshot, None, None
-    if ledger.path_rules is None:
-        ledger.path_rules = _in_force(snapshot.rules.match(ledger.method, ledger.path), ledger, now)
-    return ledger.path_rules
+        ledger.rules_of, ledger.rules = snapshot, None
+        ledger.on_path = snapshot.rules.match(ledger.method, ledger.path)
+    group = snapshot.tariffs.group(ledger.on_path, ())
+    return group.in_force(now, preflight=ledger.preflight)
 
 
-def all_rules(snapshot: Snapshot, ledger: Ledger, request: HttpRequest, now: float) -> list[Rule]:
+def all_rules(snapshot: Snapshot, ledger: Ledger, request: HttpRequest, now: float) -> RuleGroup:
     """Return the active rules for a resolved request: by path, by route and by view name.
 
     Both stages ask for them; they are the same as long as the snapshot is.
     """
-    rules = path_rules(snapshot, ledger, now)
-    if ledger.rules is not None:
+    if ledger.rules_of is snapshot and ledger.rules is not None:
         return ledger.rules
-    match = request.resolver_match
-    if match is not None:
+    if ledger.rules_of is not snapshot:
+        path_rules(snapshot, ledger, now)
+    on_view: tuple[Rule, ...] = ()
+    if request.resolver_match is not None:
         urlconf = getattr(request, "urlconf", None)
-        ledger.route, found = snapshot.routes.look_up(match, ledger.method, urlconf)
-        of_view = _in_force(found, ledger, now) if found else []
-        if of_view:
-            rules = list({rule.id: rule for rule in (*rules, *of_view)}.values())
-    ledger.rules = rules
-    return rules
-
-
-def acts_at_door(snapshot: Snapshot, ledger: Ledger, now: float) -> bool:
-    """Return whether anything can exempt or charge a request before it is resolved."""
-    return snapshot.accounts.exist or act_early(path_rules(snapshot, ledger, now))
+        found = snapshot.routes.look_up(request.resolver_match, ledger.method, urlconf)
+        ledger.route, on_view = found
+    group = snapshot.tariffs.group(ledger.on_path, on_view)
+    ledger.rules = group.in_force(now, preflight=ledger.preflight)
+    return ledger.rules
 
 
 def exemption_of_view(
@@ -71,79 +68,80 @@ def exemption_of_view(
         match = resolve(ledger.path, urlconf=getattr(request, "urlconf", None))
     except Resolver404:
         return None
-    rules = _in_force(snapshot.routes.rules_for(match, ledger.method), ledger, now)
+    found = snapshot.tariffs.group((), snapshot.routes.rules_for(match, ledger.method))
+    rules = found.in_force(now, preflight=ledger.preflight).rules
     return next((rule for rule in rules if rule.exempt), None)
 
 
-def act_early(rules: Iterable[Rule]) -> bool:
-    """Return whether one of the rules can exempt or be charged before the client is known."""
-    for rule in rules:  # noqa: SIM110 - asked for every request, and quicker than any()
-        if rule.acts_early:
-            return True
-    return False
-
-
-def door_entries(rules: Iterable[Rule], ledger: Ledger, request: HttpRequest) -> list[Entry]:
+def door_bill(group: RuleGroup, ledger: Ledger, request: HttpRequest) -> Bill:
     """Return what can be charged before authentication and was not yet.
 
     A rule that has limits for single tiers waits until the tier is known, and one that counts each
     route until the route is.
     """
     resolved = ledger.route is not None
-    return [
-        entry
-        for rule in rules
+    items = [
+        item
+        for rule in group.rules
         if rule.id not in ledger.charged_rules
         and rule.identify_by in BEFORE_AUTHENTICATION
         and rule.policies.keys() <= {None}
         and (resolved or rule.scope is Scope.RULE)
-        for entry in _rule_entries(rule, rule.policies.get(None, ()), ledger, request, "")
+        for item in _rule_items(rule, rule.policies.get(None, ()), "", ledger)
     ]
+    return bill(Tariff(tuple(items)), ledger.client, request)
 
 
-def client_entries(
-    rules: Iterable[Rule],
+def client_bill(
+    snapshot: Snapshot,
+    group: RuleGroup,
     tier: CompiledTier | None,
     ledger: Ledger,
     request: HttpRequest,
     cost: int,
-) -> list[Entry]:
-    """Return what is charged once the client is known: its tier, and all remaining rules.
+) -> Bill:
+    """Return what is charged once the client is known: its tier, and all remaining rules."""
+    if not group.lasts or ledger.charged_rules:
+        return bill(_client_tariff(group, tier, ledger, cost), ledger.client, request)
+    slug, has_user = tier.slug if tier else None, ledger.client.user_subject is not None
+    key = group, slug, has_user, cost, ledger.method, ledger.route
+    tariff = snapshot.tariffs.get(key)
+    if tariff is None:
+        tariff = _client_tariff(group, tier, ledger, cost)
+        snapshot.tariffs.remember(key, tariff)
+    return bill(tariff, ledger.client, request)
 
-    A rule replaces the limits of the tier only where it enforces its own on this client, so that
-    nobody goes without any.
-    """
-    slug = tier.slug if tier else ""
-    entries: list[Entry] = []
-    is_replaced = False
-    for rule in rules:
-        counted = rule.id in ledger.charged_rules
-        if not counted:
-            policies = _policies_for(rule, tier)
-            of_rule = _rule_entries(rule, policies, ledger, request, slug)
-            entries += of_rule
-            counted = bool(of_rule)
-        if counted and rule.mode is Mode.ENFORCE and rule.tier_policies is TierPolicies.REPLACE:
-            is_replaced = True
-    if is_replaced:
-        return entries
-    return tier_entries(tier, ledger.client.subject, ledger, cost) + entries
+
+def tier_bill(tier: CompiledTier | None, ledger: Ledger, request: HttpRequest) -> Bill:
+    """Return what the policies of a tier charge the client's address."""
+    return bill(Tariff(tuple(_tier_items(tier, ledger, 1))), ledger.client, request)
+
+
+def bill(tariff: Tariff, client: Client, request: HttpRequest) -> Bill:
+    """Return what a client is charged by a tariff."""
+    of_tier = client.subject
+    charges = [
+        Charge(of_tier if rule is None else rule_subject(rule, client, request), policy, cost)
+        for policy, rule, _, cost in tariff.items
+    ]
+    return Bill(tuple(charges), tariff)
 
 
 def make_plan(
     ledger: Ledger,
-    entries: list[Entry],
+    charged: Bill,
     snapshot: Snapshot,
-    revisions: dict[str, str],
+    revisions: Mapping[str, str],
     at_any_revision: bool,
 ) -> Plan:
     """Return what the store is asked for these charges."""
     return Plan(
-        charges=tuple([entry.charge for entry in entries]),
+        charges=charged.charges,
         revision=None if at_any_revision else snapshot.revision,
         subject_revisions={} if at_any_revision else revisions,
-        labels=tuple([entry.label for entry in entries]),
+        labels=charged.tariff.labels,
         detail=f"{ledger.id}\0{snapshot.edition.number}\0{ledger.detail}",
+        form=charged.tariff,
     )
 
 
@@ -155,18 +153,10 @@ def decides_client(view: Any) -> bool:
     options = getattr(view, "initkwargs", {})
     own = getattr(getattr(view, "cls", None), "throttle_classes", ())
     throttles = options.get("throttle_classes", own)
-    return any(getattr(throttle, "decides_client", False) for throttle in throttles)
-
-
-def tier_entries(tier: CompiledTier | None, subject: str, ledger: Ledger, cost: int) -> list[Entry]:
-    """Return the charges of a tier's policies."""
-    if tier is None:
-        return []
-    place = f"{tier.slug}\0{endpoint_name(ledger)}"
-    return [
-        Entry(Charge(subject, policy, cost), None, f"{policy.name}\0{place}")
-        for policy in tier.policies
-    ]
+    for throttle in throttles:  # noqa: SIM110 - asked for every request, and quicker than any()
+        if getattr(throttle, "decides_client", False):
+            return True
+    return False
 
 
 def endpoint_name(ledger: Ledger, rule: Rule | None = None) -> str:
@@ -180,12 +170,42 @@ def endpoint_name(ledger: Ledger, rule: Rule | None = None) -> str:
     return f"{method} {where}"
 
 
-def _in_force(rules: Iterable[Rule], ledger: Ledger, now: float) -> list[Rule]:
-    return [
-        rule
-        for rule in rules
-        if rule.is_active(now) and (not ledger.preflight or "OPTIONS" in rule.methods)
-    ]
+def _client_tariff(
+    group: RuleGroup, tier: CompiledTier | None, ledger: Ledger, cost: int
+) -> Tariff:
+    """Return the tariff of the second stage.
+
+    A rule replaces the limits of the tier only where it enforces its own on this client, so that
+    nobody goes without any.
+    """
+    slug = tier.slug if tier else ""
+    items: list[Item] = []
+    is_replaced = False
+    for rule in group.rules:
+        counted = rule.id in ledger.charged_rules
+        concerns = rule.identify_by is not IdentifyBy.USER or ledger.client.user_subject is not None
+        if not counted and concerns:
+            of_rule = _rule_items(rule, _policies_for(rule, tier), slug, ledger)
+            items += of_rule
+            counted = bool(of_rule)
+        if counted and rule.mode is Mode.ENFORCE and rule.tier_policies is TierPolicies.REPLACE:
+            is_replaced = True
+    return Tariff(tuple(items if is_replaced else _tier_items(tier, ledger, cost) + items))
+
+
+def _tier_items(tier: CompiledTier | None, ledger: Ledger, cost: int) -> list[Item]:
+    if tier is None:
+        return []
+    return items_of(tier.policies, None, f"{tier.slug}\0{endpoint_name(ledger)}", cost)
+
+
+def _rule_items(
+    rule: Rule, policies: tuple[QuotaPolicy, ...], tier_slug: str, ledger: Ledger
+) -> list[Item]:
+    if rule.scope is Scope.ROUTE:
+        policies = tuple(_for_route(policy, ledger.route or "") for policy in policies)
+    place = f"{tier_slug}\0{endpoint_name(ledger, rule)}\0{rule.name}"
+    return items_of(policies, rule, place, rule.cost)
 
 
 def _policies_for(rule: Rule, tier: CompiledTier | None) -> tuple[QuotaPolicy, ...]:
@@ -193,25 +213,6 @@ def _policies_for(rule: Rule, tier: CompiledTier | None) -> tuple[QuotaPolicy, .
     if tier is not None and (named := rule.policies.get(tier.slug)) is not None:
         return named
     return () if tier is not None and tier.unlimited else rule.policies.get(None, ())
-
-
-def _rule_entries(
-    rule: Rule,
-    policies: tuple[QuotaPolicy, ...],
-    ledger: Ledger,
-    request: HttpRequest,
-    tier_slug: str,
-) -> list[Entry]:
-    subject = rule_subject(rule, ledger.client, request) if policies else None
-    if subject is None:
-        return []
-    if rule.scope is Scope.ROUTE:
-        policies = tuple(_for_route(policy, ledger.route or "") for policy in policies)
-    place = f"{tier_slug}\0{endpoint_name(ledger, rule)}\0{rule.name}"
-    return [
-        Entry(Charge(subject, policy, rule.cost), rule, f"{policy.name}\0{place}")
-        for policy in policies
-    ]
 
 
 @lru_cache(maxsize=4096)

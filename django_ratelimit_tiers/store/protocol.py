@@ -6,7 +6,7 @@ Everything here is pure and shared by every way to reach a server.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from hashlib import sha1
@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 from django_ratelimit_tiers.core.algorithms import CounterState
 from django_ratelimit_tiers.core.plans import Plan, Reply, Stale, outcome
-from django_ratelimit_tiers.core.policies import Algorithm, Charge, Mode, QuotaPolicy
+from django_ratelimit_tiers.core.policies import Algorithm, Charge, Mode
 
 CHARGE = Struct("<HHBB8sIQII")
 """One charge: number of its counter, place of its subject's counters among the keys, algorithm,
@@ -132,7 +132,7 @@ class Protocol:
 
     def acquire(self, plan: Plan) -> Call:
         keys, places = self._counters(plan.charges, [self.revision_key])
-        packed, counters = _packed(plan.charges, places)
+        packed, counters = _packed(plan.charges, places, plan.form)
         for subject in plan.subject_revisions:
             keys.append(self.subject_revision_key(subject))
         keys.append(self.counts_key)
@@ -150,7 +150,7 @@ class Protocol:
 
     def refund(self, charges: Sequence[Charge], now: int | None, charged_at: int | None) -> Call:
         keys, places = self._counters(charges, [])
-        packed, _ = _packed(charges, places)
+        packed, _ = _packed(charges, places, None)
         arguments: list[str | bytes] = [
             packed,
             "" if now is None else str(now),
@@ -189,22 +189,26 @@ def parse_reply(plan: Plan, call: Call, reply: Sequence[Any]) -> Reply:
     return Reply(tuple(outcomes), first)
 
 
-def _packed(charges: Sequence[Charge], places: tuple[int, ...]) -> tuple[bytes, tuple[int, ...]]:
-    policies = tuple([charge.policy for charge in charges])
-    return _packed_charges(policies, places, tuple([charge.cost for charge in charges]))
-
-
-@lru_cache(maxsize=4096)
-def _packed_charges(
-    policies: tuple[QuotaPolicy, ...], places: tuple[int, ...], costs: tuple[int, ...]
+def _packed(
+    charges: Sequence[Charge], places: tuple[int, ...], form: Hashable
 ) -> tuple[bytes, tuple[int, ...]]:
-    """Return charges as the scripts read them, and the numbers of their counters.
+    """Return charges as the scripts read them, and the numbers of their counters."""
+    if form is None:
+        return _pack(charges, places)
+    key = form, places
+    known = _PACKED.get(key)
+    if known is None:
+        if len(_PACKED) >= MOST_PACKED:
+            _PACKED.clear()
+        known = _PACKED[key] = _pack(charges, places)
+    return known
 
-    They are the same for all requests that are charged alike, whoever makes them.
-    """
+
+def _pack(charges: Sequence[Charge], places: tuple[int, ...]) -> tuple[bytes, tuple[int, ...]]:
     counters: dict[tuple[int, bytes], int] = {}
     numbers, packed = [], []
-    for policy, place, cost in zip(policies, places, costs, strict=True):
+    for charge, place in zip(charges, places, strict=True):
+        policy = charge.policy
         number = counters.setdefault((place, policy.counter_id), len(counters) + 1)
         numbers.append(number)
         packed.append(
@@ -217,10 +221,16 @@ def _packed_charges(
                 policy.requests,
                 policy.window,
                 policy.capacity,
-                cost,
+                charge.cost,
             )
         )
     return b"".join(packed), tuple(numbers)
+
+
+MOST_PACKED = 10_000
+
+_PACKED: dict[Hashable, tuple[bytes, tuple[int, ...]]] = {}
+"""What plans of one form have in common, by the places of their subjects among the keys."""
 
 
 @lru_cache(maxsize=4096)

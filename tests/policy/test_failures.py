@@ -11,30 +11,35 @@ from django_ratelimit_tiers.core.decisions import Decision, FailurePolicy
 from django_ratelimit_tiers.core.policies import MAX_PERIOD, Algorithm, Charge, Mode, QuotaPolicy
 from django_ratelimit_tiers.core.rules import Rule
 from django_ratelimit_tiers.policy.failures import degraded_decision, worker_count
-from django_ratelimit_tiers.policy.ledgers import Entry
+from django_ratelimit_tiers.policy.tariffs import Bill, Item, Tariff
 from django_ratelimit_tiers.store.memory import MemoryStore
 from tests import strategies as own
 
 
 def entry(
     policy: QuotaPolicy | None = None, on_failure: FailurePolicy | None = None, cost: int = 1
-) -> Entry:
+) -> Item:
     policy = policy or QuotaPolicy("any", 8, MAX_PERIOD, Algorithm.FIXED_WINDOW)
     rule = Rule(id=1, name="any", on_store_failure=on_failure) if on_failure else None
-    return Entry(Charge("ip:192.0.2.7", policy, cost), rule, "any")
+    return Item(policy, rule, "any", cost)
 
 
-def decided(*entries: Entry, workers: int | None = 1, by: str = "open") -> Decision:
+def bill(*entries: Item) -> Bill:
+    charges = tuple(Charge("ip:192.0.2.7", entry.policy, entry.cost) for entry in entries)
+    return Bill(charges, Tariff(entries))
+
+
+def decided(*entries: Item, workers: int | None = 1, by: str = "open") -> Decision:
     with override_settings(RATELIMIT_TIERS={"ON_STORE_FAILURE": by, "WORKERS": workers}):
-        return degraded_decision(entries, MemoryStore())
+        return degraded_decision(bill(*entries), MemoryStore())
 
 
-def passed(entry: Entry, workers: int) -> int:
+def passed(entry: Item, workers: int) -> int:
     """Return how many requests this process lets pass before it refuses one."""
     local = MemoryStore()
     with override_settings(RATELIMIT_TIERS={"ON_STORE_FAILURE": "local", "WORKERS": workers}):
         for count in range(100):
-            if not degraded_decision([entry], local).allowed:
+            if not degraded_decision(bill(entry), local).allowed:
                 return count
     raise AssertionError("nothing is refused")
 
