@@ -25,6 +25,9 @@ mode, counter id, limit, window, capacity, cost."""
 RECORD = Struct("<8sIQIQ")
 """One counter: its id, when it expires, and `last`, `current` and `previous` of its state."""
 
+NOW = Struct("<Q")
+"""The time of a decision, in microseconds."""
+
 LENGTH = Struct("<I")
 """The length of a label that follows."""
 
@@ -38,6 +41,9 @@ MODE_CODES = {Mode.ENFORCE: 1, Mode.SHADOW: 2, Mode.OFF: 3}
 
 ANY = "*"
 """Stands for a revision that need not be compared."""
+
+STALE = 0
+"""Begins a reply that names newer revisions and decided nothing."""
 
 REVISION_TTL = 30 * 86_400
 """Seconds to live of the policy revision: a lost one costs one look at the database."""
@@ -62,12 +68,12 @@ class Script:
 
         A line `-- @name` in one of them gives way to the file of that name.
         """
-        text = b"\n".join(map(_lua, names))
-        return cls(INSERTION.sub(lambda found: _lua(found[1].decode()), text))
+        return cls(b"\n".join(map(_lua, names)))
 
 
 def _lua(name: str) -> bytes:
-    return (files(__package__) / "lua" / f"{name}.lua").read_bytes()
+    text = (files(__package__) / "lua" / f"{name}.lua").read_bytes()
+    return INSERTION.sub(lambda found: _lua(found[1].decode()), text)
 
 
 INSERTION = re.compile(rb"^ *-- @(\w+)$", re.MULTILINE)
@@ -173,20 +179,22 @@ class Protocol:
         return keys, tuple([places[charge.subject] for charge in charges])
 
 
-def parse_reply(plan: Plan, call: Call, reply: Sequence[Any]) -> Reply:
+def parse_reply(plan: Plan, call: Call, reply: bytes | list[Any]) -> Reply:
     """Return what the acquire script answered to this plan."""
-    first = reply[0]
-    if isinstance(first, bytes):
-        revision, *of_subjects = map(bytes.decode, reply)
+    told, *others = reply if isinstance(reply, list) else [reply]
+    if told == STALE:
+        revision, *of_subjects = map(bytes.decode, others)
         subjects = dict(zip(plan.subject_revisions, of_subjects, strict=True))
         return Reply((), 0, Stale(revision, subjects))
-    waits = iter(reply[1 + max(call.counters, default=0) :])  # none where everything fits
+    waits = iter(others)  # none where everything fits
+    (now,) = NOW.unpack_from(told)
     outcomes = []
     for charge, number in zip(plan.charges, call.counters, strict=True):
-        _, _, last, current, previous = RECORD.unpack(reply[number])
+        at = NOW.size + RECORD.size * (number - 1)
+        _, _, last, current, previous = RECORD.unpack_from(told, at)
         settled = CounterState(last, current, previous)
         outcomes.append(outcome(charge, next(waits, 0), settled))
-    return Reply(tuple(outcomes), first)
+    return Reply(tuple(outcomes), now)
 
 
 def _packed(

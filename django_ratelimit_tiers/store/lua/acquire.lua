@@ -15,8 +15,9 @@
 --            bytes before it
 -- ARGV[7]    what a sampled refusal tells of the request, '' for no sample
 -- ARGV[8..]  the caller's revisions of subjects
--- Reply: {now, each counter's record}, and where not everything fits, each charge's wait (0: none).
---        When a revision is not current: {policy revision, and each known subject's revision}.
+-- Reply: now and the counters' records in one string; where not everything fits, that and each
+--        charge's wait (0: none). When a revision is not current: {0, the policy revision, and
+--        each known subject's revision}.
 
 local CHARGE, CHARGE_SIZE = '<HHBBc8I4I8I4I4', 34
 local ENFORCE, SHADOW, OFF = 1, 2, 3
@@ -30,8 +31,8 @@ for i = 1, known do
   if ARGV[7 + i] ~= (values[of_subjects + i] or '') then stale = true end
 end
 if stale then
-  local current = {values[1] or ''}
-  for i = 1, known do current[i + 1] = values[of_subjects + i] or '' end
+  local current = {0, values[1] or ''}
+  for i = 1, known do current[i + 2] = values[of_subjects + i] or '' end
   return current
 end
 
@@ -39,45 +40,25 @@ local clock = call('TIME')
 local seconds = tonumber(clock[1])
 local now = tonumber(ARGV[4]) or seconds * 1000000 + tonumber(clock[2])
 
--- core.algorithms.wait, for a charge that does not fit.
-local function wait(algorithm, limit, window, capacity, cost, time, current, previous, log)
-  local to_window_end = window - time % window
-  local function weight_falls_to(count, most)
-    if count <= most then return 0 end
-    local quotient, rest = muldiv(most + 1, window, count)
-    return window - (rest > 0 and quotient or quotient - 1)
-  end
-  if cost > capacity then return window end
-  if algorithm == BUCKET then
-    local quotient, rest = muldiv(current + cost - capacity, window, limit)
-    return math.min(quotient + ceil((rest + previous) / limit), FOREVER)
-  end
-  if algorithm == FIXED then return to_window_end end
-  if algorithm == LOG then
-    local index = log.expired + current + cost - limit - 1
-    local entry = index < log.length and tonumber(call('LINDEX', log.key, index)) or time
-    return entry + window - time
-  end
-  local spare = limit - cost - current
-  if spare >= 0 then return weight_falls_to(previous, spare) - time % window end
-  return to_window_end + weight_falls_to(current, limit - cost)
-end
-
 -- The charges are gone through once, each as if those before it were spent. When one refuses, or
 -- the caller only looks, that was for the waits alone, and the counters are read again as they are.
-local reply, waits, refused, spends = {now}, {}, false, ARGV[3] == '1'
-local latest, grown, logs = {}, {}, {}
+local records, latest, waits, grown, logs = {}, {}, nil, nil, nil
+local refused, spends = false, ARGV[3] == '1'
 for pass = 1, 2 do
-  for place = 2, of_subjects do values[place] = intact(values[place]) end
   local number_of_charge = 0
   for at = 1, #ARGV[1], CHARGE_SIZE do
     local number, place, algorithm, mode, id, limit, window, capacity, cost =
       unpack_from(CHARGE, ARGV[1], at)
-    local value, log, written = values[place]
     -- @settle
+    local log, written
     if algorithm == LOG then
-      log = logs[number] or read_log(KEYS[place], id, time - window)
-      logs[number] = log
+      logs = logs or {}
+      log = logs[number]
+      if not log then
+        local value_key = KEYS[place]
+        -- @log
+        logs[number] = log
+      end
       current = log.length - log.expired + log.added
       previous = log.added > 0 and time or log.newest
     end
@@ -85,29 +66,56 @@ for pass = 1, 2 do
     if pass == 2 then
       -- nothing is spent
     elseif current + part + cost > capacity then
-      waits[number_of_charge] =
-        wait(algorithm, limit, window, capacity, cost, time, current, previous, log)
       refused = refused or mode == ENFORCE
+      -- core.algorithms.wait
+      local to_window_end, waiting = window - time % window, window
+      local function weight_falls_to(count, most)
+        if count <= most then return 0 end
+        local quotient, rest = muldiv(most + 1, window, count)
+        return window - (rest > 0 and quotient or quotient - 1)
+      end
+      if cost > capacity then
+        waiting = window
+      elseif algorithm == BUCKET then
+        local quotient, rest = muldiv(current + cost - capacity, window, limit)
+        waiting = math.min(quotient + ceil((rest + previous) / limit), FOREVER)
+      elseif algorithm == FIXED then
+        waiting = to_window_end
+      elseif algorithm == LOG then
+        local index = log.expired + current + cost - limit - 1
+        local entry = index < log.length and tonumber(call('LINDEX', log.key, index)) or time
+        waiting = entry + window - time
+      elseif current + cost <= limit then
+        waiting = weight_falls_to(previous, limit - cost - current) - time % window
+      else
+        waiting = to_window_end + weight_falls_to(current, limit - cost)
+      end
+      waits = waits or {}
+      waits[number_of_charge] = waiting
     elseif mode ~= OFF and cost > 0 then
       current = current + cost
       if log then log.added, previous = log.added + cost, time end
       -- @record
       values[place], written = value, record
       if log then log.time, log.expires = time, expires end
-      if not from then grown[place] = true end
+      if not from then
+        grown = grown or {}
+        grown[place] = true
+      end
       if expires > (latest[place] or 0) then latest[place] = expires end
     end
-    reply[number + 1] = written or pack(RECORD, id, 0, time, current, previous)
+    records[number] = written or pack(RECORD, id, 0, time, current, previous)
   end
   if spends and not refused then break end
-  values, logs = call('MGET', unpack(KEYS, 1, #KEYS - 1)), {}
+  values, logs = call('MGET', unpack(KEYS, 1, #KEYS - 1)), nil
 end
 
 if spends and not refused then
   for place, expires in pairs(latest) do
-    save(KEYS[place], values[place], expires, grown[place], seconds)
+    local value_key, value, has_grown = KEYS[place], values[place], grown and grown[place]
+    -- @save
   end
-  for _, log in pairs(logs) do
+  for _, log in pairs(logs or {}) do
     if log.added > 0 then
       if log.expired > 0 then call('LTRIM', log.key, log.expired, -1) end
       for _ = 1, log.added do call('RPUSH', log.key, string.format('%.0f', log.time)) end
@@ -115,7 +123,8 @@ if spends and not refused then
     end
   end
 end
-if not next(waits) then return reply end
+local reply = pack('<I8', now) .. table.concat(records)
+if not waits then return reply end
 
 -- Add 1 to the minute's count of what was refused, and put the refusal at the head of the sample.
 -- Past the most distinct fields of a minute, and of every minute while too many wait to be read,
@@ -161,10 +170,11 @@ for at = 1, #ARGV[1], CHARGE_SIZE do
   charges[i] = {place = place, mode = mode, label = label}
   if mode == ENFORCE and waits[i] and (not binding or waits[i] > waits[binding]) then binding = i end
 end
+local with_waits = {reply}
 for i, charge in ipairs(charges) do
-  reply[#reply + 1] = waits[i] or 0
+  with_waits[i + 1] = waits[i] or 0
   if spends and charge.label ~= '' and (i == binding or charge.mode == SHADOW and waits[i]) then
     record_refusal(charge.place, charge.mode, waits[i], charge.label)
   end
 end
-return reply
+return with_waits

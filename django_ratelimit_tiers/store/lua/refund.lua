@@ -23,14 +23,15 @@ end
 local given = 0
 for at = 1, #ARGV[1], CHARGE_SIZE do
   local _, place, algorithm, _, id, limit, window, _, cost = unpack_from(CHARGE, ARGV[1], at)
-  local value = intact(values[place])
+  local value_key, has_grown, log = KEYS[place], false
   -- @settle
   local age, gives = floor(time / window) - floor(charged_at / window), false
   if from and cost > 0 then
     if algorithm == LOG then
-      local key, charged = list_key(KEYS[place], id), string.format('%.0f', charged_at)
-      gives = charged_at > time - window and call('LREM', key, -cost, charged) > 0
-      local log = read_log(KEYS[place], id, time - window)
+      -- @list
+      gives = charged_at > time - window
+        and call('LREM', list, -cost, string.format('%.0f', charged_at)) > 0
+      -- @log
       current, previous = log.length - log.expired, log.newest
     elseif algorithm == BUCKET then
       if current < cost then previous = 0 end
@@ -40,7 +41,7 @@ for at = 1, #ARGV[1], CHARGE_SIZE do
   end
   if gives then
     -- @record
-    save(KEYS[place], value, expires, false, seconds)
+    -- @save
     values[place] = value
     given = given + 1
   end

@@ -3,8 +3,13 @@
 -- KEYS[1]  the subject's counters
 -- Reply: how many keys were deleted.
 
-local keys, value = {KEYS[1]}, intact(call('GET', KEYS[1]))
-for at = FIRST, #value, RECORD_SIZE do
-  keys[#keys + 1] = list_key(KEYS[1], sub(value, at, at + 7))
+local value_key = KEYS[1]
+local keys, value = {value_key}, call('GET', value_key)
+if value and (#value - FIRST + 1) % RECORD_SIZE == 0 then
+  for at = FIRST, #value, RECORD_SIZE do
+    local id = sub(value, at, at + 7)
+    -- @list
+    keys[#keys + 1] = list
+  end
 end
 return call('DEL', unpack(keys))
