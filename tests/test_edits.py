@@ -28,6 +28,7 @@ from django_ratelimit_tiers.models import (
 )
 from testproject.api_keys import issue_key
 from testproject.models import ApiKey
+from tests.databases import database_url
 from tests.policies import YEAR, limit_tier, make_rule
 from tests.servers import SiteProcess, ValkeyProcess, wait_until
 
@@ -44,11 +45,7 @@ def site(
     request: pytest.FixtureRequest, django_db_setup: None, valkey: ValkeyProcess
 ) -> Iterator[str]:
     """The other process: one server for all the tests here."""
-    database = connection.settings_dict
-    url = f"sqlite:///{database['NAME']}"
-    if connection.vendor != "sqlite":
-        url = "postgres://{USER}:{PASSWORD}@{HOST}:{PORT}/{NAME}".format(**database)
-    env = {"REDIS_URL": valkey.url, "DATABASE_URL": url}
+    env = {"REDIS_URL": valkey.url, "DATABASE_URL": database_url(connection)}
     with SiteProcess(request.param, env=env, ratelimit=PATIENT) as site:
         yield site.url
 

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from contextlib import closing
 
 import httpx
 import pytest
 import redis
 from django.contrib.auth.models import User
 
-from tests.servers import PostgresProcess, ServerDidNotStart, ValkeyProcess
+from tests.databases import MariadbProcess, PostgresProcess
+from tests.servers import HOST, ServerDidNotStart, ValkeyProcess
 
 
 def is_running(pid: int) -> bool:
@@ -82,6 +84,14 @@ def test_a_private_postgresql_answers(postgres: PostgresProcess) -> None:
     psycopg = pytest.importorskip("psycopg")
     with psycopg.connect(postgres.url) as connection:
         assert connection.execute("SELECT 6 * 7").fetchone() == (42,)
+
+
+def test_a_private_mariadb_answers(mysql: MariadbProcess) -> None:
+    driver = pytest.importorskip("MySQLdb")
+    with closing(driver.connect(host=HOST, port=mysql.port, user="root")) as connection:
+        cursor = connection.cursor()
+        cursor.execute("SELECT 6 * 7, @@collation_server LIKE '%%\\_ci'")
+        assert cursor.fetchone() == (42, 1)
 
 
 @pytest.mark.parametrize(("server", "threads"), [("gunicorn", 1), ("gunicorn", 4), ("uvicorn", 1)])
