@@ -73,13 +73,10 @@ def upsert(model: type[Model], rows: Sequence[Any], key: Sequence[str], fields: 
 def count_rows(
     keys: Iterable[tuple[RefusalKey, int]], start: datetime, resolution: Resolution
 ) -> list[ThrottleCount]:
-    """Return the rows of one minute, hour or day, added up where the database sees one key."""
+    """Return the rows of one minute, hour or day, added up where keys are alike once cut."""
     totals: Counter[CountKey] = Counter()
-    spellings: dict[CountKey, CountKey] = {}
     for key, count in keys:
-        cut = _cut(key)
-        folded = spellings.setdefault(_folded(cut), cut)
-        totals[folded] += count
+        totals[_cut(key)] += count
     return [
         ThrottleCount(
             resolution=resolution.value,
@@ -161,7 +158,7 @@ def _usage_rows(hour: int, usage: Mapping[str, Usage]) -> list[UsageCount]:
     rows = {}
     for subject, numbers in usage.items():
         cut = subject[:150]
-        rows[_folded((cut,))] = UsageCount(
+        rows[cut] = UsageCount(
             hour=moment(hour),
             subject=cut,
             allowed=numbers.allowed,
@@ -181,10 +178,3 @@ def _write_accounts(records: Records) -> None:
 def _cut(key: RefusalKey) -> CountKey:
     """Return a key cut to what the columns hold."""
     return key.policy[:150], key.tier[:50], key.endpoint[:255], key.subject[:150], key.mode.value
-
-
-def _folded(key: CountKey) -> CountKey:
-    """Return what the database compares: MySQL takes letters of either case for the same."""
-    if connections[router.db_for_write(ThrottleCount)].vendor != "mysql":
-        return key
-    return tuple(str(part).casefold() for part in key)

@@ -34,7 +34,7 @@ class Migration(migrations.Migration):
                 ("name", models.CharField(max_length=100, unique=True, verbose_name="name")),
                 (
                     "kind",
-                    models.CharField(
+                    django_ratelimit_tiers.models.fields.ExactCharField(
                         choices=[
                             ("spike", "spike of refusals"),
                             ("ip_rotation", "one client from many addresses"),
@@ -49,7 +49,7 @@ class Migration(migrations.Migration):
                 ("is_active", models.BooleanField(default=True, verbose_name="active")),
                 (
                     "sensitivity",
-                    models.CharField(
+                    django_ratelimit_tiers.models.fields.ExactCharField(
                         choices=[("low", "low"), ("normal", "normal"), ("high", "high")],
                         default="normal",
                         max_length=10,
@@ -66,7 +66,7 @@ class Migration(migrations.Migration):
                 ),
                 (
                     "grouping",
-                    models.CharField(
+                    django_ratelimit_tiers.models.fields.ExactCharField(
                         choices=[
                             ("total", "all refusals together"),
                             ("policy", "each policy"),
@@ -194,7 +194,7 @@ class Migration(migrations.Migration):
                 ),
                 (
                     "kind",
-                    models.CharField(
+                    django_ratelimit_tiers.models.fields.ExactCharField(
                         choices=[
                             ("spike", "spike of refusals"),
                             ("ip_rotation", "one client from many addresses"),
@@ -206,10 +206,15 @@ class Migration(migrations.Migration):
                         verbose_name="kind",
                     ),
                 ),
-                ("cause", models.CharField(max_length=255, verbose_name="cause")),
+                (
+                    "cause",
+                    django_ratelimit_tiers.models.fields.ExactCharField(
+                        max_length=255, verbose_name="cause"
+                    ),
+                ),
                 (
                     "state",
-                    models.CharField(
+                    django_ratelimit_tiers.models.fields.ExactCharField(
                         choices=[
                             ("open", "open"),
                             ("acknowledged", "acknowledged"),
@@ -274,7 +279,7 @@ class Migration(migrations.Migration):
                 ("name", models.CharField(max_length=100, unique=True, verbose_name="name")),
                 (
                     "mode",
-                    models.CharField(
+                    django_ratelimit_tiers.models.fields.ExactCharField(
                         choices=[
                             ("enforce", "enforce"),
                             ("shadow", "shadow (only record)"),
@@ -314,7 +319,7 @@ class Migration(migrations.Migration):
                 ),
                 (
                     "identify_by",
-                    models.CharField(
+                    django_ratelimit_tiers.models.fields.ExactCharField(
                         choices=[
                             ("user_or_ip", "user, or address when anonymous"),
                             ("user", "user"),
@@ -351,7 +356,7 @@ class Migration(migrations.Migration):
                 ),
                 (
                     "count",
-                    models.CharField(
+                    django_ratelimit_tiers.models.fields.ExactCharField(
                         choices=[("all", "every request"), ("failed", "only requests that failed")],
                         default="all",
                         max_length=10,
@@ -360,7 +365,7 @@ class Migration(migrations.Migration):
                 ),
                 (
                     "scope",
-                    models.CharField(
+                    django_ratelimit_tiers.models.fields.ExactCharField(
                         choices=[
                             ("rule", "one counter for the rule"),
                             ("route", "one counter for each route"),
@@ -372,7 +377,7 @@ class Migration(migrations.Migration):
                 ),
                 (
                     "tier_policies",
-                    models.CharField(
+                    django_ratelimit_tiers.models.fields.ExactCharField(
                         choices=[
                             ("also", "apply as well"),
                             ("replace", "are replaced by this rule"),
@@ -392,7 +397,7 @@ class Migration(migrations.Migration):
                 ),
                 (
                     "on_store_failure",
-                    models.CharField(
+                    django_ratelimit_tiers.models.fields.ExactCharField(
                         blank=True,
                         choices=[
                             ("open", "let requests pass"),
@@ -615,13 +620,33 @@ class Migration(migrations.Migration):
                         auto_created=True, primary_key=True, serialize=False, verbose_name="ID"
                     ),
                 ),
-                ("policy", models.CharField(max_length=150, verbose_name="policy")),
-                ("tier", models.CharField(blank=True, max_length=50, verbose_name="tier")),
-                ("endpoint", models.CharField(blank=True, max_length=255, verbose_name="endpoint")),
-                ("subject", models.CharField(max_length=150, verbose_name="subject")),
+                (
+                    "policy",
+                    django_ratelimit_tiers.models.fields.ExactCharField(
+                        max_length=150, verbose_name="policy"
+                    ),
+                ),
+                (
+                    "tier",
+                    django_ratelimit_tiers.models.fields.ExactCharField(
+                        blank=True, max_length=50, verbose_name="tier"
+                    ),
+                ),
+                (
+                    "endpoint",
+                    django_ratelimit_tiers.models.fields.ExactCharField(
+                        blank=True, max_length=255, verbose_name="endpoint"
+                    ),
+                ),
+                (
+                    "subject",
+                    django_ratelimit_tiers.models.fields.ExactCharField(
+                        max_length=150, verbose_name="subject"
+                    ),
+                ),
                 (
                     "mode",
-                    models.CharField(
+                    django_ratelimit_tiers.models.fields.ExactCharField(
                         choices=[
                             ("enforce", "enforce"),
                             ("shadow", "shadow (only record)"),
@@ -635,7 +660,7 @@ class Migration(migrations.Migration):
                 ("minute", models.DateTimeField(verbose_name="from")),
                 (
                     "resolution",
-                    models.CharField(
+                    django_ratelimit_tiers.models.fields.ExactCharField(
                         choices=[("minute", "minute"), ("hour", "hour"), ("day", "day")],
                         default="minute",
                         max_length=10,
@@ -674,13 +699,33 @@ class Migration(migrations.Migration):
                         auto_created=True, primary_key=True, serialize=False, verbose_name="ID"
                     ),
                 ),
-                ("policy", models.CharField(max_length=150, verbose_name="policy")),
-                ("tier", models.CharField(blank=True, max_length=50, verbose_name="tier")),
-                ("endpoint", models.CharField(blank=True, max_length=255, verbose_name="endpoint")),
-                ("subject", models.CharField(max_length=150, verbose_name="subject")),
+                (
+                    "policy",
+                    django_ratelimit_tiers.models.fields.ExactCharField(
+                        max_length=150, verbose_name="policy"
+                    ),
+                ),
+                (
+                    "tier",
+                    django_ratelimit_tiers.models.fields.ExactCharField(
+                        blank=True, max_length=50, verbose_name="tier"
+                    ),
+                ),
+                (
+                    "endpoint",
+                    django_ratelimit_tiers.models.fields.ExactCharField(
+                        blank=True, max_length=255, verbose_name="endpoint"
+                    ),
+                ),
+                (
+                    "subject",
+                    django_ratelimit_tiers.models.fields.ExactCharField(
+                        max_length=150, verbose_name="subject"
+                    ),
+                ),
                 (
                     "mode",
-                    models.CharField(
+                    django_ratelimit_tiers.models.fields.ExactCharField(
                         choices=[
                             ("enforce", "enforce"),
                             ("shadow", "shadow (only record)"),
@@ -692,7 +737,12 @@ class Migration(migrations.Migration):
                     ),
                 ),
                 ("at", models.DateTimeField(db_index=True, verbose_name="at")),
-                ("decision_id", models.CharField(max_length=64, verbose_name="decision")),
+                (
+                    "decision_id",
+                    django_ratelimit_tiers.models.fields.ExactCharField(
+                        max_length=64, verbose_name="decision"
+                    ),
+                ),
                 ("method", models.CharField(max_length=20, verbose_name="method")),
                 ("path", models.CharField(max_length=500, verbose_name="path")),
                 ("address", models.CharField(blank=True, max_length=64, verbose_name="address")),
@@ -733,7 +783,12 @@ class Migration(migrations.Migration):
                         auto_created=True, primary_key=True, serialize=False, verbose_name="ID"
                     ),
                 ),
-                ("slug", models.SlugField(unique=True, verbose_name="slug")),
+                (
+                    "slug",
+                    django_ratelimit_tiers.models.fields.ExactSlugField(
+                        unique=True, verbose_name="slug"
+                    ),
+                ),
                 ("name", models.CharField(max_length=100, verbose_name="name")),
                 ("description", models.TextField(blank=True, verbose_name="description")),
                 (
@@ -754,7 +809,7 @@ class Migration(migrations.Migration):
                 ),
                 (
                     "default_for",
-                    models.CharField(
+                    django_ratelimit_tiers.models.fields.ExactCharField(
                         blank=True,
                         choices=[
                             ("anonymous", "anonymous clients"),
@@ -809,7 +864,7 @@ class Migration(migrations.Migration):
                 ),
                 (
                     "algorithm",
-                    models.CharField(
+                    django_ratelimit_tiers.models.fields.ExactCharField(
                         choices=[
                             ("sliding_window_counter", "sliding window counter"),
                             ("token_bucket", "token bucket (allows bursts)"),
@@ -944,7 +999,7 @@ class Migration(migrations.Migration):
                 ),
                 (
                     "algorithm",
-                    models.CharField(
+                    django_ratelimit_tiers.models.fields.ExactCharField(
                         choices=[
                             ("sliding_window_counter", "sliding window counter"),
                             ("token_bucket", "token bucket (allows bursts)"),
@@ -993,7 +1048,12 @@ class Migration(migrations.Migration):
                     ),
                 ),
                 ("hour", models.DateTimeField(verbose_name="hour")),
-                ("subject", models.CharField(max_length=150, verbose_name="subject")),
+                (
+                    "subject",
+                    django_ratelimit_tiers.models.fields.ExactCharField(
+                        max_length=150, verbose_name="subject"
+                    ),
+                ),
                 ("allowed", models.PositiveBigIntegerField(default=0, verbose_name="allowed")),
                 ("refused", models.PositiveBigIntegerField(default=0, verbose_name="refused")),
             ],
@@ -1020,7 +1080,7 @@ class Migration(migrations.Migration):
                 ),
                 (
                     "event",
-                    models.CharField(
+                    django_ratelimit_tiers.models.fields.ExactCharField(
                         choices=[("opened", "opened"), ("closed", "closed")],
                         max_length=10,
                         verbose_name="event",
@@ -1028,16 +1088,21 @@ class Migration(migrations.Migration):
                 ),
                 (
                     "channel",
-                    models.CharField(
+                    django_ratelimit_tiers.models.fields.ExactCharField(
                         choices=[("email", "e-mail"), ("webhook", "webhook")],
                         max_length=10,
                         verbose_name="channel",
                     ),
                 ),
-                ("target", models.CharField(max_length=500, verbose_name="target")),
+                (
+                    "target",
+                    django_ratelimit_tiers.models.fields.ExactCharField(
+                        max_length=500, verbose_name="target"
+                    ),
+                ),
                 (
                     "state",
-                    models.CharField(
+                    django_ratelimit_tiers.models.fields.ExactCharField(
                         choices=[
                             ("pending", "pending"),
                             ("sending", "sending"),

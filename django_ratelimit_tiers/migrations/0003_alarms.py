@@ -5,6 +5,8 @@ from __future__ import annotations
 import django.db.models.deletion
 from django.db import migrations, models
 
+import django_ratelimit_tiers.models.fields
+
 
 class Migration(migrations.Migration):
     dependencies = [
@@ -31,7 +33,12 @@ class Migration(migrations.Migration):
                         auto_created=True, primary_key=True, serialize=False, verbose_name="ID"
                     ),
                 ),
-                ("series", models.CharField(blank=True, max_length=255, verbose_name="series")),
+                (
+                    "series",
+                    django_ratelimit_tiers.models.fields.ExactCharField(
+                        blank=True, max_length=255, verbose_name="series"
+                    ),
+                ),
                 ("hour", models.DateTimeField(verbose_name="hour")),
                 ("total", models.PositiveBigIntegerField(default=0, verbose_name="refusals")),
                 ("peak", models.PositiveBigIntegerField(default=0, verbose_name="highest minute")),

@@ -20,16 +20,16 @@ from django_ratelimit_tiers.models.choices import (
     SENSITIVITIES,
 )
 from django_ratelimit_tiers.models.constraints import one_of
-from django_ratelimit_tiers.models.fields import EmailsField
+from django_ratelimit_tiers.models.fields import EmailsField, ExactCharField
 
 
 class AlertRule(models.Model):
     """What is watched, how sensitively, and who is told."""
 
     name = models.CharField(_("name"), max_length=100, unique=True)
-    kind = models.CharField(_("what to look for"), max_length=20, choices=ALERT_KINDS)
+    kind = ExactCharField(_("what to look for"), max_length=20, choices=ALERT_KINDS)
     is_active = models.BooleanField(_("active"), default=True)
-    sensitivity = models.CharField(
+    sensitivity = ExactCharField(
         _("sensitivity"),
         max_length=10,
         choices=SENSITIVITIES,
@@ -40,7 +40,7 @@ class AlertRule(models.Model):
         default=20,
         help_text=_("Less than this in a minute is never an alert."),
     )
-    grouping = models.CharField(
+    grouping = ExactCharField(
         _("watch"), max_length=10, choices=GROUPINGS, default=Grouping.TOTAL.value
     )
     policy = models.CharField(
@@ -107,8 +107,8 @@ class Alert(models.Model):
     on from one minute to the next.
     """
 
-    kind = models.CharField(_("kind"), max_length=20, choices=ALERT_KINDS)
-    cause = models.CharField(_("cause"), max_length=255)
+    kind = ExactCharField(_("kind"), max_length=20, choices=ALERT_KINDS)
+    cause = ExactCharField(_("cause"), max_length=255)
     rule = models.ForeignKey(
         AlertRule,
         verbose_name=_("alert rule"),
@@ -117,7 +117,7 @@ class Alert(models.Model):
         blank=True,
         related_name="alerts",
     )
-    state = models.CharField(
+    state = ExactCharField(
         _("state"), max_length=15, choices=ALERT_STATES, default=AlertState.OPEN.value
     )
     opened_at = models.DateTimeField(_("opened at"))
@@ -167,7 +167,7 @@ class SeriesHour(models.Model):
     rule = models.ForeignKey(
         AlertRule, verbose_name=_("alert rule"), on_delete=models.CASCADE, related_name="hours"
     )
-    series = models.CharField(_("series"), max_length=255, blank=True)
+    series = ExactCharField(_("series"), max_length=255, blank=True)
     hour = models.DateTimeField(_("hour"))
     total = models.PositiveBigIntegerField(_("refusals"), default=0)
     peak = models.PositiveBigIntegerField(_("highest minute"), default=0)
@@ -192,10 +192,10 @@ class AlertNotice(models.Model):
     alert = models.ForeignKey(
         Alert, verbose_name=_("alert"), on_delete=models.CASCADE, related_name="notices"
     )
-    event = models.CharField(_("event"), max_length=10, choices=ALERT_EVENTS)
-    channel = models.CharField(_("channel"), max_length=10, choices=CHANNELS)
-    target = models.CharField(_("target"), max_length=500)
-    state = models.CharField(
+    event = ExactCharField(_("event"), max_length=10, choices=ALERT_EVENTS)
+    channel = ExactCharField(_("channel"), max_length=10, choices=CHANNELS)
+    target = ExactCharField(_("target"), max_length=500)
+    state = ExactCharField(
         _("state"), max_length=10, choices=NOTICE_STATES, default=NoticeState.PENDING.value
     )
     attempts = models.PositiveSmallIntegerField(_("attempts"), default=0)

@@ -9,6 +9,8 @@ from typing import Any
 from django.core.exceptions import ValidationError
 from django.core.validators import validate_email
 from django.db import models
+from django.db.backends.base.base import BaseDatabaseWrapper
+from django.db.models.lookups import IContains, IEndsWith, IExact, IStartsWith
 from django.utils.translation import gettext_lazy as _
 
 from django_ratelimit_tiers.digests import DIGEST, key_digest
@@ -19,6 +21,25 @@ MAX_RAW_KEY = 255
 _SEPARATOR = re.compile(r"[\s,]+")
 _METHOD = re.compile(r"[A-Za-z][A-Za-z-]*\Z")
 _MAPPED = ipaddress.IPv6Network("::ffff:0:0/96")
+
+
+class ExactCharField(models.CharField):  # type: ignore[type-arg]
+    """A text that the database takes for another only if every character is the same.
+
+    Most databases always do. MySQL and MariaDB by default make no difference between upper and
+    lower case, letters with accents and without, or spaces at the end and none.
+    """
+
+    def db_parameters(self, connection: BaseDatabaseWrapper) -> Any:
+        """Return the type of the column, with a collation where the default one is not exact."""
+        parameters = super().db_parameters(connection)
+        if connection.vendor == "mysql":
+            parameters["collation"] = _exact_collation(connection)
+        return parameters
+
+
+class ExactSlugField(ExactCharField, models.SlugField):  # type: ignore[type-arg]
+    """A slug that differs from another by the case of a letter, too."""
 
 
 class _CanonicalField(models.Field):  # type: ignore[type-arg]
@@ -105,6 +126,24 @@ class MethodsField(_CanonicalField, models.CharField):  # type: ignore[type-arg]
                 message = _("“%(method)s” is not an HTTP method: write them like GET,POST.")
                 raise ValidationError(message, "method", {"method": method[:64]})
         return ",".join(sorted({method.upper() for method in methods}))
+
+
+class _AnyCase:
+    """A lookup for which case does not matter, on MySQL by a collation instead of the column's."""
+
+    def process_lhs(self, compiler: Any, connection: Any, lhs: Any = None) -> tuple[str, Any]:
+        sql, parameters = super().process_lhs(compiler, connection, lhs)  # type: ignore[misc]
+        if connection.vendor == "mysql":
+            sql = f"{sql} COLLATE utf8mb4_general_ci"
+        return sql, parameters
+
+
+for _lookup in (IContains, IEndsWith, IExact, IStartsWith):
+    ExactCharField.register_lookup(type(_lookup.__name__, (_AnyCase, _lookup), {}))
+
+
+def _exact_collation(connection: Any) -> str:
+    return "utf8mb4_nopad_bin" if connection.mysql_is_mariadb else "utf8mb4_0900_bin"
 
 
 def _unmapped(

@@ -14,6 +14,7 @@ from django.utils.translation import gettext_lazy as _
 from django_ratelimit_tiers.core.alerts import Resolution
 from django_ratelimit_tiers.core.policies import Mode
 from django_ratelimit_tiers.models.choices import MODES, RESOLUTIONS
+from django_ratelimit_tiers.models.fields import ExactCharField
 
 _author: ContextVar[Any] = ContextVar("author", default=None)
 
@@ -67,11 +68,11 @@ class PolicyRevision(models.Model):
 class Refusal(models.Model):
     """What a refused request was counted under."""
 
-    policy = models.CharField(_("policy"), max_length=150)
-    tier = models.CharField(_("tier"), max_length=50, blank=True)
-    endpoint = models.CharField(_("endpoint"), max_length=255, blank=True)
-    subject = models.CharField(_("subject"), max_length=150)
-    mode = models.CharField(_("mode"), max_length=10, choices=MODES, default=Mode.ENFORCE.value)
+    policy = ExactCharField(_("policy"), max_length=150)
+    tier = ExactCharField(_("tier"), max_length=50, blank=True)
+    endpoint = ExactCharField(_("endpoint"), max_length=255, blank=True)
+    subject = ExactCharField(_("subject"), max_length=150)
+    mode = ExactCharField(_("mode"), max_length=10, choices=MODES, default=Mode.ENFORCE.value)
 
     class Meta:
         abstract = True
@@ -84,7 +85,7 @@ class ThrottleCount(Refusal):
     """
 
     minute = models.DateTimeField(_("from"))
-    resolution = models.CharField(
+    resolution = ExactCharField(
         _("for one"), max_length=10, choices=RESOLUTIONS, default=Resolution.MINUTE.value
     )
     count = models.PositiveBigIntegerField(_("refusals"), default=0)
@@ -117,7 +118,7 @@ class ThrottleEvent(Refusal):
     """A sample of refused requests in detail; `retry_after` is in seconds."""
 
     at = models.DateTimeField(_("at"), db_index=True)
-    decision_id = models.CharField(_("decision"), max_length=64)
+    decision_id = ExactCharField(_("decision"), max_length=64)
     method = models.CharField(_("method"), max_length=20)
     path = models.CharField(_("path"), max_length=500)
     address = models.CharField(_("address"), max_length=64, blank=True)
@@ -149,7 +150,7 @@ class UsageCount(models.Model):
     """
 
     hour = models.DateTimeField(_("hour"))
-    subject = models.CharField(_("subject"), max_length=150)
+    subject = ExactCharField(_("subject"), max_length=150)
     allowed = models.PositiveBigIntegerField(_("allowed"), default=0)
     refused = models.PositiveBigIntegerField(_("refused"), default=0)
     hourly_limit = models.PositiveBigIntegerField(_("limit in an hour"), default=0)

@@ -24,7 +24,7 @@ from django_ratelimit_tiers.models.choices import (
     TIER_POLICIES,
 )
 from django_ratelimit_tiers.models.constraints import limit_constraints, one_of, ordered
-from django_ratelimit_tiers.models.fields import MethodsField
+from django_ratelimit_tiers.models.fields import ExactCharField, MethodsField
 from django_ratelimit_tiers.models.tiers import Limit, PolicyModel, Tier
 
 
@@ -32,7 +32,7 @@ class EndpointRule(PolicyModel):
     """Limits for the requests that match a path or a view, or an exemption of them."""
 
     name = models.CharField(_("name"), max_length=100, unique=True)
-    mode = models.CharField(_("mode"), max_length=10, choices=MODES, default=Mode.ENFORCE.value)
+    mode = ExactCharField(_("mode"), max_length=10, choices=MODES, default=Mode.ENFORCE.value)
     methods = MethodsField(
         _("methods"),
         max_length=100,
@@ -51,7 +51,7 @@ class EndpointRule(PolicyModel):
         blank=True,
         help_text=_("The name of a route, like users:detail; instead of a path."),
     )
-    identify_by = models.CharField(
+    identify_by = ExactCharField(
         _("count by"),
         max_length=12,
         choices=IDENTIFICATIONS,
@@ -69,11 +69,11 @@ class EndpointRule(PolicyModel):
         validators=(MinValueValidator(1), MaxValueValidator(MAX_REQUESTS)),
         help_text=_("How much one request takes from each limit."),
     )
-    count = models.CharField(
+    count = ExactCharField(
         _("what is counted"), max_length=10, choices=COUNTS, default=Count.ALL.value
     )
-    scope = models.CharField(_("scope"), max_length=10, choices=SCOPES, default=Scope.RULE.value)
-    tier_policies = models.CharField(
+    scope = ExactCharField(_("scope"), max_length=10, choices=SCOPES, default=Scope.RULE.value)
+    tier_policies = ExactCharField(
         _("limits of the tier"),
         max_length=10,
         choices=TIER_POLICIES,
@@ -84,7 +84,7 @@ class EndpointRule(PolicyModel):
         default=False,
         help_text=_("No limit applies to these requests, whatever other rules say."),
     )
-    on_store_failure = models.CharField(
+    on_store_failure = ExactCharField(
         _("while the store is unavailable"),
         max_length=10,
         blank=True,

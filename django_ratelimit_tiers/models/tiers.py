@@ -13,6 +13,7 @@ from django.utils.translation import gettext_lazy as _
 from django_ratelimit_tiers.core.policies import Algorithm, policy_problems
 from django_ratelimit_tiers.models.choices import ALGORITHMS, DefaultFor
 from django_ratelimit_tiers.models.constraints import limit_constraints, one_of
+from django_ratelimit_tiers.models.fields import ExactCharField, ExactSlugField
 from django_ratelimit_tiers.models.words import limit_words
 from django_ratelimit_tiers.querysets import PolicyQuerySet
 
@@ -43,7 +44,7 @@ class Limit(PolicyModel):
     period = models.PositiveBigIntegerField(
         _("period"), help_text=_("In seconds: 60 is a minute, 3600 an hour, 86400 a day.")
     )
-    algorithm = models.CharField(
+    algorithm = ExactCharField(
         _("algorithm"),
         max_length=32,
         choices=ALGORITHMS,
@@ -88,7 +89,7 @@ class Limit(PolicyModel):
 class Tier(PolicyModel):
     """A named plan that owns limits."""
 
-    slug = models.SlugField(_("slug"), max_length=50, unique=True)
+    slug = ExactSlugField(_("slug"), max_length=50, unique=True)
     name = models.CharField(_("name"), max_length=100)
     description = models.TextField(_("description"), blank=True)
     rank = models.PositiveSmallIntegerField(
@@ -99,7 +100,7 @@ class Tier(PolicyModel):
     unlimited = models.BooleanField(
         _("unlimited"), default=False, help_text=_("No limits of the tier apply, only rules do.")
     )
-    default_for = models.CharField(
+    default_for = ExactCharField(
         _("default for"),
         max_length=20,
         blank=True,

@@ -97,6 +97,20 @@ def test_keys_that_are_alike_once_cut_to_their_columns_are_added_up() -> None:
     assert [row.count for row in ThrottleCount.objects.all()] == [7]
 
 
+ALMOST_ALIKE = ["GET /a", "GET /A", "GET /á", "GET /a ", "GET /𝐚", "GET /ss", "GET /ß"]
+
+
+def test_keys_that_differ_in_one_character_are_counted_apart() -> None:
+    counts = {key(endpoint=endpoint): 2**n for n, endpoint in enumerate(ALMOST_ALIKE)}
+    counts |= {key(f"user:{name}"): 1000 + n for n, name in enumerate(["a", "A", "ä", "a "])}
+    for _ in range(2):
+        fill_minute(LONG_AGO, counts)
+        aggregate_throttle_events()
+    rows = {(row.endpoint, row.subject): row.count for row in ThrottleCount.objects.all()}
+    assert rows == {(key.endpoint, key.subject): count for key, count in counts.items()}
+    assert ThrottleCount.objects.filter(endpoint="GET /a").count() == 1
+
+
 def test_the_sample_is_kept_in_detail_and_once(client: Client) -> None:
     limit_tier("anonymous", 1)
     client.get("/plain/")
@@ -123,6 +137,16 @@ def test_hours_that_are_over_become_usage() -> None:
     [row] = UsageCount.objects.all()
     assert (row.subject, row.allowed, row.refused, row.hourly_limit) == ("user:1", 5, 2, 100)
     assert row.hour == moment(hour)
+
+
+def test_the_usage_of_subjects_that_differ_in_case_is_kept_apart() -> None:
+    records = configured_store().records
+    records.add(Tally({"user:a": Usage(5, 2, 100), "user:A": Usage(1, 0, 100)}))
+    aggregate_throttle_events(now=records.hours()[-1] + 3605)
+    assert {row.subject: row.allowed for row in UsageCount.objects.all()} == {
+        "user:a": 5,
+        "user:A": 1,
+    }
 
 
 def test_the_use_of_a_service_account_is_dated_without_an_edit_of_the_policy() -> None:

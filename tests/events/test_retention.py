@@ -36,6 +36,19 @@ def test_the_minutes_of_an_hour_become_its_sum() -> None:
     assert rows() == [("hour", hour, "user:1", 30), ("hour", hour, "user:2", 1)]
 
 
+def test_the_minutes_of_subjects_that_differ_in_one_character_become_sums_of_their_own() -> None:
+    hour = NOW - timedelta(days=5)
+    for minute, subject in enumerate(["user:a", "user:A", "user:á", "user:a "]):
+        add(hour + timedelta(minutes=minute), 10, subject)
+    roll_up(Resolution.MINUTE, Resolution.HOUR, NOW)
+    assert [(row[2], row[3]) for row in rows()] == [
+        ("user:A", 10),
+        ("user:a", 10),
+        ("user:a ", 10),
+        ("user:á", 10),
+    ]
+
+
 def test_an_hour_that_is_not_wholly_before_is_left_alone() -> None:
     add(NOW - timedelta(minutes=30), 10)
     assert roll_up(Resolution.MINUTE, Resolution.HOUR, NOW - timedelta(minutes=1)) == 0

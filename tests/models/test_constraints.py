@@ -134,6 +134,8 @@ WRONG_RULES = [
     ("starts_at_before_ends_at", {"starts_at": LATER, "ends_at": NOW}),
     ("starts_at_before_ends_at", {"starts_at": NOW, "ends_at": NOW}),
     ("mode_known", {"mode": "on"}),
+    ("mode_known", {"mode": "Enforce"}),
+    ("mode_known", {"mode": "enforce "}),
     ("identify_by_known", {"identify_by": "cookie"}),
     ("count_known", {"count": "some"}),
     ("scope_known", {"scope": "path"}),
@@ -224,6 +226,19 @@ def test_a_notice_goes_out_once_for_each_alert_event_channel_and_target():
     assert not refuses("", AlertNotice(**notice))
     assert refuses("", AlertNotice(**notice))
     assert not refuses("", AlertNotice(**notice | {"event": "closed"}))
+
+
+def test_targets_that_differ_in_case_both_get_their_notice():
+    of_alert = alert()
+    of_alert.save()
+    notice = {"alert": of_alert, "event": "opened", "channel": "webhook"}
+    for target in ("https://example.com/Hook", "https://example.com/hook"):
+        assert not refuses("", AlertNotice(**notice, target=target))
+
+
+def test_alerts_of_causes_that_differ_in_case_are_open_at_once():
+    alert(cause="Spike: GET /a").save()
+    assert not refuses("", alert(cause="Spike: GET /A"))
 
 
 def test_a_webhook_is_reached_by_http_only():

@@ -134,3 +134,27 @@ def test_methods_read_back_in_capitals():
 def test_addresses_that_are_no_e_mail_addresses_are_refused():
     with pytest.raises(ValidationError):
         EmailsField().to_python("ops@example.com, ops")
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize("alike", ["Gold", "gölD", "göld ", "gold"])
+def test_slugs_that_differ_in_one_character_are_slugs_of_different_tiers(alike):
+    Tier.objects.create(slug="göld", name="Gold")
+    Tier.objects.create(slug=alike, name="Gold")
+    assert Tier.objects.get(slug=alike).slug == alike
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize(
+    ("lookup", "text"),
+    [
+        ("slug__icontains", "OL"),
+        ("slug__iexact", "GOLD"),
+        ("slug__istartswith", "Go"),
+        ("slug__iendswith", "Ld"),
+        ("default_for__iexact", "Unverified"),
+    ],
+)
+def test_a_tier_is_searched_in_letters_of_either_case(lookup, text):
+    Tier.objects.create(slug="gold", name="Gold", default_for="unverified")
+    assert Tier.objects.get(**{lookup: text}).slug == "gold"
