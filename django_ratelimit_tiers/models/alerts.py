@@ -19,7 +19,7 @@ from django_ratelimit_tiers.models.choices import (
     NOTICE_STATES,
     SENSITIVITIES,
 )
-from django_ratelimit_tiers.models.constraints import one_of
+from django_ratelimit_tiers.models.constraints import UniqueKeyConstraint, one_of, unique_key
 from django_ratelimit_tiers.models.fields import EmailsField, ExactCharField
 
 
@@ -137,6 +137,11 @@ class Alert(models.Model):
     detail = models.JSONField(_("detail"), default=dict, blank=True)
     alarm = models.JSONField(_("alarm"), default=dict, blank=True, editable=False)
 
+    open_cause = unique_key(
+        Case(When(~Q(state=AlertState.CLOSED.value), then=F("cause"))),
+        ExactCharField(max_length=255, null=True),
+    )
+
     class Meta:
         verbose_name = _("alert")
         verbose_name_plural = _("alerts")
@@ -149,11 +154,7 @@ class Alert(models.Model):
                 | (~Q(state=AlertState.CLOSED.value) & Q(closed_at__isnull=True)),
                 name="rlt_%(class)s_closed_at_if_closed",
             ),
-            # An expression instead of a condition: MySQL has no partial indexes.
-            models.UniqueConstraint(
-                Case(When(~Q(state=AlertState.CLOSED.value), then=F("cause"))),
-                name="rlt_%(class)s_one_open_per_cause",
-            ),
+            UniqueKeyConstraint(fields=("open_cause",), name="rlt_%(class)s_one_open_per_cause"),
         )
         indexes = (models.Index(fields=("cause", "opened_at"), name="rlt_alert_cause"),)
 

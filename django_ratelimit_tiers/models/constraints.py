@@ -3,8 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
-from django.db.models import CheckConstraint, F, Q
+from django.db import DEFAULT_DB_ALIAS
+from django.db.models import (
+    CheckConstraint,
+    Expression,
+    F,
+    Field,
+    GeneratedField,
+    Model,
+    Q,
+    UniqueConstraint,
+)
 from django.db.models.lookups import LessThanOrEqual
 
 from django_ratelimit_tiers.core.policies import (
@@ -15,6 +26,31 @@ from django_ratelimit_tiers.core.policies import (
 )
 
 Choices = Sequence[tuple[str, object]]
+
+
+class UniqueKeyConstraint(UniqueConstraint):
+    """A unique constraint over columns that the database makes of others, with `unique_key`.
+
+    MariaDB knows no other way: neither conditions nor expressions.
+    """
+
+    def validate(
+        self,
+        model: type[Model],
+        instance: Model,
+        exclude: set[str] | None = None,
+        using: str = DEFAULT_DB_ALIAS,
+    ) -> None:
+        """Look for a row with the same key; forms exclude whatever nobody can type."""
+        generated = {field.name for field in model._meta.fields if field.generated}
+        super().validate(model, instance, (exclude or set()) - generated, using)
+
+
+def unique_key(expression: Expression, column: Field[Any, Any]) -> GeneratedField:
+    """Return the column that holds an expression over others; NULL is like no other value."""
+    return GeneratedField(
+        expression=expression, output_field=column, db_persist=True, serialize=False
+    )
 
 
 def one_of(field: str, choices: Choices, *, blank: bool = False) -> CheckConstraint:

@@ -23,7 +23,13 @@ from django_ratelimit_tiers.models.choices import (
     SCOPES,
     TIER_POLICIES,
 )
-from django_ratelimit_tiers.models.constraints import limit_constraints, one_of, ordered
+from django_ratelimit_tiers.models.constraints import (
+    UniqueKeyConstraint,
+    limit_constraints,
+    one_of,
+    ordered,
+    unique_key,
+)
 from django_ratelimit_tiers.models.fields import ExactCharField, MethodsField
 from django_ratelimit_tiers.models.tiers import Limit, PolicyModel, Tier
 
@@ -171,6 +177,8 @@ class RulePolicy(Limit):
         help_text=_("Empty: every tier without a row of its own."),
     )
 
+    tier_key = unique_key(Coalesce("tier", models.Value(0)), models.BigIntegerField())
+
     class Meta(Limit.Meta):
         abstract = False
         verbose_name = _("limit of a rule")
@@ -179,11 +187,8 @@ class RulePolicy(Limit):
         constraints = (
             *limit_constraints(),
             one_of("algorithm", ALGORITHMS),
-            models.UniqueConstraint(
-                "rule",
-                Coalesce("tier", models.Value(0)),
-                "period",
-                "algorithm",
+            UniqueKeyConstraint(
+                fields=("rule", "tier_key", "period", "algorithm"),
                 name="rlt_%(class)s_one_per_period",
                 violation_error_message=_(
                     "This rule already has a limit of this period and algorithm for the tier."

@@ -12,7 +12,12 @@ from django.utils.translation import gettext_lazy as _
 
 from django_ratelimit_tiers.core.policies import Algorithm, policy_problems
 from django_ratelimit_tiers.models.choices import ALGORITHMS, DefaultFor
-from django_ratelimit_tiers.models.constraints import limit_constraints, one_of
+from django_ratelimit_tiers.models.constraints import (
+    UniqueKeyConstraint,
+    limit_constraints,
+    one_of,
+    unique_key,
+)
 from django_ratelimit_tiers.models.fields import ExactCharField, ExactSlugField
 from django_ratelimit_tiers.models.words import limit_words
 from django_ratelimit_tiers.querysets import PolicyQuerySet
@@ -108,14 +113,18 @@ class Tier(PolicyModel):
         help_text=_("Who has this tier without being assigned one; one tier for each."),
     )
 
+    default_key = unique_key(
+        NullIf("default_for", models.Value("")), ExactCharField(max_length=20, null=True)
+    )
+
     class Meta(PolicyModel.Meta):
         verbose_name = _("tier")
         verbose_name_plural = _("tiers")
         ordering = ("rank", "slug")
         constraints = (
             one_of("default_for", DefaultFor.choices, blank=True),
-            models.UniqueConstraint(
-                NullIf("default_for", models.Value("")),
+            UniqueKeyConstraint(
+                fields=("default_key",),
                 name="rlt_%(class)s_one_per_default",
                 violation_error_message=_("Another tier is the default for these clients."),
             ),
