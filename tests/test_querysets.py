@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 from django.contrib.auth.models import Group, User
-from django.db import transaction
+from django.db import connection, transaction
 
 from django_ratelimit_tiers.models import PolicyRevision, Tier, TierAssignment
 from tests.announcements import Announced
@@ -73,8 +73,9 @@ def test_assignments_created_in_bulk_are_announced_for_each(announced, user, oth
 
 def test_assignments_overwritten_in_bulk_are_announced_for_everyone(assignment, announced, user):
     row = TierAssignment(user=user, tier=Tier.objects.get(slug="pro"))
+    named_by = ["user"] if connection.features.supports_update_conflicts_with_target else None
     TierAssignment.objects.bulk_create(
-        [row], update_conflicts=True, unique_fields=["user"], update_fields=["tier"]
+        [row], update_conflicts=True, unique_fields=named_by, update_fields=["tier"]
     )
     assert announced.new() == POLICY
 

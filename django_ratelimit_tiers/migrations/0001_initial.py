@@ -10,6 +10,7 @@ from django.conf import settings
 from django.db import migrations, models
 
 import django_ratelimit_tiers.models.accounts
+import django_ratelimit_tiers.models.deletion
 import django_ratelimit_tiers.models.fields
 
 
@@ -596,7 +597,7 @@ class Migration(migrations.Migration):
                     models.ForeignKey(
                         blank=True,
                         null=True,
-                        on_delete=django.db.models.deletion.CASCADE,
+                        on_delete=django_ratelimit_tiers.models.deletion.delete_too,
                         related_name="+",
                         to=settings.AUTH_USER_MODEL,
                         verbose_name="user",
@@ -900,7 +901,7 @@ class Migration(migrations.Migration):
                         blank=True,
                         help_text="Empty: every tier without a row of its own.",
                         null=True,
-                        on_delete=django.db.models.deletion.CASCADE,
+                        on_delete=django_ratelimit_tiers.models.deletion.delete_too,
                         related_name="rule_policies",
                         to="django_ratelimit_tiers.tier",
                         verbose_name="tier",
@@ -945,7 +946,7 @@ class Migration(migrations.Migration):
                     models.OneToOneField(
                         blank=True,
                         null=True,
-                        on_delete=django.db.models.deletion.CASCADE,
+                        on_delete=django_ratelimit_tiers.models.deletion.delete_too,
                         related_name="+",
                         to="auth.group",
                         verbose_name="group",
@@ -965,7 +966,7 @@ class Migration(migrations.Migration):
                     models.OneToOneField(
                         blank=True,
                         null=True,
-                        on_delete=django.db.models.deletion.CASCADE,
+                        on_delete=django_ratelimit_tiers.models.deletion.delete_too,
                         related_name="+",
                         to=settings.AUTH_USER_MODEL,
                         verbose_name="user",

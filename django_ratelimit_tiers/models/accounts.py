@@ -15,6 +15,7 @@ from django.utils.translation import gettext_lazy as _
 
 from django_ratelimit_tiers.digests import key_digest
 from django_ratelimit_tiers.models.constraints import exactly_one, filled
+from django_ratelimit_tiers.models.deletion import delete_too
 from django_ratelimit_tiers.models.fields import KeyDigestField, NetworksField
 from django_ratelimit_tiers.models.tiers import PolicyModel, Tier
 from django_ratelimit_tiers.querysets import AssignmentQuerySet
@@ -39,7 +40,7 @@ class ServiceAccount(PolicyModel):
         settings.AUTH_USER_MODEL,
         verbose_name=_("user"),
         # Not SET_NULL: an account by user and network would become one by network alone.
-        on_delete=models.CASCADE,
+        on_delete=delete_too,
         null=True,
         blank=True,
         related_name="+",
@@ -87,7 +88,7 @@ class TierAssignment(PolicyModel):
     user = models.OneToOneField(
         settings.AUTH_USER_MODEL,
         verbose_name=_("user"),
-        on_delete=models.CASCADE,
+        on_delete=delete_too,
         null=True,
         blank=True,
         related_name="+",
@@ -95,7 +96,7 @@ class TierAssignment(PolicyModel):
     group = models.OneToOneField(
         "auth.Group",
         verbose_name=_("group"),
-        on_delete=models.CASCADE,
+        on_delete=delete_too,
         null=True,
         blank=True,
         related_name="+",

@@ -30,6 +30,7 @@ from django_ratelimit_tiers.models.constraints import (
     ordered,
     unique_key,
 )
+from django_ratelimit_tiers.models.deletion import delete_too
 from django_ratelimit_tiers.models.fields import ExactCharField, MethodsField
 from django_ratelimit_tiers.models.tiers import Limit, PolicyModel, Tier
 
@@ -170,7 +171,7 @@ class RulePolicy(Limit):
     tier = models.ForeignKey(
         Tier,
         verbose_name=_("tier"),
-        on_delete=models.CASCADE,
+        on_delete=delete_too,
         null=True,
         blank=True,
         related_name="rule_policies",
