@@ -11,6 +11,7 @@ import logging
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
+from operator import attrgetter
 from typing import Any
 
 from django.db import connections, router, transaction
@@ -58,11 +59,15 @@ def aggregate_throttle_events(*, now: int | None = None) -> int:
 
 
 def upsert(model: type[Model], rows: Sequence[Any], key: Sequence[str], fields: list[str]) -> None:
-    """Create rows, or assign these fields where the key exists, on every database."""
+    """Create rows, or assign these fields where the key exists, on every database.
+
+    Rows are written in the order of their keys: two at once that lock the same rows in different
+    orders would be a deadlock.
+    """
     database = router.db_for_write(model)
     names_target = connections[database].features.supports_update_conflicts_with_target
     model._default_manager.using(database).bulk_create(
-        rows,
+        sorted(rows, key=attrgetter(*key)),
         batch_size=BATCH,
         update_conflicts=True,
         update_fields=fields,

@@ -98,7 +98,7 @@ class SeriesReader:
             if found.total
         ]
         if rows and (self._minute % HOUR < RECENT_HOURS or not self._rule.hours.exists()):
-            upsert(SeriesHour, rows, ("rule", "series", "hour"), ["total", "peak"])
+            upsert(SeriesHour, rows, ("rule_id", "series", "hour"), ["total", "peak"])
 
 
 def recording_since(minute: int) -> int:

@@ -3,16 +3,27 @@
 from __future__ import annotations
 
 import time
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from datetime import UTC, datetime, timedelta
+from threading import Barrier
 
 import pytest
 import redis
-from django.db import DatabaseError
+from django.db import DatabaseError, connection, transaction
 from django.test import Client
 
+from django_ratelimit_tiers.core.alerts import Resolution
 from django_ratelimit_tiers.core.tallies import Tally, Usage
 from django_ratelimit_tiers.events import aggregation
-from django_ratelimit_tiers.events.aggregation import LOCK, aggregate_throttle_events, moment
+from django_ratelimit_tiers.events.aggregation import (
+    COUNT_KEY,
+    LOCK,
+    aggregate_throttle_events,
+    count_rows,
+    moment,
+    upsert,
+)
 from django_ratelimit_tiers.models import (
     PolicyRevision,
     ServiceAccount,
@@ -109,6 +120,25 @@ def test_keys_that_differ_in_one_character_are_counted_apart() -> None:
     rows = {(row.endpoint, row.subject): row.count for row in ThrottleCount.objects.all()}
     assert rows == {(key.endpoint, key.subject): count for key, count in counts.items()}
     assert ThrottleCount.objects.filter(endpoint="GET /a").count() == 1
+
+
+@pytest.mark.django_db(transaction=True)
+def test_two_at_once_may_bring_the_same_rows_in_different_orders() -> None:
+    counts = [(key(f"user:{number}"), number) for number in range(400)]
+    both_ready = Barrier(2)
+
+    def write(order: int) -> None:
+        with closing(connection):
+            for _ in range(10):
+                rows = count_rows(counts[::order], moment(LONG_AGO), Resolution.MINUTE)
+                both_ready.wait(30)
+                with transaction.atomic():
+                    upsert(ThrottleCount, rows, COUNT_KEY, ["count"])
+
+    with ThreadPoolExecutor(2) as pool:
+        for writer in [pool.submit(write, order) for order in (1, -1)]:
+            writer.result()
+    assert ThrottleCount.objects.count() == len(counts)
 
 
 def test_the_sample_is_kept_in_detail_and_once(client: Client) -> None:
