@@ -1,8 +1,8 @@
 """Run the tests on every supported combination whose interpreter is found on this machine.
 
 Each combination has an environment of its own in .venvs/. "Lowest" means the lower bounds that
-pyproject.toml gives to the package's dependencies, "newest" whatever the installer finds. Without
-PostgreSQL on this machine, SQLite takes its turns. The summary says what ran.
+pyproject.toml gives to the package's dependencies, "newest" whatever the installer finds. SQLite
+takes the turns of a database that this machine does not have. The summary says what ran.
 """
 
 from __future__ import annotations
@@ -16,7 +16,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from tests.servers import ROOT, postgres_directory
+from tests.databases import mariadb_program, postgres_directory
+from tests.servers import ROOT
 
 PROJECT = ROOT / "pyproject.toml"
 ENVIRONMENTS = ROOT / ".venvs"
@@ -25,7 +26,7 @@ DEPENDENCIES = ("drf", "celery", "redis")  # extras; what only the tests need is
 
 @dataclass(frozen=True, slots=True)
 class Combination:
-    """The versions of one run; "lowest" or "newest" dependencies, "sqlite" or "postgres"."""
+    """The versions of one run; "lowest" or "newest" dependencies; a database."""
 
     python: str
     django: str
@@ -52,7 +53,7 @@ AGAIN = ["--last-failed", "--last-failed-no-failures", "none"]
 COMBINATIONS = [
     Combination("3.11", "5.2", "lowest"),
     Combination("3.12", "6.0", "lowest"),
-    Combination("3.12", "6.1", "newest"),
+    Combination("3.12", "6.1", "newest", "mysql"),
     Combination("3.13", "6.0", "newest", "postgres"),
     Combination("3.13", "6.1", "lowest"),
 ]
@@ -61,8 +62,9 @@ COMBINATIONS = [
 def main() -> int:
     """Run every combination; return 1 when one of them failed."""
     results = []
+    databases = available_databases()
     for combination in COMBINATIONS:
-        if postgres_directory() is None:
+        if combination.database not in databases:
             combination = replace(combination, database="sqlite")
         print(f"\n{combination}", flush=True)
         interpreter = find_interpreter(combination.python)
@@ -83,7 +85,8 @@ def run_tests(combination: Combination, interpreter: str) -> str:
     constraints = ENVIRONMENTS / f"{name}.txt"
     ENVIRONMENTS.mkdir(exist_ok=True)
     constraints.write_text("\n".join(constraint_lines(combination)) + "\n")
-    if not install(interpreter, python, constraints):
+    extra = "test-mysql" if combination.database == "mysql" else "test"
+    if not install(interpreter, python, constraints, extra):
         return "FAILED to install"
     environment = {
         **os.environ,
@@ -108,10 +111,10 @@ def run(command: list[str], environment: dict[str, str]) -> tuple[bool, str]:
     return tests.wait() == 0, closing_line
 
 
-def install(interpreter: str, python: Path, constraints: Path) -> bool:
+def install(interpreter: str, python: Path, constraints: Path, extra: str) -> bool:
     """Make the environment anew, with uv where it is at hand, otherwise with pip."""
     environment = str(python.parent.parent)
-    packages = ["--quiet", "--editable", ".[test]", "--constraint", str(constraints)]
+    packages = ["--quiet", "--editable", f".[{extra}]", "--constraint", str(constraints)]
     uv = [sys.executable, "-m", "uv"]
     return (
         call(*uv, "venv", "--quiet", "--clear", "--python", interpreter, environment)
@@ -133,6 +136,16 @@ def constraint_lines(combination: Combination) -> Iterator[str]:
         package = requirement.partition(">=")[0]
         raised = RAISED.get((combination.django, package))
         yield raised or requirement.replace(">=", "==")
+
+
+def available_databases() -> set[str]:
+    """Return the databases whose server is on this machine, and what its driver is built with."""
+    available = {"sqlite"}
+    if postgres_directory() is not None:
+        available.add("postgres")
+    if mariadb_program() is not None and shutil.which("mariadb_config") is not None:
+        available.add("mysql")
+    return available
 
 
 def find_interpreter(version: str) -> str | None:
