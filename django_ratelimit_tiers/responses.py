@@ -29,7 +29,10 @@ def decision_fields(decision: Decision) -> dict[str, str]:
 
 
 def add_fields(response: HttpResponseBase, decision: Decision) -> None:
-    """Set the header fields of a decision on a response."""
+    """Set the header fields of a decision on a response, once if it comes by again."""
+    if getattr(response, "ratelimit_decision", None) is decision:
+        return
+    response.ratelimit_decision = decision  # type: ignore[attr-defined]
     for name, value in decision_fields(decision).items():
         response.headers[name] = value
 

@@ -243,11 +243,7 @@ class Limiter:
         return reply
 
     def _execute(self, plan: Plan) -> Flow[Reply]:
-        store = self._store
-        reply: Reply = yield from self._ask(
-            lambda: store.execute(plan), lambda: store.aexecute(plan)
-        )
-        return reply
+        return self._ask(lambda: self._store.execute(plan), lambda: self._store.aexecute(plan))
 
     def _give_back(self, ledger: Ledger, *, reservations_only: bool) -> Flow[None]:
         """Refund what earlier stages charged; a request that is refused is not charged at all."""
@@ -256,7 +252,7 @@ class Limiter:
                 yield from self._refund(charges, charged_at)
 
     def _refund(self, charges: list[Charge], charged_at: int) -> Flow[None]:
-        yield from self._ask(
+        return self._ask(
             lambda: self._store.refund(charges, charged_at=charged_at),
             lambda: self._store.arefund(charges, charged_at=charged_at),
         )

@@ -8,7 +8,7 @@ put around the two system calls takes longer than they do (`make bench`, one dec
 from __future__ import annotations
 
 import time
-from typing import Any
+from typing import Any, NoReturn
 
 from hiredis import Reader, pack_command
 from redis.connection import DefaultParser
@@ -36,15 +36,16 @@ class BoundedSocket:
         return getattr(self._socket, name)
 
     def recv(self, *arguments: Any) -> bytes:
-        return self._in_time().recv(*arguments)  # type: ignore[no-any-return]
+        return self.in_time().recv(*arguments)  # type: ignore[no-any-return]
 
     def recv_into(self, *arguments: Any) -> int:
-        return self._in_time().recv_into(*arguments)  # type: ignore[no-any-return]
+        return self.in_time().recv_into(*arguments)  # type: ignore[no-any-return]
 
     def sendall(self, *arguments: Any) -> None:
-        self._in_time().sendall(*arguments)
+        self.in_time().sendall(*arguments)
 
-    def _in_time(self) -> Any:
+    def in_time(self) -> Any:
+        """Return the socket for one operation, which ends by the deadline."""
         left = self._connection.deadline - time.monotonic()
         if left <= 0:
             raise TimeoutError("the time for the call is over")
@@ -57,18 +58,20 @@ class Bounded:
 
     deadline = 0.0
 
-    _sock: Any
+    _sock: Any  # the library takes the socket of _connect for its own
     _answers: Reader | None = None
 
     def ask(self, words: Words) -> Any:
         """Return the answer to a command; raises what the client library raises."""
-        self._sock.sendall(pack_command(words))  # type: ignore[arg-type]
+        self._sock.in_time().sendall(pack_command(words))  # type: ignore[arg-type]
         answers = self._answers = self._answers or new_reader()
         answer: Any = INCOMPLETE
         while answer is INCOMPLETE:
-            answers.feed(_received(self._sock.recv(MOST_READ)))
+            answers.feed(self._sock.in_time().recv(MOST_READ) or _closed())
             answer = answers.gets()
-        return _accepted(answer)
+        if isinstance(answer, RedisError):
+            raise answer
+        return answer
 
     def _connect(self) -> BoundedSocket:
         return BoundedSocket(super()._connect(), self)  # type: ignore[misc]
@@ -102,9 +105,11 @@ class Asked:
         answers = self._answers = self._answers or new_reader()
         answer: Any = INCOMPLETE
         while answer is INCOMPLETE:
-            answers.feed(_received(await self._reader.read(MOST_READ)))
+            answers.feed(await self._reader.read(MOST_READ) or _closed())
             answer = answers.gets()
-        return _accepted(answer)
+        if isinstance(answer, RedisError):
+            raise answer
+        return answer
 
 
 def new_reader() -> Reader:
@@ -112,13 +117,5 @@ def new_reader() -> Reader:
     return Reader(protocolError=InvalidResponse, replyError=DefaultParser.parse_error)
 
 
-def _received(data: bytes) -> bytes:
-    if not data:
-        raise Disconnected("the server closed the connection")
-    return data
-
-
-def _accepted(answer: Any) -> Any:
-    if isinstance(answer, RedisError):
-        raise answer
-    return answer
+def _closed() -> NoReturn:
+    raise Disconnected("the server closed the connection")
