@@ -44,12 +44,12 @@ class Ledger:
     charged: list[tuple[Bill, Decision]] = field(default_factory=list)
     has_reservations: bool = False
 
-    def add(self, bill: Bill, decision: Decision, *, allowed: bool) -> None:
+    def add(self, bill: Bill, decision: Decision) -> None:
         """Add what one stage decided."""
         self.decision = self.decision.merge(decision)
         rules = bill.tariff.rules
         self.charged_rules.update([rule.id for rule in rules if rule is not None])
-        if bill.charges and allowed and decision.degraded is None:
+        if bill.charges and decision.allowed and decision.degraded is None:
             self.charged.append((bill, decision))
             self.has_reservations |= bill.tariff.has_reservations
 

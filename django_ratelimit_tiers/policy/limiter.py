@@ -9,6 +9,7 @@ import atexit
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import replace
 from functools import cache
 from http import HTTPStatus
 from typing import Any
@@ -188,15 +189,14 @@ class Limiter:
             if stale is None:
                 break
             yield from self._catch_up(snapshot, stale, revisions)
-        is_allowed = decision.allowed
-        if not is_allowed:
-            decision = decision._replace(id=ledger.id)
-        ledger.add(bill, decision, allowed=is_allowed)
-        if not is_allowed:
+        if not decision.allowed:
+            decision = replace(decision, id=ledger.id)
+        ledger.add(bill, decision)
+        if not decision.allowed:
             yield from self._give_back(ledger, reservations_only=False)
             endpoint = stages.endpoint_name(ledger)
             announce_refusal(request, decision, ledger.client.subject, endpoint)
-        if (ledger.client_decided or not is_allowed) and self.teller.note(ledger):
+        if (ledger.client_decided or not decision.allowed) and self.teller.note(ledger):
             with suppress(StoreUnavailable):
                 yield from self._ask(self.teller.tell, self.teller.atell)
         return ledger.decision

@@ -61,7 +61,6 @@ decisions = st.builds(
     outcomes=st.lists(allowances | refusals, max_size=5).map(tuple),
     now=st.integers(0, 2**53),
     degraded=st.none() | st.sampled_from(FailurePolicy),
-    id=st.just(""),
 )
 
 
