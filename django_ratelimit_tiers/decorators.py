@@ -57,9 +57,23 @@ def ratelimit(*, cost: int = 1) -> Callable[[View], View]:
 
 
 def ratelimit_exempt(view: View) -> View:
-    """Mark a view as exempt from its client's tier and from rules decided at the view."""
-    view.ratelimit_exempt = True  # type: ignore[attr-defined]
-    return view
+    """Return the view, exempt from its client's tier and from rules decided at the view.
+
+    The view that was given stays limited where it is used without this decorator.
+    """
+    if iscoroutinefunction(view):
+
+        @wraps(view)
+        async def exempt(*args: Any, **kwargs: Any) -> Any:
+            return await view(*args, **kwargs)
+    else:
+
+        @wraps(view)
+        def exempt(*args: Any, **kwargs: Any) -> Any:
+            return view(*args, **kwargs)
+
+    exempt.ratelimit_exempt = True  # type: ignore[attr-defined]
+    return exempt  # type: ignore[return-value]
 
 
 def _enter(request: HttpRequest, view: View) -> Flow[HttpResponse | None]:

@@ -214,6 +214,8 @@ urlpatterns = [
     path("free/", free),
     path("afree/", afree),
     path("free-drf/", ratelimit_exempt(Private.as_view())),
+    path("free-plain/", ratelimit_exempt(plain)),
+    path("free-async/", ratelimit_exempt(asynchronous)),
     path("drf/", Throttled.as_view()),
     path("drf/<int:status>/", Throttled.as_view()),
     path("drf-private/", Private.as_view()),

@@ -174,6 +174,14 @@ def test_an_exempt_view_is_neither_charged_nor_told(
     assert used(valkey_client) == {}
 
 
+@pytest.mark.parametrize("path", ["/plain/", "/async/"])
+def test_a_view_is_exempt_only_where_it_is_decorated(
+    client: Client, tight: Tier, path: str
+) -> None:
+    assert statuses(client, f"/free-{path[1:]}", 3) == [200] * 3
+    assert statuses(client, path, 3) == [200, 200, 429]
+
+
 def test_head_counts_as_get(client: Client, tight: Tier) -> None:
     make_rule("plain", 1, methods="GET", tier_policies="replace")
     assert client.head("/plain/").status_code == 200
