@@ -65,11 +65,12 @@ def spend(policy: QuotaPolicy, settled: CounterState, cost: int) -> CounterState
 
 
 def give_back(
-    policy: QuotaPolicy, settled: CounterState, cost: int, charged_at: int
+    policy: QuotaPolicy, settled: CounterState, cost: int, charged_at: int | None = None
 ) -> CounterState:
-    """Return the state after a charge of `cost` made at `charged_at` was taken back.
+    """Return the state after a charge of `cost` was taken back.
 
-    What has left its window since is not credited to a later one.
+    It is the charge made at `charged_at`, and nothing where that has left its window since: no
+    later one is credited. Without `charged_at` it is the newest charge.
     """
     match policy.algorithm:
         case Algorithm.TOKEN_BUCKET:
@@ -77,12 +78,19 @@ def give_back(
             whole, fraction = divmod(max(0, used), policy.window)
             return settled._replace(current=whole, previous=fraction)
         case Algorithm.SLIDING_WINDOW_LOG:
+            if charged_at is None:
+                kept = settled.log[: max(0, len(settled.log) - cost)]
+                return _logged(kept)._replace(last=settled.last) if settled.log else settled
             start, end = bisect_left(settled.log, charged_at), bisect_right(settled.log, charged_at)
             if start == end:
                 return settled
-            kept = max(start, end - cost)
-            return _logged(settled.log[:kept] + settled.log[end:])._replace(last=settled.last)
+            left = settled.log[: max(start, end - cost)] + settled.log[end:]
+            return _logged(left)._replace(last=settled.last)
         case _:
+            if charged_at is None:
+                of_current = min(cost, settled.current)
+                previous = max(0, settled.previous - (cost - of_current))
+                return settled._replace(current=settled.current - of_current, previous=previous)
             age = settled.last // policy.window - charged_at // policy.window
             if age == 0:
                 return settled._replace(current=max(0, settled.current - cost))

@@ -58,7 +58,7 @@ class Store(ABC):
     def refund(
         self, charges: Sequence[Charge], *, now: int | None = None, charged_at: int | None = None
     ) -> None:
-        """Give back charges made at `charged_at` (default: `now`)."""
+        """Give back charges made at `charged_at`, or the newest ones when that is not known."""
 
     async def arefund(
         self, charges: Sequence[Charge], *, now: int | None = None, charged_at: int | None = None

@@ -71,7 +71,6 @@ class MemoryStore(Store):
         self, charges: Sequence[Charge], *, now: int | None = None, charged_at: int | None = None
     ) -> None:
         now = time.time_ns() // 1000 if now is None else now
-        charged_at = now if charged_at is None else charged_at
         with self._lock:
             for charge in charges:
                 policy = charge.policy

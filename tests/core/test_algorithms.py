@@ -207,6 +207,31 @@ class TestGivingBack:
         given_back = algorithms.give_back(policy, settled, 1, charged_at=0)
         assert remaining(policy, given_back, MINUTE) == 1
 
+    @pytest.mark.parametrize("algorithm", Algorithm)
+    @pytest.mark.parametrize("later", [0, 1, MINUTE // 2])
+    def test_the_newest_charge_is_given_back_when_it_is_not_told_which(
+        self, algorithm: Algorithm, later: int
+    ) -> None:
+        policy = QuotaPolicy("a", 9, 86_400, algorithm)
+        before = take(policy, EMPTY, 0, cost=2)
+        state = take(policy, before, MINUTE, cost=3)
+        settled = algorithms.settle(policy, state, MINUTE + later)
+        given_back = algorithms.give_back(policy, settled, 3)
+        assert remaining(policy, given_back, MINUTE + later) == 7
+
+    @pytest.mark.parametrize("algorithm", Algorithm)
+    def test_no_more_is_given_back_than_was_used(self, algorithm: Algorithm) -> None:
+        policy = QuotaPolicy("a", 9, 60, algorithm)
+        settled = algorithms.settle(policy, take(policy, EMPTY, 0, cost=2), 0)
+        assert remaining(policy, algorithms.give_back(policy, settled, 5), 0) == 9
+
+    def test_what_the_present_window_has_not_is_given_back_to_the_one_before(self) -> None:
+        policy = QuotaPolicy("a", 10, 60)
+        state = take(policy, take(policy, EMPTY, 0, cost=6), MINUTE, cost=1)
+        settled = algorithms.settle(policy, state, MINUTE)
+        given = algorithms.give_back(policy, settled, 4)
+        assert (given.current, given.previous) == (0, 3)
+
     def test_a_charge_of_the_previous_window_is_given_back_there(self) -> None:
         policy = QuotaPolicy("a", 10, 60)
         state = take(policy, EMPTY, 0, cost=10)

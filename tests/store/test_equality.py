@@ -55,7 +55,7 @@ class Step:
     action: str
     charges: tuple[Charge, ...]
     now: int
-    charged_at: int = 0
+    charged_at: int | None = None
 
     def run(self, store: MemoryStore | RedisStore) -> tuple[Outcome, ...]:
         if self.action == "refund":
@@ -84,7 +84,8 @@ def histories(draw: st.DrawFn) -> list[Step]:
         action = draw(st.sampled_from(["acquire"] * 6 + ["peek", "refund"]))
         if action == "refund" and acquired:
             earlier = draw(st.sampled_from(acquired))
-            steps.append(Step("refund", earlier.charges, now, earlier.now))
+            charged_at = draw(st.sampled_from([earlier.now, None]))
+            steps.append(Step("refund", earlier.charges, now, charged_at))
         else:
             some = draw(st.lists(own.charges(st.sampled_from(of_history)), max_size=5))
             steps.append(Step("peek" if action == "peek" else "acquire", tuple(some), now))

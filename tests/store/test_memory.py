@@ -71,6 +71,16 @@ def test_a_refund_of_what_was_never_charged_gives_nothing() -> None:
 
 
 @pytest.mark.parametrize("algorithm", Algorithm)
+def test_what_was_charged_is_given_back_without_saying_when(algorithm: Algorithm) -> None:
+    store = MemoryStore()
+    charge = Charge("a", QuotaPolicy("p", 9, 86_400, algorithm), cost=2)
+    store.acquire([charge])
+    store.acquire([charge])
+    store.refund([charge])
+    assert store.peek([charge])[0].remaining == 7
+
+
+@pytest.mark.parametrize("algorithm", Algorithm)
 def test_threads_and_event_loops_share_one_memory(algorithm: Algorithm) -> None:
     store = MemoryStore()
     charge = Charge("a", QuotaPolicy("p", 9, 86_400, algorithm))

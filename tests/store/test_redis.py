@@ -167,6 +167,17 @@ def test_every_key_has_a_time_to_live(store: RedisStore, valkey_client: redis.Re
     assert [key for key in keys if valkey_client.ttl(key) < 1] == []
 
 
+@pytest.mark.parametrize("algorithm", Algorithm)
+def test_what_was_charged_is_given_back_without_saying_when(
+    store: RedisStore, algorithm: Algorithm
+) -> None:
+    charge = Charge("user:1", QuotaPolicy("p", 9, 86_400, algorithm), cost=2)
+    store.acquire([charge])
+    store.acquire([charge])
+    store.refund([charge])
+    assert store.peek([charge])[0].remaining == 7
+
+
 @pytest.mark.parametrize(
     "name", ["user:1}", "{user:1}", "a:b", "*", "\N{SNOWMAN}", "\0", "x" * 300]
 )

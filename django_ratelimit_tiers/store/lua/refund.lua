@@ -3,7 +3,7 @@
 -- KEYS       for each subject its counters
 -- ARGV[1]    the charges, as in acquire.lua
 -- ARGV[2]    now in microseconds, '' for this server's clock
--- ARGV[3]    when the charges were made, in microseconds, '' for now
+-- ARGV[3]    when the charges were made, in microseconds, '' for the newest ones
 -- Reply: how many counters changed.
 
 local CHARGE, CHARGE_SIZE = '<HHBBc8I4I8I4I4', 34
@@ -14,7 +14,7 @@ local values = call('MGET', unpack(KEYS))
 local clock = call('TIME')
 local seconds = tonumber(clock[1])
 local now = tonumber(ARGV[2]) or seconds * 1000000 + tonumber(clock[2])
-local charged_at = tonumber(ARGV[3]) or now
+local charged_at = tonumber(ARGV[3])
 
 local function less(count, cost)
   return count > cost and count - cost or 0
@@ -25,17 +25,24 @@ for at = 1, #ARGV[1], CHARGE_SIZE do
   local _, place, algorithm, _, id, limit, window, _, cost = unpack_from(CHARGE, ARGV[1], at)
   local value_key, has_grown, log = KEYS[place], false
   -- @settle
-  local age, gives = floor(time / window) - floor(charged_at / window), false
+  local age, gives = charged_at and floor(time / window) - floor(charged_at / window), false
   if from and cost > 0 then
     if algorithm == LOG then
       -- @list
-      gives = charged_at > time - window
-        and call('LREM', list, -cost, string.format('%.0f', charged_at)) > 0
+      if not charged_at then
+        gives = current > 0 and previous > time - window
+        call('LTRIM', list, 0, -cost - 1)
+      elseif charged_at > time - window then
+        gives = call('LREM', list, -cost, string.format('%.0f', charged_at)) > 0
+      end
       -- @log
       current, previous = log.length - log.expired, log.newest
     elseif algorithm == BUCKET then
       if current < cost then previous = 0 end
       current, gives = less(current, cost), true
+    elseif not charged_at then
+      local of_current = current < cost and current or cost
+      current, previous, gives = current - of_current, less(previous, cost - of_current), true
     elseif age == 0 then current, gives = less(current, cost), true
     elseif age == 1 then previous, gives = less(previous, cost), true end
   end
