@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
+from urllib.parse import urlsplit
 
 from django.conf import settings
 from django.core import checks
+from django.core.exceptions import ValidationError
+from django.core.validators import validate_email
 from django.utils.module_loading import import_string
 
 from django_ratelimit_tiers.conf import DEFAULTS, EVENT_DEFAULTS, SETTING
 from django_ratelimit_tiers.core.addresses import parse_networks
 from django_ratelimit_tiers.core.decisions import FailurePolicy
 from django_ratelimit_tiers.core.headers import HeaderStyle
+from django_ratelimit_tiers.store.base import Store
 from django_ratelimit_tiers.store.configured import AUTO, uses_django_redis
 
 MIDDLEWARE = "django_ratelimit_tiers.middleware.RateLimitMiddleware"
@@ -26,6 +31,10 @@ def _is_number(value: Any) -> bool:
 
 def _is_count(value: Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and value >= 0
+
+
+def _is_from(least: int, most: int) -> Test:
+    return lambda value: _is_count(value) and least <= value <= most
 
 
 def _is_path(value: Any) -> bool:
@@ -47,7 +56,32 @@ def _is_proxies(value: Any) -> bool:
 
 
 def _is_prefix(value: Any) -> bool:
-    return isinstance(value, str) and 0 < len(value) <= 64 and value.isprintable()
+    is_short = isinstance(value, str) and 0 < len(value) <= 64
+    return is_short and value.isprintable() and not set("{}") & set(value)
+
+
+def _is_header(value: Any) -> bool:
+    # Servers drop headers with underscores, so HTTP_X_FORWARDED_FOR would never be found.
+    return isinstance(value, str) and re.fullmatch(r"[A-Za-z0-9-]{1,64}", value) is not None
+
+
+def _is_url(value: Any) -> bool:
+    if value is None:
+        return True
+    try:  # Django's validator would refuse the one-word hosts of internal chat servers
+        url = urlsplit(value)
+        return url.scheme in ("http", "https") and bool(url.hostname)
+    except (AttributeError, TypeError, ValueError):
+        return False
+
+
+def _is_address_list(value: Any) -> bool:
+    try:
+        for address in value:
+            validate_email(address)
+    except (TypeError, ValidationError):
+        return False
+    return _is_text_list(value)
 
 
 SHAPES: dict[str, tuple[Test, str]] = {
@@ -56,21 +90,18 @@ SHAPES: dict[str, tuple[Test, str]] = {
     "STORE_OPTIONS": (lambda value: isinstance(value, dict), "a dict of keyword arguments"),
     "CACHE_ALIAS": (lambda value: isinstance(value, str), "an alias of CACHES"),
     "STORE_TIMEOUT": (lambda value: _is_number(value) and 0 < value <= 60, "seconds, such as 0.1"),
-    "KEY_PREFIX": (
-        lambda value: _is_prefix(value) and not set("{}") & set(value),
-        "a short text without braces",
-    ),
+    "KEY_PREFIX": (_is_prefix, "a short text without braces"),
     "TRUSTED_PROXIES": (
         _is_proxies,
         'a list of networks such as "10.0.0.0/8", or how many proxies stand before the site',
     ),
-    "CLIENT_IP_HEADER": (_is_prefix, 'the name of a header, such as "X-Forwarded-For"'),
-    "IPV6_PREFIX": (lambda value: _is_count(value) and 1 <= value <= 128, "a number from 1 to 128"),
+    "CLIENT_IP_HEADER": (_is_header, 'the name of a header as it is sent, as "X-Forwarded-For"'),
+    "IPV6_PREFIX": (_is_from(1, 128), "a number from 1 to 128"),
     "TIER_RESOLVER": (_is_path, "None or a dotted path"),
     "API_KEY_RESOLVER": (_is_path, "None or a dotted path"),
     "VERIFIED_TEST": (_is_path, "None or a dotted path"),
     "FAILED_STATUSES": (
-        lambda value: isinstance(value, list | tuple) and all(map(_is_count, value)),
+        lambda value: isinstance(value, list | tuple) and all(map(_is_from(100, 599), value)),
         "a list of HTTP statuses",
     ),
     "ON_STORE_FAILURE": (
@@ -94,14 +125,14 @@ SHAPES: dict[str, tuple[Test, str]] = {
 }
 
 EVENT_SHAPES: dict[str, tuple[Test, str]] = {
-    "SAMPLE": (_is_count, "a number of events, 0 for none"),
-    "CARDINALITY": (lambda value: _is_count(value) and value > 0, "a number above 0"),
-    "COUNT_TTL": (lambda value: _is_count(value) and value >= 300, "seconds, at least 300"),
-    "RETENTION_DAYS": (lambda value: _is_count(value) and value > 0, "a number of days above 0"),
-    "RECIPIENTS": (_is_text_list, "a list of e-mail addresses"),
-    "WEBHOOK": (_is_path, "None or a URL"),
+    "SAMPLE": (_is_from(0, 10**6), "a number of events up to 1,000,000, 0 for none"),
+    "CARDINALITY": (_is_from(1, 10**6), "a number from 1 to 1,000,000"),
+    "COUNT_TTL": (_is_from(300, 30 * 86_400), "seconds, from 300 to 2,592,000 (30 days)"),
+    "RETENTION_DAYS": (_is_from(1, 36_500), "a number of days from 1 to 36,500"),
+    "RECIPIENTS": (_is_address_list, "a list of e-mail addresses"),
+    "WEBHOOK": (_is_url, "None or an http or https URL"),
     "WEBHOOK_SECRET": (lambda value: isinstance(value, str), "a text"),
-    "LOG_PER_SECOND": (lambda value: _is_count(value) and value > 0, "a number above 0"),
+    "LOG_PER_SECOND": (_is_from(1, 10**6), "a number from 1 to 1,000,000"),
 }
 
 PATHS = ("TIER_RESOLVER", "API_KEY_RESOLVER", "VERIFIED_TEST", "RESPONSE")
@@ -119,8 +150,7 @@ def check_settings(**_: Any) -> list[checks.CheckMessage]:
     if isinstance(events, dict):
         problems += _shape_problems(f"{SETTING}['EVENTS']", events, EVENT_SHAPES, EVENT_DEFAULTS)
     problems = problems or list(_path_problems(values))
-    if not problems and values.get("STORE", AUTO) != AUTO:
-        problems += _options_problems(values)
+    problems = problems or list(_options_problems(values))
     return problems or [*_store_problems(values), *_order_problems()]
 
 
@@ -167,14 +197,24 @@ def _path_problems(values: Mapping[str, Any]) -> Iterator[checks.CheckMessage]:
 
 
 def _options_problems(values: Mapping[str, Any]) -> Iterator[checks.CheckMessage]:
+    path, options = values.get("STORE", AUTO), values.get("STORE_OPTIONS", {})
+    if path == AUTO:
+        if options:
+            hint = "Name the store that takes them in STORE, or leave them out."
+            yield _store_error("is 'auto', which takes no STORE_OPTIONS", hint)
+        return
     try:
-        import_string(values["STORE"])(**values.get("STORE_OPTIONS", {}))
+        store = import_string(path)(**options)
     except Exception as error:
-        yield checks.Error(
-            f"{SETTING}['STORE'] cannot be made with STORE_OPTIONS.",
-            hint=f"Correct STORE_OPTIONS: {error}.",
-            id="ratelimit_tiers.E004",
-        )
+        yield _store_error("cannot be made with STORE_OPTIONS", f"Correct STORE_OPTIONS: {error}.")
+        return
+    if not isinstance(store, Store):
+        hint = "Name a subclass of django_ratelimit_tiers.store.base.Store."
+        yield _store_error("makes no store", hint)
+
+
+def _store_error(problem: str, hint: str) -> checks.Error:
+    return checks.Error(f"{SETTING}['STORE'] {problem}.", hint=hint, id="ratelimit_tiers.E004")
 
 
 def _store_problems(values: Mapping[str, Any]) -> Iterator[checks.CheckMessage]:

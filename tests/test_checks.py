@@ -107,6 +107,9 @@ WRONG: list[tuple[str, Any]] = [
     ("TRUSTED_PROXIES", None),
     ("CLIENT_IP_HEADER", ""),
     ("CLIENT_IP_HEADER", None),
+    ("CLIENT_IP_HEADER", "HTTP_X_FORWARDED_FOR"),
+    ("CLIENT_IP_HEADER", "X_Forwarded_For"),
+    ("CLIENT_IP_HEADER", "X-Real-IP: "),
     ("IPV6_PREFIX", 0),
     ("IPV6_PREFIX", 129),
     ("IPV6_PREFIX", "64"),
@@ -114,6 +117,7 @@ WRONG: list[tuple[str, Any]] = [
     ("TIER_RESOLVER", len),
     ("FAILED_STATUSES", 401),
     ("FAILED_STATUSES", ["401"]),
+    ("FAILED_STATUSES", [4]),
     ("ON_STORE_FAILURE", "ajar"),
     ("ON_STORE_FAILURE", None),
     ("HEADERS", "x-ratelimit"),
@@ -134,11 +138,18 @@ def test_e003_a_value_of_the_wrong_form(key: str, value: Any) -> None:
     ("key", "value"),
     [
         ("SAMPLE", -1),
+        ("SAMPLE", 10**20),
         ("CARDINALITY", 0),
         ("COUNT_TTL", 1),
+        ("COUNT_TTL", 10**15),
         ("RETENTION_DAYS", 0),
+        ("RETENTION_DAYS", 10**9),
         ("RECIPIENTS", "ops@example.org"),
+        ("RECIPIENTS", ["ops"]),
         ("WEBHOOK", ""),
+        ("WEBHOOK", "hooks.example.org"),
+        ("WEBHOOK", "ftp://hooks.example.org/"),
+        ("WEBHOOK", 1),
         ("WEBHOOK_SECRET", None),
         ("LOG_PER_SECOND", 0),
     ],
@@ -178,6 +189,21 @@ def test_e004_a_store_that_does_not_take_its_options(store: str, options: dict[s
     (error,) = found(STORE=store, STORE_OPTIONS=options)
     assert error[0] == "ratelimit_tiers.E004"
     assert error[2].startswith("Correct STORE_OPTIONS: ")
+
+
+def test_e004_a_class_that_makes_no_store() -> None:
+    (error,) = found(STORE="django.http.HttpResponse")
+    assert error == (
+        "ratelimit_tiers.E004",
+        "RATELIMIT_TIERS['STORE'] makes no store.",
+        "Name a subclass of django_ratelimit_tiers.store.base.Store.",
+    )
+
+
+def test_e004_options_for_a_store_that_is_not_named() -> None:
+    (error,) = found(STORE_OPTIONS={"url": "redis://localhost"})
+    assert error[0] == "ratelimit_tiers.E004"
+    assert error[2] == "Name the store that takes them in STORE, or leave them out."
 
 
 def test_e005_an_alias_that_no_cache_has() -> None:
