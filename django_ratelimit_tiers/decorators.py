@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import wraps
+from http import HTTPStatus
 from typing import Any, TypeVar
 
 from asgiref.sync import iscoroutinefunction
-from django.http import HttpRequest, HttpResponse
+from django.core.exceptions import BadRequest, PermissionDenied, SuspiciousOperation
+from django.http import Http404, HttpRequest, HttpResponse
 from django.http.response import HttpResponseBase
 
 from django_ratelimit_tiers.conf import conf
@@ -32,14 +34,18 @@ def ratelimit(*, cost: int = 1) -> Callable[[View], View]:
         raise ValueError(f"ratelimit: cost must be from 1 to {MAX_REQUESTS:,}, not {cost}")
 
     def decorate(view: View) -> View:
-        if iscoroutinefunction(view):
+        if _is_asynchronous(view):
 
             @wraps(view)
             async def limited(request: HttpRequest, *args: Any, **kwargs: Any) -> Any:
                 if not conf.ENABLED or ledger_of(request) is not None:
                     return await view(request, *args, **kwargs)
-                refused = await adrive(_enter(request, view))
-                response = refused or await view(request, *args, **kwargs)
+                try:
+                    refused = await adrive(_enter(request, view))
+                    response = refused or await view(request, *args, **kwargs)
+                except Exception as error:
+                    await adrive(limiter().settle(request, _status(error)))
+                    raise
                 return await adrive(_leave(request, response))
         else:
 
@@ -47,7 +53,11 @@ def ratelimit(*, cost: int = 1) -> Callable[[View], View]:
             def limited(request: HttpRequest, *args: Any, **kwargs: Any) -> Any:
                 if not conf.ENABLED or ledger_of(request) is not None:
                     return view(request, *args, **kwargs)
-                response = drive(_enter(request, view)) or view(request, *args, **kwargs)
+                try:
+                    response = drive(_enter(request, view)) or view(request, *args, **kwargs)
+                except Exception as error:
+                    drive(limiter().settle(request, _status(error)))
+                    raise
                 return drive(_leave(request, response))
 
         limited.ratelimit_cost = cost  # type: ignore[attr-defined]
@@ -74,6 +84,27 @@ def ratelimit_exempt(view: View) -> View:
 
     exempt.ratelimit_exempt = True  # type: ignore[attr-defined]
     return exempt  # type: ignore[return-value]
+
+
+def _is_asynchronous(view: Any) -> bool:
+    """Return whether a view is to be awaited.
+
+    `dispatch()` of an asynchronous class is a plain function that returns a coroutine;
+    `method_decorator` hands it over as a partial of the bound method.
+    """
+    instance = getattr(getattr(view, "func", None), "__self__", None)
+    return iscoroutinefunction(view) or getattr(instance, "view_is_async", False)
+
+
+def _status(error: Exception) -> HTTPStatus:
+    """Return the status of the response that Django is going to make of an exception."""
+    if isinstance(error, Http404):
+        return HTTPStatus.NOT_FOUND
+    if isinstance(error, PermissionDenied):
+        return HTTPStatus.FORBIDDEN
+    if isinstance(error, BadRequest | SuspiciousOperation):
+        return HTTPStatus.BAD_REQUEST
+    return HTTPStatus.INTERNAL_SERVER_ERROR
 
 
 def _enter(request: HttpRequest, view: View) -> Flow[HttpResponse | None]:

@@ -86,6 +86,28 @@ class DearClass(View):
         return plain(request)
 
 
+@method_decorator(ratelimit(cost=3), name="dispatch")
+class DearAsyncClass(View):
+    async def get(self, request: HttpRequest) -> JsonResponse:
+        return await asynchronous(request)
+
+
+class Raised:
+    """What the next view raises."""
+
+    error: Exception = RuntimeError("this view is broken")
+
+
+@ratelimit()
+def raising(request: HttpRequest) -> HttpResponse:
+    raise Raised.error
+
+
+@ratelimit()
+async def araising(request: HttpRequest) -> HttpResponse:
+    raise Raised.error
+
+
 @ratelimit_exempt
 def free(request: HttpRequest) -> JsonResponse:
     return plain(request)
@@ -210,6 +232,9 @@ urlpatterns = [
     path("amarked/", amarked),
     path("amarked/<int:status>/", amarked),
     path("dear-class/", DearClass.as_view()),
+    path("dear-async-class/", DearAsyncClass.as_view()),
+    path("raising/", raising),
+    path("araising/", araising),
     path("dear-drf/", ratelimit(cost=3)(Throttled.as_view())),
     path("free/", free),
     path("afree/", afree),

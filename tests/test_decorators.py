@@ -9,6 +9,8 @@ import pytest
 import redis
 from django.conf import settings
 from django.contrib.auth.models import User
+from django.core.exceptions import BadRequest, PermissionDenied
+from django.http import Http404
 from django.test import Client, override_settings
 
 from django_ratelimit_tiers.decorators import ratelimit
@@ -47,7 +49,10 @@ def test_a_marked_view_is_limited_charged_once_and_told(
     assert site.RUNS.total() == 2
 
 
-@pytest.mark.parametrize("path", ["/dear/", "/adear/", "/dear-class/", "/dear-drf/"])
+DEAR = ["/dear/", "/adear/", "/dear-class/", "/dear-async-class/", "/dear-drf/"]
+
+
+@pytest.mark.parametrize("path", DEAR)
 def test_a_dear_view_takes_its_cost(
     is_installed: bool, client: Client, valkey_client: redis.Redis, path: str
 ) -> None:
@@ -91,6 +96,30 @@ def test_a_rule_for_failures_gives_back_what_succeeded(
 ) -> None:
     make_rule("failures", 1, path=f"/{view}/**", count="failed")
     assert statuses(client, f"/{view}/{status}/", 2) == answers
+
+
+@pytest.mark.parametrize(
+    ("error", "answers"),
+    [
+        (Http404(), [404, 429]),
+        (PermissionDenied(), [403, 429]),
+        (BadRequest(), [400, 400]),
+        (RuntimeError("this view is broken"), [500, 500]),
+    ],
+)
+@pytest.mark.parametrize("view", ["raising", "araising"])
+def test_a_rule_for_failures_counts_what_a_view_raises_by_its_status(
+    is_installed: bool,
+    client: Client,
+    monkeypatch: pytest.MonkeyPatch,
+    view: str,
+    error: Exception,
+    answers: list[int],
+) -> None:
+    monkeypatch.setattr(site.Raised, "error", error)
+    make_rule("failures", 1, path=f"/{view}/", count="failed")
+    client.raise_request_exception = False
+    assert statuses(client, f"/{view}/", 2) == answers
 
 
 @pytest.mark.parametrize("path", ["/free/", "/afree/"])
