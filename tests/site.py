@@ -118,6 +118,15 @@ async def afree(request: HttpRequest) -> JsonResponse:
     return await asynchronous(request)
 
 
+class FreeToRead(View):
+    @method_decorator(ratelimit_exempt)
+    def get(self, request: HttpRequest) -> JsonResponse:
+        return plain(request)
+
+    def put(self, request: HttpRequest) -> JsonResponse:
+        return plain(request)
+
+
 class Throttled(APIView):
     throttle_classes = [TierThrottle]
 
@@ -136,6 +145,17 @@ class Unthrottled(APIView):
     def get(self, request: Request) -> Response:
         RUNS["drf"] += 1
         return Response({"user": request.user.get_username()})
+
+
+class FreeToList(ViewSet):
+    throttle_classes = [TierThrottle]
+
+    @method_decorator(ratelimit_exempt)
+    def list(self, request: Request) -> Response:
+        return Response([])
+
+    def update(self, request: Request) -> Response:
+        return Response([])
 
 
 class Things(ViewSet):
@@ -239,6 +259,8 @@ urlpatterns = [
     path("free/", free),
     path("afree/", afree),
     path("free-drf/", ratelimit_exempt(Private.as_view())),
+    path("free-to-read/", FreeToRead.as_view()),
+    path("free-to-list/", FreeToList.as_view({"get": "list", "put": "update"})),
     path("free-plain/", ratelimit_exempt(plain)),
     path("free-async/", ratelimit_exempt(asynchronous)),
     path("drf/", Throttled.as_view()),

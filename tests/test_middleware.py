@@ -182,6 +182,13 @@ def test_a_view_is_exempt_only_where_it_is_decorated(
     assert statuses(client, path, 3) == [200, 200, 429]
 
 
+@pytest.mark.parametrize("path", ["/free-to-read/", "/free-to-list/"])
+def test_a_method_of_a_class_is_exempt_by_itself(client: Client, tight: Tier, path: str) -> None:
+    assert statuses(client, path, 3) == [200] * 3
+    assert client.head(path).status_code == 200
+    assert [client.put(path).status_code for _ in range(3)] == [200, 200, 429]
+
+
 def test_head_counts_as_get(client: Client, tight: Tier) -> None:
     make_rule("plain", 1, methods="GET", tier_policies="replace")
     assert client.head("/plain/").status_code == 200

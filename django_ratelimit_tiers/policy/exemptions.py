@@ -13,6 +13,7 @@ from django_ratelimit_tiers.core.tallies import ACCOUNT
 from django_ratelimit_tiers.policy.identity import presented_service_keys
 from django_ratelimit_tiers.policy.ledgers import Ledger
 from django_ratelimit_tiers.policy.snapshots import Snapshot
+from django_ratelimit_tiers.policy.views import view_mark
 
 
 def exempt_account(snapshot: Snapshot, ledger: Ledger, request: HttpRequest) -> None:
@@ -33,9 +34,9 @@ def exempt_account(snapshot: Snapshot, ledger: Ledger, request: HttpRequest) -> 
 
 
 def exempt_by_view(ledger: Ledger, request: HttpRequest) -> None:
-    """Exempt a view that is decorated so."""
+    """Exempt a view that is decorated so, or whose method is."""
     match = request.resolver_match
-    if match is not None and getattr(match.func, "ratelimit_exempt", False):
+    if match is not None and view_mark(match.func, ledger.method, "ratelimit_exempt", False):
         ledger.exempt = ledger.exempt or "view"
 
 

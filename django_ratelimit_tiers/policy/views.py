@@ -44,6 +44,23 @@ def view_paths(callback: View) -> frozenset[str]:
     return frozenset(f"{named.__module__}.{name}" for name in (named.__name__, named.__qualname__))
 
 
+def view_mark(callback: View, method: str, name: str, default: Any) -> Any:
+    """Return what a decorator has set on a view, or on the method of its class that answers.
+
+    The method's own mark counts before that of the whole view.
+    """
+    marked = getattr(callback, name, default)
+    cls = _view_class(callback)
+    if cls is None:
+        return marked
+    actions = getattr(callback, "actions", None) or {}
+    for word in (method.lower(), "get") if method == "HEAD" else (method.lower(),):
+        answering = getattr(cls, actions.get(word, word), None)
+        if answering is not None:
+            return getattr(answering, name, marked)
+    return marked
+
+
 def _unwrapped(callback: View) -> View:
     # A view made by as_view() can carry what wraps its dispatch(), which is not what it wraps.
     while _view_class(callback) is None and hasattr(callback, "__wrapped__"):
