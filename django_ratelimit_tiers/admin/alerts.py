@@ -59,6 +59,21 @@ class AlertRuleAdmin(admin.ModelAdmin):
         (_("Who is told"), {"fields": ("emails", "webhook_url", "webhook_secret")}),
     )
 
+    def get_fieldsets(self, request: HttpRequest, obj: Any = None) -> Any:
+        """Keep the secret from those who may only look: they are shown values, not widgets."""
+        fieldsets: Any = super().get_fieldsets(request, obj)
+        if obj is None or self.has_change_permission(request, obj):
+            return fieldsets
+        shown = {"webhook_secret": "has_secret"}
+        return [
+            (title, options | {"fields": [shown.get(name, name) for name in options["fields"]]})
+            for title, options in fieldsets
+        ]
+
+    @admin.display(description=_("has a webhook secret"), boolean=True)
+    def has_secret(self, rule: AlertRule) -> bool:
+        return bool(rule.webhook_secret)
+
     @admin.display(description=_("who is told"))
     def told(self, rule: AlertRule) -> str:
         targets = [*rule.emails.split(), gettext("webhook")] if rule.webhook_url else None

@@ -138,6 +138,13 @@ def test_a_secret_is_kept_and_never_sent_back(staff, rule):
     assert (rule.name, rule.webhook_secret) == ("Any spike", "top secret")
 
 
+def test_a_viewer_learns_only_that_there_is_a_secret(viewer):
+    rule = AlertRule.objects.create(name="x", kind="spike", webhook_secret="top secret")
+    response = viewer.get(page("alertrule_change", rule.pk))
+    assert b"Has a webhook secret" in response.content
+    assert b"top secret" not in response.content
+
+
 def test_a_secret_goes_with_its_webhook(staff, rule):
     form = sent_form(staff.get(page("alertrule_change", rule.pk)))
     form |= {"webhook_secret": "", "webhook_url": ""}
