@@ -109,7 +109,8 @@ def _status(error: Exception) -> HTTPStatus:
 
 def _enter(request: HttpRequest, view: View) -> Flow[HttpResponse | None]:
     decision = yield from limiter().route(request)
-    if decision.allowed and not decides_client(view):
+    match = request.resolver_match  # `view` may be no more than a method of what was resolved
+    if decision.allowed and not decides_client(match.func if match else view):
         user = None
         if has_session_user(request):
             user = yield Step(lambda: session_user(request), lambda: asession_user(request))

@@ -137,6 +137,11 @@ class Throttled(APIView):
     post = get
 
 
+@method_decorator(ratelimit(cost=3), name="dispatch")
+class DearThrottled(Throttled):
+    pass
+
+
 class Private(Throttled):
     permission_classes = [IsAuthenticated]
 
@@ -256,6 +261,7 @@ urlpatterns = [
     path("raising/", raising),
     path("araising/", araising),
     path("dear-drf/", ratelimit(cost=3)(Throttled.as_view())),
+    path("dear-drf-dispatch/", DearThrottled.as_view()),
     path("free/", free),
     path("afree/", afree),
     path("free-drf/", ratelimit_exempt(Private.as_view())),

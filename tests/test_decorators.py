@@ -12,6 +12,7 @@ from django.contrib.auth.models import User
 from django.core.exceptions import BadRequest, PermissionDenied
 from django.http import Http404
 from django.test import Client, override_settings
+from rest_framework.authtoken.models import Token
 
 from django_ratelimit_tiers.decorators import ratelimit
 from tests import site
@@ -49,7 +50,8 @@ def test_a_marked_view_is_limited_charged_once_and_told(
     assert site.RUNS.total() == 2
 
 
-DEAR = ["/dear/", "/adear/", "/dear-class/", "/dear-async-class/", "/dear-drf/"]
+DEAR_DRF = ["/dear-drf/", "/dear-drf-dispatch/"]
+DEAR = ["/dear/", "/adear/", "/dear-class/", "/dear-async-class/", *DEAR_DRF]
 
 
 @pytest.mark.parametrize("path", DEAR)
@@ -75,6 +77,16 @@ def test_a_user_of_a_session_is_charged_as_that_user(
     anna = User.objects.create_user("anna")
     client.force_login(anna)
     client.get(path)
+    assert list(used(valkey_client)) == [f"user:{anna.pk}"]
+
+
+@pytest.mark.parametrize("path", DEAR_DRF)
+def test_a_user_whom_the_view_authenticates_is_charged_as_that_user(
+    is_installed: bool, client: Client, valkey_client: redis.Redis, path: str
+) -> None:
+    anna = User.objects.create_user("anna")
+    token = Token.objects.create(user=anna)
+    assert client.get(path, headers={"Authorization": f"Token {token}"}).status_code == 200
     assert list(used(valkey_client)) == [f"user:{anna.pk}"]
 
 
