@@ -1,13 +1,16 @@
 """Helpers for the tests of projects that use this package; they fit unittest and pytest.
 
-Both are context managers and decorators of functions and of `SimpleTestCase` classes.
+Both are context managers and decorators of functions and of `SimpleTestCase` classes; in
+asynchronous tests, `async with`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import wraps
 from typing import Any
 
+from asgiref.sync import iscoroutinefunction, sync_to_async
 from django.conf import settings
 from django.core.exceptions import ImproperlyConfigured
 from django.test.utils import TestContextDecorator, override_settings
@@ -40,6 +43,24 @@ class _Overridden(TestContextDecorator):
     def disable(self) -> None:
         """Let the earlier values hold again."""
         self._overrides.pop().disable()
+
+    async def __aenter__(self) -> None:
+        await sync_to_async(self.enable)()
+
+    async def __aexit__(self, *_: object) -> None:
+        await sync_to_async(self.disable)()
+
+    def decorate_callable(self, func: Any) -> Any:
+        """Decorate an asynchronous function so that the database is asked in a thread."""
+        if not iscoroutinefunction(func):
+            return super().decorate_callable(func)
+
+        @wraps(func)
+        async def decorated(*args: Any, **kwargs: Any) -> Any:
+            async with self:
+                return await func(*args, **kwargs)
+
+        return decorated
 
 
 class unlimited(_Overridden):  # noqa: N801 - reads as a word in a with statement

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 from django.core.exceptions import ImproperlyConfigured
-from django.test import Client, TestCase
+from django.test import AsyncClient, Client, TestCase
 
 from django_ratelimit_tiers.models import Tier, TierPolicy
 from django_ratelimit_tiers.testing import override_limits, unlimited
@@ -81,3 +81,21 @@ def test_an_unknown_tier_changes_nothing():
 class DecoratedCase(TestCase):
     def test_every_test_of_a_decorated_class_has_the_limits(self):
         self.assertEqual(statuses(2), [200, 429])  # noqa: PT009
+
+
+class AsynchronousTests(TestCase):
+    async def statuses(self) -> list[int]:
+        client = AsyncClient()
+        return [(await client.get("/async/")).status_code for _ in range(3)]
+
+    @override_limits({"anonymous": (2, 60)})
+    async def test_a_decorated_coroutine_has_the_given_limit(self):
+        assert await self.statuses() == [200, 200, 429]
+
+    async def test_the_given_limit_holds_inside(self):
+        async with override_limits({"anonymous": (2, 60)}):
+            assert await self.statuses() == [200, 200, 429]
+            async with unlimited():
+                assert await self.statuses() == [200, 200, 200]
+        async with override_limits():
+            assert await self.statuses() == [200, 200, 200]
