@@ -9,12 +9,21 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable
 from typing import Any
 
-from django.db import models, transaction
+from django.db import models, router, transaction
 
 from django_ratelimit_tiers.signals import policy_edited, subject_edited
 
 MAX_SUBJECTS = 1_000
 """How many subjects one edit names at most; a larger one counts as an edit of the policy."""
+
+
+def primary(model: type[models.Model]) -> models.QuerySet[Any]:
+    """Return all rows of a model, read where they are written.
+
+    A replica may not have an edit yet that was announced; who read it there would take the old
+    policy for the new one.
+    """
+    return model._default_manager.using(router.db_for_write(model))
 
 
 class PolicyQuerySet(models.QuerySet[Any]):

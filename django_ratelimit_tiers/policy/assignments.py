@@ -15,6 +15,7 @@ from django.db.models import Q
 from django.utils import timezone
 
 from django_ratelimit_tiers.models import TierAssignment
+from django_ratelimit_tiers.querysets import primary
 
 logger = logging.getLogger(__name__)
 
@@ -88,7 +89,8 @@ class AssignmentCache:
 
 def _read(condition: Q, revision: str, seconds: float) -> Assignment:
     rows = (
-        TierAssignment.objects.filter(condition)
+        primary(TierAssignment)
+        .filter(condition)
         .filter(Q(expires_at__isnull=True) | Q(expires_at__gt=timezone.now()))
         .order_by("tier__rank", "tier_id")
         .values_list("group_id", "tier__slug", "expires_at")

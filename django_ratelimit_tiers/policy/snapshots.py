@@ -11,7 +11,7 @@ from datetime import timedelta
 from threading import Lock
 
 from django.db import DatabaseError, InterfaceError
-from django.db.models import Count, Max
+from django.db.models import Count, Max, Prefetch
 from django.utils import timezone
 
 from django_ratelimit_tiers.core.rulesets import RuleSet
@@ -22,6 +22,7 @@ from django_ratelimit_tiers.models import (
     RulePolicy,
     ServiceAccount,
     Tier,
+    TierPolicy,
 )
 from django_ratelimit_tiers.policy.accounts import Accounts, compile_accounts
 from django_ratelimit_tiers.policy.assignments import REMEMBERED_SECONDS, AssignmentCache
@@ -30,6 +31,7 @@ from django_ratelimit_tiers.policy.compilation import CompiledTier, compile_rule
 from django_ratelimit_tiers.policy.revisions import announce_policy
 from django_ratelimit_tiers.policy.routes import RouteIndex
 from django_ratelimit_tiers.policy.tariffs import TariffBook
+from django_ratelimit_tiers.querysets import primary
 from django_ratelimit_tiers.store.base import Store
 
 logger = logging.getLogger(__name__)
@@ -186,7 +188,7 @@ class SnapshotCache:
     def _forget_edited_subjects(self, snapshot: Snapshot) -> None:
         """Forget whose tier was edited lately: of one edit or another nobody may have been told."""
         since = timezone.now() - timedelta(seconds=REMEMBERED_SECONDS)
-        edits = PolicyRevision.objects.filter(created_at__gt=since).exclude(subjects=[])
+        edits = primary(PolicyRevision).filter(created_at__gt=since).exclude(subjects=[])
         for subjects in edits.values_list("subjects", flat=True)[:RECENT_REVISIONS]:
             for subject in subjects:
                 snapshot.assignments.forget(subject)
@@ -201,8 +203,9 @@ class SnapshotCache:
 
 def database_edition() -> Edition:
     """Return the present edition of the policy; edits of single subjects are no part of it."""
-    latest = PolicyRevision.objects.aggregate(latest=Max("pk"))["latest"] or 0
-    recent = PolicyRevision.objects.filter(pk__gt=latest - RECENT_REVISIONS, subjects=[])
+    revisions = primary(PolicyRevision)
+    latest = revisions.aggregate(latest=Max("pk"))["latest"] or 0
+    recent = revisions.filter(pk__gt=latest - RECENT_REVISIONS, subjects=[])
     numbers = recent.aggregate(number=Max("pk"), recent=Count("pk"))
     return Edition(numbers["number"] or 0, numbers["recent"])
 
@@ -210,12 +213,12 @@ def database_edition() -> Edition:
 def build_snapshot(revision: str, assignments: AssignmentCache) -> Snapshot:
     """Read the whole policy from the database."""
     edition = database_edition()
-    rows = list(Tier.objects.prefetch_related("policies"))
+    rows = list(primary(Tier).prefetch_related(Prefetch("policies", primary(TierPolicy))))
     tiers = {tier.slug: compile_tier(tier) for tier in rows}
     # Prefetching would make a query set for each rule, which takes longer than all the rest.
-    limits = RulePolicy.objects.select_related("tier")
-    accounts = compile_accounts(ServiceAccount.objects.filter(is_active=True))
-    rule_set = RuleSet(compile_rules(EndpointRule.objects.exclude(mode="off"), limits))
+    limits = primary(RulePolicy).select_related("tier")
+    accounts = compile_accounts(primary(ServiceAccount).filter(is_active=True))
+    rule_set = RuleSet(compile_rules(primary(EndpointRule).exclude(mode="off"), limits))
     return Snapshot(
         revision=revision,
         edition=edition,
