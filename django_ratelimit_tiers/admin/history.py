@@ -6,14 +6,19 @@ from collections.abc import Iterator
 from typing import Any
 
 from django.apps import apps
-from django.contrib import admin
+from django.contrib import admin, messages
 from django.contrib.admin.views.main import ChangeList
+from django.contrib.auth import get_permission_codename
+from django.db.models import QuerySet
+from django.http import HttpRequest
 from django.utils.html import format_html_join
 from django.utils.text import Truncator, capfirst
-from django.utils.translation import gettext
+from django.utils.translation import gettext, ngettext
 from django.utils.translation import gettext_lazy as _
 
-from django_ratelimit_tiers.admin.pages import ReadOnlyAdmin
+from django_ratelimit_tiers.admin.pages import ReadOnlyAdmin, log_changes
+from django_ratelimit_tiers.core.refusals import OTHERS
+from django_ratelimit_tiers.exceptions import StoreUnavailable
 from django_ratelimit_tiers.models import (
     PolicyRevision,
     ThrottleCount,
@@ -22,10 +27,45 @@ from django_ratelimit_tiers.models import (
 )
 from django_ratelimit_tiers.models.words import number_words
 from django_ratelimit_tiers.policy.explanations import explain
+from django_ratelimit_tiers.store.configured import configured_store
+
+MOST_RESETS = 1_000
+"""How many clients one action lets start anew; each is a call of the store."""
+
+
+class ClientHistoryAdmin(ReadOnlyAdmin):
+    """History of clients, which staff can let start anew."""
+
+    actions = ("start_anew",)
+
+    @admin.action(description=_("Let the clients start anew"), permissions=["reset"])
+    def start_anew(self, request: HttpRequest, queryset: QuerySet[Any]) -> None:
+        """Forget what the subjects of the rows have used; their limits stay."""
+        rows = {row.subject: row for row in queryset if row.subject != OTHERS}
+        if len(rows) > MOST_RESETS:
+            message = gettext("Select fewer: at most %(n)s clients.")
+            words = {"n": number_words(MOST_RESETS)}
+            self.message_user(request, message % words, messages.ERROR)
+            return
+        try:
+            for subject in rows:
+                configured_store().reset(subject)
+        except StoreUnavailable:
+            message = gettext("The store does not answer: try again.")
+            self.message_user(request, message, messages.ERROR)
+            return
+        log_changes(request, list(rows.values()), "usage")
+        message = ngettext("%(n)s client starts anew.", "%(n)s clients start anew.", len(rows))
+        self.message_user(request, message % {"n": len(rows)}, messages.SUCCESS)
+
+    def has_reset_permission(self, request: HttpRequest) -> bool:
+        """Whoever may change this history may let its clients start anew, and nothing else."""
+        codename = get_permission_codename("change", self.opts)
+        return request.user.has_perm(f"{self.opts.app_label}.{codename}")
 
 
 @admin.register(ThrottleCount)
-class ThrottleCountAdmin(ReadOnlyAdmin):
+class ThrottleCountAdmin(ClientHistoryAdmin):
     """Refusals by minute, hour or day."""
 
     list_display = (
@@ -44,7 +84,7 @@ class ThrottleCountAdmin(ReadOnlyAdmin):
 
 
 @admin.register(ThrottleEvent)
-class ThrottleEventAdmin(ReadOnlyAdmin):
+class ThrottleEventAdmin(ClientHistoryAdmin):
     """A sample of refused requests."""
 
     list_display = ("at", "request", "subject", "address", "policy", "retry_after", "mode")
@@ -65,7 +105,7 @@ class ThrottleEventAdmin(ReadOnlyAdmin):
 
 
 @admin.register(UsageCount)
-class UsageCountAdmin(ReadOnlyAdmin):
+class UsageCountAdmin(ClientHistoryAdmin):
     """The busiest subjects of each hour."""
 
     list_display = ("hour", "subject", "allowed", "refused")

@@ -1,10 +1,13 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from typing import Any
 
 import pytest
 from django.contrib.admin.models import LogEntry
+from django.test import Client
 
+from django_ratelimit_tiers.core.policies import Charge, QuotaPolicy
 from django_ratelimit_tiers.models import (
     Alert,
     AlertRule,
@@ -13,6 +16,7 @@ from django_ratelimit_tiers.models import (
     ThrottleEvent,
     UsageCount,
 )
+from django_ratelimit_tiers.store.configured import configured_store
 from tests.admin.conftest import errors, page, sent_form
 
 pytestmark = pytest.mark.django_db
@@ -121,6 +125,56 @@ ALERT_RULE = {
     "webhook_url": "https://hooks.example.com/x",
     "webhook_secret": "top secret",
 }
+
+
+def start_anew(browser: Client, model: str) -> Any:
+    data = {"action": "start_anew", "_selected_action": [1, 2]}
+    return browser.post(page(f"{model}_changelist"), data, follow=True)
+
+
+@pytest.fixture
+def charge() -> Charge:
+    """One of user 1, who has used all of a limit; the history has rows of him and of others."""
+    for pk, subject in enumerate(["user:1", "*"], 1):
+        refused = REFUSED | {"pk": pk, "subject": subject}
+        ThrottleCount.objects.create(minute=NOW, count=3, **refused)
+        ThrottleEvent.objects.create(at=NOW, decision_id=f"d{pk}", **refused)
+        UsageCount.objects.create(pk=pk, hour=NOW, subject=subject)
+    charge = Charge("user:1", QuotaPolicy("p", 1, 86_400))
+    configured_store().acquire([charge])
+    return charge
+
+
+def remaining(charge: Charge) -> int:
+    return configured_store().peek([charge])[0].remaining
+
+
+@pytest.mark.parametrize("model", ["throttlecount", "throttleevent", "usagecount"])
+def test_staff_lets_a_client_start_anew(staff, charge, model):
+    assert b"1 client starts anew." in start_anew(staff, model).content
+    assert remaining(charge) == 1
+    assert LogEntry.objects.get().object_id == "1"
+
+
+@pytest.mark.parametrize("model", ["throttlecount", "throttleevent", "usagecount"])
+def test_a_viewer_lets_nobody_start_anew(viewer, charge, model):
+    start_anew(viewer, model)
+    assert remaining(charge) == 0
+
+
+def test_a_store_that_is_away_is_told(staff, charge, settings):
+    settings.RATELIMIT_TIERS = {
+        "STORE": "django_ratelimit_tiers.store.redis.RedisStore",
+        "STORE_OPTIONS": {"url": "redis://127.0.0.1:1"},
+    }
+    assert b"The store does not answer" in start_anew(staff, "throttlecount").content
+    assert not LogEntry.objects.exists()
+
+
+def test_one_action_is_for_so_many_clients(staff, charge, monkeypatch):
+    monkeypatch.setattr("django_ratelimit_tiers.admin.history.MOST_RESETS", 0)
+    assert b"Select fewer" in start_anew(staff, "throttlecount").content
+    assert remaining(charge) == 0
 
 
 @pytest.fixture

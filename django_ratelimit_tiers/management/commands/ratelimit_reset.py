@@ -1,0 +1,53 @@
+"""`manage.py ratelimit_reset <subject>...`: let clients start anew."""
+
+from __future__ import annotations
+
+import re
+from argparse import ArgumentParser, ArgumentTypeError
+from ipaddress import ip_address
+from typing import Any
+
+from django.core.management.base import BaseCommand, CommandError
+
+from django_ratelimit_tiers.conf import conf
+from django_ratelimit_tiers.core.addresses import address_subject
+from django_ratelimit_tiers.exceptions import StoreUnavailable
+from django_ratelimit_tiers.store.configured import configured_store
+
+NAMES = "user:42, key:<digest>, field:<digest>, ip:192.0.2.7, ip:2001:db8::/64 or all"
+
+
+class Command(BaseCommand):
+    """Forgets what clients have used."""
+
+    help = "Forgets what clients have used, so that they start anew; their limits stay."
+
+    def add_arguments(self, parser: ArgumentParser) -> None:
+        words = f"as the history in the admin shows it: {NAMES}"
+        parser.add_argument("subjects", nargs="+", metavar="subject", type=subject, help=words)
+
+    def handle(self, *args: Any, subjects: list[str], **options: Any) -> None:
+        """Reset each of the subjects."""
+        if not configured_store().shared:
+            raise CommandError("Each process counts in its own memory, which no other can reset.")
+        for name in subjects:
+            try:
+                configured_store().reset(name)
+            except StoreUnavailable as error:
+                raise CommandError(f"The store does not answer: {error}") from error
+            self.stdout.write(f"{name} starts anew.")
+
+
+def subject(text: str) -> str:
+    """Return the subject that a text names; an address names what it is counted under."""
+    kind, _, rest = text.partition(":")
+    if kind == "ip":
+        address = rest.partition("/")[0]
+        try:
+            ip_address(address)
+        except ValueError:
+            raise ArgumentTypeError(f"{rest!r} is not an address") from None
+        return address_subject(address, conf.IPV6_PREFIX)
+    if not re.fullmatch(r"all|(user|key|field):\S+", text):
+        raise ArgumentTypeError(f"{text!r} is not a subject such as {NAMES}")
+    return text

@@ -1,0 +1,68 @@
+"""The command that lets clients start anew."""
+
+from __future__ import annotations
+
+from io import StringIO
+
+import pytest
+from django.core.management import call_command
+from django.core.management.base import CommandError
+from django.test import override_settings
+
+from django_ratelimit_tiers.core.policies import Charge, QuotaPolicy
+from django_ratelimit_tiers.store.configured import configured_store
+
+POLICY = QuotaPolicy("p", 1, 86_400)
+
+
+def reset(*subjects: str) -> str:
+    out = StringIO()
+    call_command("ratelimit_reset", *subjects, stdout=out)
+    return out.getvalue()
+
+
+def remaining(subject: str) -> int:
+    return configured_store().peek([Charge(subject, POLICY)])[0].remaining
+
+
+@pytest.mark.parametrize(
+    ("named", "subject"),
+    [
+        ("user:42", "user:42"),
+        ("key:0123456789abcdef0123456789abcdef", "key:0123456789abcdef0123456789abcdef"),
+        ("all", "all"),
+        ("ip:192.0.2.7", "ip:192.0.2.7"),
+        ("ip:::ffff:192.0.2.7", "ip:192.0.2.7"),
+        ("ip:2001:db8::/64", "ip:2001:db8::/64"),
+        ("ip:2001:DB8::1", "ip:2001:db8::/64"),
+    ],
+)
+def test_a_client_starts_anew_and_no_other(named: str, subject: str) -> None:
+    configured_store().acquire([Charge(subject, POLICY), Charge("user:7", POLICY)])
+    assert reset(named) == f"{subject} starts anew.\n"
+    assert (remaining(subject), remaining("user:7")) == (1, 0)
+
+
+def test_several_clients_start_anew() -> None:
+    configured_store().acquire([Charge("user:1", POLICY), Charge("user:2", POLICY)])
+    reset("user:1", "user:2")
+    assert (remaining("user:1"), remaining("user:2")) == (1, 1)
+
+
+@pytest.mark.parametrize("named", ["42", "user:", "ip:", "ip:x", "everyone", "user:1 2", "*"])
+def test_what_names_no_client_is_refused_and_nobody_starts_anew(named: str) -> None:
+    configured_store().acquire([Charge("user:1", POLICY)])
+    with pytest.raises(CommandError):
+        reset("user:1", named)
+    assert remaining("user:1") == 0
+
+
+def test_a_store_that_cannot_be_reset_is_told() -> None:
+    memory = {"STORE": "django_ratelimit_tiers.store.memory.MemoryStore"}
+    away = {
+        "STORE": "django_ratelimit_tiers.store.redis.RedisStore",
+        "STORE_OPTIONS": {"url": "redis://127.0.0.1:1"},
+    }
+    for setting in (memory, away):
+        with override_settings(RATELIMIT_TIERS=setting), pytest.raises(CommandError):
+            reset("user:1")
