@@ -34,7 +34,12 @@ class Verdict:
 
 def clock(minute: int) -> str:
     """Return a minute since the epoch as a readable UTC time."""
-    return f"{datetime.fromtimestamp(minute * MINUTE, UTC):%Y-%m-%d %H:%M} UTC"
+    return universal(datetime.fromtimestamp(minute * MINUTE, UTC))
+
+
+def universal(at: datetime) -> str:
+    """Return a time as readable UTC; one without a time zone is taken for local time."""
+    return f"{at.astimezone(UTC):%Y-%m-%d %H:%M} UTC"
 
 
 def shown(name: str) -> str:

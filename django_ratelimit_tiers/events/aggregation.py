@@ -14,8 +14,10 @@ from datetime import UTC, datetime
 from operator import attrgetter
 from typing import Any
 
+from django.conf import settings
 from django.db import connections, router, transaction
 from django.db.models import Model, Q
+from django.utils import timezone
 
 from django_ratelimit_tiers.core.alerts import Resolution
 from django_ratelimit_tiers.core.policies import MICROSECONDS
@@ -97,9 +99,10 @@ def count_rows(
     ]
 
 
-def moment(seconds: int) -> datetime:
-    """Return epoch seconds as a time."""
-    return datetime.fromtimestamp(seconds, UTC)
+def moment(seconds: float) -> datetime:
+    """Return epoch seconds as a time, of the kind that this site's database takes."""
+    at = datetime.fromtimestamp(seconds, UTC)
+    return at if settings.USE_TZ else timezone.make_naive(at, timezone.get_default_timezone())
 
 
 def _write_minutes(records: Records, lease: Lease, now: int) -> int:
@@ -136,7 +139,7 @@ def _event(refusal: SampledRefusal) -> ThrottleEvent:
         endpoint=endpoint,
         subject=subject,
         mode=mode,
-        at=datetime.fromtimestamp(refusal.at / MICROSECONDS, UTC),
+        at=moment(refusal.at / MICROSECONDS),
         decision_id=refusal.decision_id[:64],
         method=refusal.method[:20],
         path=refusal.path[:500],

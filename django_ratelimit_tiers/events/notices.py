@@ -11,7 +11,7 @@ import hmac
 import json
 import logging
 from collections.abc import Iterator
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from django.conf import settings
@@ -22,6 +22,7 @@ from django.utils import timezone
 from django_ratelimit_tiers.conf import conf
 from django_ratelimit_tiers.core.alerts import AlertEvent, Channel, NoticeState
 from django_ratelimit_tiers.core.refusals import printable
+from django_ratelimit_tiers.core.verdicts import universal
 from django_ratelimit_tiers.events.webhooks import WebhookRefused, post
 from django_ratelimit_tiers.models import Alert, AlertNotice
 
@@ -63,11 +64,11 @@ def message(notice: AlertNotice) -> tuple[str, str]:
     lines = [
         alert.cause,
         str(alert.detail.get("explanation", "")),
-        f"Since {alert.opened_at:%Y-%m-%d %H:%M} UTC.",
+        f"Since {universal(alert.opened_at)}.",
         f"Peak {alert.peak:,.0f}, usual {alert.baseline:,.0f}.",
     ]
     if alert.closed_at is not None:
-        lines.append(f"Over since {alert.closed_at:%Y-%m-%d %H:%M} UTC.")
+        lines.append(f"Over since {universal(alert.closed_at)}.")
     lists = ((name, found) for name, found in alert.detail.items() if isinstance(found, list))
     lines += [f"{name}: {', '.join(map(str, found))}" for name, found in lists if found]
     return printable(f"{word}: {alert.cause}")[:200], "\n".join(map(printable, filter(None, lines)))
@@ -129,8 +130,8 @@ def _post(notice: AlertNotice, now: datetime) -> None:
             "kind": alert.kind,
             "cause": alert.cause,
             "state": alert.state,
-            "opened_at": alert.opened_at.isoformat(),
-            "closed_at": alert.closed_at.isoformat() if alert.closed_at else None,
+            "opened_at": _iso(alert.opened_at),
+            "closed_at": _iso(alert.closed_at) if alert.closed_at else None,
             "peak": alert.peak,
             "baseline": alert.baseline,
             "detail": alert.detail,
@@ -141,6 +142,10 @@ def _post(notice: AlertNotice, now: datetime) -> None:
     if secret := _secret(notice):
         headers["X-RateLimit-Signature"] = signature(secret, int(now.timestamp()), content)
     post(notice.target, content, headers)
+
+
+def _iso(at: datetime) -> str:
+    return at.astimezone(UTC).isoformat()
 
 
 def signature(secret: str, at: int, content: bytes) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 
 from django.db import router, transaction
 from django.db.models import Min, Sum
@@ -12,7 +12,7 @@ from django_ratelimit_tiers.conf import conf
 from django_ratelimit_tiers.core.alerts import AlertState, Resolution
 from django_ratelimit_tiers.core.policies import Mode
 from django_ratelimit_tiers.core.refusals import RefusalKey
-from django_ratelimit_tiers.events.aggregation import COUNT_KEY, count_rows, upsert
+from django_ratelimit_tiers.events.aggregation import COUNT_KEY, count_rows, moment, upsert
 from django_ratelimit_tiers.models import (
     Alert,
     SeriesHour,
@@ -99,4 +99,4 @@ def _delete_old(before: datetime, now: datetime) -> int:
 def _start(at: datetime, length: timedelta) -> datetime:
     """Return the start of the hour or day in UTC."""
     seconds = int(length.total_seconds())
-    return datetime.fromtimestamp(int(at.timestamp()) // seconds * seconds, UTC)
+    return moment(int(at.timestamp()) // seconds * seconds)

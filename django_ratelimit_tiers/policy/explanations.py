@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from django_ratelimit_tiers.core.policies import MICROSECONDS, Charge, QuotaPolicy
 from django_ratelimit_tiers.core.rules import Scope
+from django_ratelimit_tiers.core.verdicts import universal
 from django_ratelimit_tiers.exceptions import StoreUnavailable
 from django_ratelimit_tiers.models import PolicyRevision, ThrottleEvent
 from django_ratelimit_tiers.policy.assignments import AssignmentCache
@@ -38,7 +39,7 @@ def _authorship(event: ThrottleEvent) -> Iterator[str]:
     author = edit.author.get_username() if edit.author else "nobody known"
     yield (
         f"It was decided by revision {edit.pk} of the policy: {edit.model} {edit.reason}, "
-        f"{edit.created_at:%Y-%m-%d %H:%M} UTC, by {author}."
+        f"{universal(edit.created_at)}, by {author}."
     )
     later = PolicyRevision.objects.filter(pk__gt=edit.pk, subjects=[]).count()
     if later:

@@ -7,6 +7,7 @@ from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError
 
+from django_ratelimit_tiers.core.verdicts import universal
 from django_ratelimit_tiers.models import ThrottleEvent
 from django_ratelimit_tiers.policy.explanations import explain
 
@@ -28,6 +29,6 @@ class Command(BaseCommand):
                 "minute, and of an attack only a sample is kept."
             )
         for event in events:
-            self.stdout.write(f"{event.at:%Y-%m-%d %H:%M:%S} UTC {event.method} {event.path}")
+            self.stdout.write(f"{universal(event.at)} {event.method} {event.path}")
             for line in explain(event):
                 self.stdout.write(f"  {line}")
