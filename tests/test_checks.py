@@ -8,9 +8,12 @@ import pytest
 from django.core import checks
 from django.core.checks.registry import registry
 from django.test import override_settings
+from django_redis.cache import RedisCache
 
 from django_ratelimit_tiers.checks import EVENT_SHAPES, SHAPES, check_settings
 from django_ratelimit_tiers.conf import DEFAULTS, EVENT_DEFAULTS, conf
+from django_ratelimit_tiers.store.configured import configured_store
+from django_ratelimit_tiers.store.redis import RedisStore
 
 MINE = "django_ratelimit_tiers.middleware.RateLimitMiddleware"
 
@@ -232,6 +235,22 @@ def test_w001_counters_in_the_memory_of_each_process() -> None:
         assert ids(STORE="django_ratelimit_tiers.store.memory.MemoryStore") == []
     assert warning[0] == "ratelimit_tiers.W001"
     assert "django_redis.cache.RedisCache" in warning[2]
+
+
+class MeasuredCache(RedisCache):
+    """A cache of django-redis under another name, as monitoring packages have it."""
+
+
+def test_a_cache_derived_from_that_of_django_redis_serves_as_well(redis_url: str) -> None:
+    derived = {"BACKEND": "tests.test_checks.MeasuredCache", "LOCATION": redis_url}
+    with override_settings(CACHES={"default": derived}):
+        assert found() == []
+        assert isinstance(configured_store(), RedisStore)
+
+
+def test_w001_a_cache_that_cannot_be_imported() -> None:
+    with override_settings(CACHES={"default": {"BACKEND": "nowhere.Cache"}}):
+        assert ids() == ["W001"]
 
 
 @pytest.mark.parametrize(

@@ -18,14 +18,21 @@ from django_ratelimit_tiers.store.memory_records import MemoryRecords
 from django_ratelimit_tiers.store.protocol import Protocol
 
 AUTO = "auto"
+DJANGO_REDIS = "django_redis."
 REDIS_STORE = "django_ratelimit_tiers.store.redis.RedisStore"
 CLUSTER_STORE = "django_ratelimit_tiers.store.cluster.RedisClusterStore"
 
 
 def uses_django_redis(alias: str) -> bool:
-    """Return whether a cache alias is served by django-redis."""
-    backend = settings.CACHES.get(alias, {}).get("BACKEND", "")
-    return str(backend).startswith("django_redis.")
+    """Return whether a cache alias is served by django-redis, or by a class derived from its."""
+    backend = str(settings.CACHES.get(alias, {}).get("BACKEND", ""))
+    if backend.startswith(DJANGO_REDIS):
+        return True
+    try:
+        bases = getattr(import_string(backend), "__mro__", ())
+    except ImportError:
+        return False
+    return any(base.__module__.startswith(DJANGO_REDIS) for base in bases)
 
 
 @cache
