@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from difflib import get_close_matches
 from typing import Any
 
 from django.contrib.admin.widgets import AdminTextInputWidget
-from django.urls import URLPattern, URLResolver, get_resolver
 from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString
 
+from django_ratelimit_tiers.policy.routes import endpoints
+
 
 def view_names() -> list[str]:
-    """Return every view name that a request of this project can resolve to."""
-    return sorted(set(_names(get_resolver(), ())))
+    """Return what a rule may call the views of this project: names of routes, and dotted paths."""
+    return sorted({name for route in endpoints() for name in (route.view_name, route.view_path)})
 
 
 def similar_names(name: str) -> list[str]:
@@ -34,12 +34,3 @@ class ViewNameInput(AdminTextInputWidget):
             suggestions,
             format_html_join("", '<option value="{}"></option>', ((n,) for n in view_names())),
         )
-
-
-def _names(resolver: URLResolver, namespaces: tuple[str, ...]) -> Iterator[str]:
-    for pattern in resolver.url_patterns:
-        if isinstance(pattern, URLPattern):
-            yield ":".join((*namespaces, pattern.name or pattern.lookup_str))
-        else:
-            inner = (*namespaces, pattern.namespace) if pattern.namespace else namespaces
-            yield from _names(pattern, inner)

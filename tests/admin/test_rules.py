@@ -1,14 +1,18 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from types import ModuleType
 from typing import Any
 
 import pytest
 from django.contrib.admin.models import LogEntry
+from django.test import override_settings
+from django.urls import include, path
 
 from django_ratelimit_tiers.admin.routes import similar_names, view_names
 from django_ratelimit_tiers.models import EndpointRule, PolicyRevision, Tier
 from tests.admin.conftest import errors, page, rows, sent_form
+from tests.admin.urls import answer
 
 pytestmark = pytest.mark.django_db
 
@@ -168,6 +172,18 @@ def test_a_view_name_that_has_gone_does_not_stand_in_the_way(staff):
 def test_a_misspelt_view_name_is_answered_with_the_right_one():
     assert "search" in similar_names("serch")
     assert similar_names("\x00" * 500) == []
+
+
+def test_a_view_may_be_named_by_its_dotted_path(staff):
+    named = NEW | {"path": "", "view_name": "tests.admin.urls.answer"} | rows(LIMIT)
+    assert staff.post(page("endpointrule_add"), named).status_code == 302
+
+
+def test_a_urlconf_that_includes_itself_has_view_names():
+    urls = ModuleType("urls")
+    urls.urlpatterns = [path("search/", answer, name="search"), path("again/", include(urls))]
+    with override_settings(ROOT_URLCONF=urls):
+        assert view_names() == ["search", "tests.admin.urls.answer"]
 
 
 def test_view_names_carry_their_namespaces():
