@@ -74,6 +74,19 @@ def test_a_page_tells_people_when_to_come_back(client: Client, accept: str) -> N
     assert MESSAGE.search(refused(client, Accept=accept).text)
 
 
+def test_a_page_blames_nobody_while_the_store_is_away(client: Client) -> None:
+    away = {
+        "STORE": "django_ratelimit_tiers.store.redis.RedisStore",
+        "STORE_OPTIONS": {"url": "redis://127.0.0.1:1"},
+        "ON_STORE_FAILURE": "closed",
+    }
+    with override_settings(RATELIMIT_TIERS=away):
+        response = client.get("/plain/", headers={"Accept": "text/html"})
+    assert response.status_code == 503
+    assert "<h1>Temporarily unavailable</h1>" in response.text
+    assert "Too many requests" not in response.text
+
+
 @pytest.mark.parametrize("apps", [None, False])
 def test_a_site_without_our_templates_refuses_in_plain_text(
     client: Client, apps: bool | None
