@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from rest_framework.exceptions import APIException, Throttled
+from rest_framework.exceptions import APIException, ErrorDetail, Throttled
 from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.throttling import BaseThrottle
@@ -23,12 +23,23 @@ from django_ratelimit_tiers.policy.limiter import limiter
 from django_ratelimit_tiers.responses import decision_fields
 
 
+class ErrorNumber(int):
+    """A number with a code, as `ErrorDetail` is a text with one: handlers ask every leaf for it."""
+
+    code = Throttled.default_code
+
+
 class Refused(Throttled):
     """The refusal of a request, in the shape of the REST framework's own."""
 
     def __init__(self, decision: Decision) -> None:
         APIException.__init__(self)
-        self.detail: Any = refusal_body(decision)
+        self.detail: Any = {
+            name: ErrorNumber(value)
+            if isinstance(value, int)
+            else ErrorDetail(value, self.default_code)
+            for name, value in refusal_body(decision).items()
+        }
         self.status_code = refusal_status(decision)
         self.wait = retry_after_seconds(decision)
         self.decision = decision

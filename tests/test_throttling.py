@@ -11,6 +11,8 @@ from django.conf import settings
 from django.contrib.auth.models import User
 from django.test import Client, override_settings
 from rest_framework.authtoken.models import Token
+from rest_framework.exceptions import APIException
+from rest_framework.response import Response
 
 from tests import site
 from tests.policies import ANYBODY, limit_tier, make_rule, used
@@ -158,6 +160,27 @@ def test_a_disabled_throttle_lets_everything_pass(
     with override_settings(RATELIMIT_TIERS={"ENABLED": False}):
         assert statuses(client, "/drf/", 3) == [200] * 3
     assert valkey_client.dbsize() == 0
+
+
+def detailed(error: Exception, context: dict[str, Any]) -> Response:
+    """Answer as packages for standardized errors do: the setting EXCEPTION_HANDLER."""
+    assert isinstance(error, APIException)
+    details = {"codes": error.get_codes(), "full": error.get_full_details()}
+    return Response(details, status=error.status_code)
+
+
+def test_a_refusal_has_the_details_that_other_handlers_ask_for(
+    is_installed: bool, client: Client, settings: Any
+) -> None:
+    limit_tier("anonymous", 1)
+    handler = f"{__name__}.detailed"
+    settings.REST_FRAMEWORK = {**settings.REST_FRAMEWORK, "EXCEPTION_HANDLER": handler}
+    assert client.get("/drf/").status_code == 200
+    response = client.get("/drf/")
+    assert response.status_code == 429
+    names = {"error", "message", "retry_after"}
+    assert response.json()["codes"] == dict.fromkeys(names, "throttled")
+    assert isinstance(response.json()["full"]["retry_after"]["message"], int)
 
 
 def test_a_refusal_that_is_not_disclosed_tells_no_number(
