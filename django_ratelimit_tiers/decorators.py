@@ -24,12 +24,14 @@ from django_ratelimit_tiers.responses import add_fields, refusal
 View = TypeVar("View", bound=Callable[..., Any])
 
 
-def ratelimit(*, cost: int = 1) -> Callable[[View], View]:
+def ratelimit(cost: int = 1) -> Callable[[View], View]:
     """Return a decorator by which a view costs `cost` requests of its client's tier.
 
     Without the middleware the decorator limits the view by itself. Raises ValueError for a cost
-    that no limit can hold.
+    that no limit can hold, and TypeError for a view: `@ratelimit` needs its parentheses.
     """
+    if not isinstance(cost, int):
+        raise TypeError(f"ratelimit: cost must be a number, as in @ratelimit(cost=5), not {cost!r}")
     if not 1 <= cost <= MAX_REQUESTS:
         raise ValueError(f"ratelimit: cost must be from 1 to {MAX_REQUESTS:,}, not {cost}")
 

@@ -158,6 +158,15 @@ def test_a_cost_that_no_limit_can_hold_is_refused_where_it_is_written(cost: int)
         ratelimit(cost=cost)
 
 
+def test_a_cost_may_be_given_without_its_name() -> None:
+    assert ratelimit(5)(site.plain).ratelimit_cost == 5  # type: ignore[attr-defined]
+
+
+def test_a_decorator_without_parentheses_says_what_to_write() -> None:
+    with pytest.raises(TypeError, match=r"as in @ratelimit\(cost=5\)"):
+        ratelimit(site.plain)  # type: ignore[arg-type]
+
+
 def test_a_marked_view_keeps_its_name_and_words() -> None:
     assert site.dear.__name__ == "dear"
     assert site.adear.__name__ == "adear"
