@@ -43,7 +43,7 @@ def ratelimit(cost: int = 1) -> Callable[[View], View]:
                 if not conf.ENABLED or ledger_of(request) is not None:
                     return await view(request, *args, **kwargs)
                 try:
-                    refused = await adrive(_enter(request, view))
+                    refused = await adrive(_enter(request, view, cost))
                     response = refused or await view(request, *args, **kwargs)
                 except Exception as error:
                     await adrive(limiter().settle(request, _status(error)))
@@ -56,7 +56,7 @@ def ratelimit(cost: int = 1) -> Callable[[View], View]:
                 if not conf.ENABLED or ledger_of(request) is not None:
                     return view(request, *args, **kwargs)
                 try:
-                    response = drive(_enter(request, view)) or view(request, *args, **kwargs)
+                    response = drive(_enter(request, view, cost)) or view(request, *args, **kwargs)
                 except Exception as error:
                     drive(limiter().settle(request, _status(error)))
                     raise
@@ -109,15 +109,15 @@ def _status(error: Exception) -> HTTPStatus:
     return HTTPStatus.INTERNAL_SERVER_ERROR
 
 
-def _enter(request: HttpRequest, view: View) -> Flow[HttpResponse | None]:
+def _enter(request: HttpRequest, view: View, cost: int) -> Flow[HttpResponse | None]:
     decision = yield from limiter().route(request)
     match = request.resolver_match  # `view` may be no more than a method of what was resolved
     if decision.allowed and not decides_client(match.func if match else view):
         user = None
         if has_session_user(request):
             user = yield Step(lambda: session_user(request), lambda: asession_user(request))
-        decision = yield from limiter().client(request, user)
-    return None if decision.allowed else refusal(request, decision)
+        decision = yield from limiter().client(request, user, cost)
+    return None if decision.allowed else (yield from refusal(request, decision))
 
 
 def _leave(request: HttpRequest, response: HttpResponseBase) -> Flow[HttpResponseBase]:

@@ -63,7 +63,7 @@ class RateLimitMiddleware:
         if not conf.ENABLED:
             return None
         decision = yield from limiter().door(request)
-        return None if decision.allowed else refusal(request, decision)
+        return None if decision.allowed else (yield from refusal(request, decision))
 
     def _reach(self, request: HttpRequest, view: View) -> Flow[HttpResponse | None]:
         if not conf.ENABLED:
@@ -74,7 +74,7 @@ class RateLimitMiddleware:
             if has_session_user(request):
                 user = yield Step(lambda: session_user(request), lambda: asession_user(request))
             decision = yield from limiter().client(request, user)
-        return None if decision.allowed else refusal(request, decision)
+        return None if decision.allowed else (yield from refusal(request, decision))
 
     def _leave(self, request: HttpRequest, response: HttpResponseBase) -> Flow[HttpResponseBase]:
         ledger = ledger_of(request)
@@ -84,7 +84,7 @@ class RateLimitMiddleware:
             was_allowed = ledger.decision.allowed
             decision = yield from limiter().unreached(request, response.status_code)
             if was_allowed and not decision.allowed:
-                return refusal(request, decision)
+                return (yield from refusal(request, decision))
         if ledger.has_reservations:
             yield from limiter().settle(request, response.status_code)
         add_fields(response, ledger.decision)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from asgiref.sync import async_to_sync, iscoroutinefunction
 from django.http import HttpRequest, HttpResponse, HttpResponseBase, JsonResponse
 from django.template import TemplateDoesNotExist, loader
 from django.utils.module_loading import import_string
@@ -18,6 +19,7 @@ from django_ratelimit_tiers.core.headers import (
     refusal_message,
     refusal_status,
 )
+from django_ratelimit_tiers.policy.flows import Flow, Step, in_thread
 
 
 def decision_fields(decision: Decision) -> dict[str, str]:
@@ -37,14 +39,17 @@ def add_fields(response: HttpResponseBase, decision: Decision) -> None:
         response.headers[name] = value
 
 
-def refusal(request: HttpRequest, decision: Decision) -> HttpResponse:
+def refusal(request: HttpRequest, decision: Decision) -> Flow[HttpResponse]:
     """Return the response to a refused request, in the form that its `Accept` prefers.
 
-    The setting `RESPONSE` may name a function that makes it instead.
+    The setting `RESPONSE` may name a function that makes it instead, asynchronous or not.
     """
     if conf.RESPONSE is not None:
-        make: Callable[[HttpRequest, Decision], HttpResponse] = import_string(conf.RESPONSE)
-        response = make(request, decision)
+        make = import_string(conf.RESPONSE)
+        step = in_thread(lambda: make(request, decision))
+        if iscoroutinefunction(make):
+            step = Step(lambda: async_to_sync(make)(request, decision), step.run)
+        response: HttpResponse = yield step
     else:
         response = BODIES[_preferred_body(request)](decision)
         response.status_code = refusal_status(decision)

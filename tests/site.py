@@ -118,6 +118,12 @@ async def afree(request: HttpRequest) -> JsonResponse:
     return await asynchronous(request)
 
 
+class DearToRead(View):
+    @method_decorator(ratelimit(cost=3))
+    def get(self, request: HttpRequest) -> JsonResponse:
+        return plain(request)
+
+
 class FreeToRead(View):
     @method_decorator(ratelimit_exempt)
     def get(self, request: HttpRequest) -> JsonResponse:
@@ -188,6 +194,16 @@ class OtherThrottle(BaseThrottle):
 def teapot(request: HttpRequest, decision: Decision) -> HttpResponse:
     """Refuse in a way of its own: the setting RESPONSE."""
     return HttpResponse(f"no, {len(decision.refusing)}", status=418)
+
+
+def census(request: HttpRequest, decision: Decision) -> HttpResponse:
+    """Refuse with what only the database knows."""
+    return HttpResponse(f"{User.objects.count()} users", status=429)
+
+
+async def acensus(request: HttpRequest, decision: Decision) -> HttpResponse:
+    """Do what `census` does, on an event loop."""
+    return HttpResponse(f"{await User.objects.acount()} users", status=429)
 
 
 def tier_from_header(request: HttpRequest) -> str | None:
@@ -265,6 +281,7 @@ urlpatterns = [
     path("free/", free),
     path("afree/", afree),
     path("free-drf/", ratelimit_exempt(Private.as_view())),
+    path("dear-to-read/", DearToRead.as_view()),
     path("free-to-read/", FreeToRead.as_view()),
     path("free-to-list/", FreeToList.as_view({"get": "list", "put": "update"})),
     path("free-plain/", ratelimit_exempt(plain)),

@@ -11,7 +11,7 @@ from django.conf import settings
 from django.contrib.auth.models import User
 from django.core.exceptions import BadRequest, PermissionDenied
 from django.http import Http404
-from django.test import Client, override_settings
+from django.test import Client, RequestFactory, override_settings
 from rest_framework.authtoken.models import Token
 
 from django_ratelimit_tiers.decorators import ratelimit
@@ -51,7 +51,7 @@ def test_a_marked_view_is_limited_charged_once_and_told(
 
 
 DEAR_DRF = ["/dear-drf/", "/dear-drf-dispatch/"]
-DEAR = ["/dear/", "/adear/", "/dear-class/", "/dear-async-class/", *DEAR_DRF]
+DEAR = ["/dear/", "/adear/", "/dear-class/", "/dear-to-read/", "/dear-async-class/", *DEAR_DRF]
 
 
 @pytest.mark.parametrize("path", DEAR)
@@ -61,6 +61,12 @@ def test_a_dear_view_takes_its_cost(
     limit_tier("anonymous", 7)
     assert statuses(client, path, 3) == [200, 200, 429]
     assert used(valkey_client) == {ANYBODY: [6]}
+
+
+def test_a_view_that_is_called_without_a_url_takes_its_cost(valkey_client: redis.Redis) -> None:
+    limit_tier("anonymous", 7)
+    site.dear(RequestFactory().get("/"))
+    assert used(valkey_client) == {ANYBODY: [3]}
 
 
 def test_a_cost_above_the_limit_never_passes(is_installed: bool, client: Client) -> None:

@@ -128,6 +128,27 @@ def test_what_reaches_no_view_is_charged_and_limited(
     assert used(valkey_client) == {ANYBODY: [2]}
 
 
+def test_a_refusal_tells_nothing_of_what_was_given_back(client: Client) -> None:
+    limit_tier("anonymous", 1)
+    make_rule("plain", 5)
+    client.get("/plain/")
+    refused = client.get("/plain/")
+    assert refused.status_code == 429
+    assert "plain-" not in refused.headers["RateLimit"]
+
+
+def test_a_user_who_turns_out_to_be_exempt_is_charged_nothing(
+    client: Client, anna: User, valkey_client: redis.Redis
+) -> None:
+    ServiceAccount.objects.create(name="robot", owner="ops", reason="backup", user=anna)
+    make_rule("plain", 1)
+    client.force_login(anna)
+    responses = [client.get("/plain/") for _ in range(3)]
+    assert [response.status_code for response in responses] == [200, 200, 200]
+    assert not set(FIELDS) & set(responses[0].headers)
+    assert used(valkey_client) == {}
+
+
 def test_a_redirect_and_its_target_are_two_requests(
     client: Client, tight: Tier, valkey_client: redis.Redis
 ) -> None:

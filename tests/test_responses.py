@@ -5,9 +5,12 @@ from __future__ import annotations
 import re
 
 import pytest
+from asgiref.sync import async_to_sync
+from django.contrib.auth.models import User
 from django.http import HttpResponse
-from django.test import Client, override_settings
+from django.test import AsyncClient, Client, override_settings
 
+from django_ratelimit_tiers.signals import request_throttled
 from tests.policies import limit_tier, make_rule
 
 pytestmark = [pytest.mark.django_db, pytest.mark.urls("tests.site")]
@@ -134,6 +137,38 @@ def test_the_setting_response_makes_the_refusal_and_keeps_its_status(
     assert int(response.headers["Retry-After"]) >= 1
     assert response.headers["X-RateLimit-Remaining"] == "0"
     assert response.headers["Cache-Control"] == "no-store"
+
+
+@pytest.mark.parametrize("make", ["census", "acensus"])
+@pytest.mark.parametrize("kind", [Client, AsyncClient])
+def test_the_setting_response_may_ask_the_database(
+    kind: type[Client] | type[AsyncClient], make: str
+) -> None:
+    limit_tier("anonymous", 1)
+    get = async_to_sync(kind().get) if kind is AsyncClient else kind().get
+    with override_settings(RATELIMIT_TIERS={"RESPONSE": f"tests.site.{make}"}):
+        get("/plain/")
+        response = get("/plain/")
+    assert (response.status_code, response.text) == (429, "0 users")
+
+
+@pytest.mark.parametrize("kind", [Client, AsyncClient])
+def test_a_receiver_of_the_signal_may_ask_the_database(
+    kind: type[Client] | type[AsyncClient],
+) -> None:
+    counted = []
+
+    def receive(**_: object) -> None:
+        counted.append(User.objects.count())
+
+    limit_tier("anonymous", 1)
+    get = async_to_sync(kind().get) if kind is AsyncClient else kind().get
+    request_throttled.connect(receive)
+    try:
+        assert [get("/plain/").status_code for _ in range(2)] == [200, 429]
+    finally:
+        request_throttled.disconnect(receive)
+    assert counted == [0]
 
 
 @pytest.mark.parametrize(

@@ -49,12 +49,24 @@ def announce_refusal(request: HttpRequest, decision: Decision, client: str, endp
     At most LOG_PER_SECOND lines are written in each process and second; how many were left out is
     logged, too. What a receiver of the signal raises is logged, not raised.
     """
+    _log_some(decision, client, endpoint)
+    request_throttled.send_robust(type(request), request=request, decision=decision)
+
+
+async def aannounce_refusal(
+    request: HttpRequest, decision: Decision, client: str, endpoint: str
+) -> None:
+    """Do what `announce_refusal` does; receivers that block run in a thread."""
+    _log_some(decision, client, endpoint)
+    await request_throttled.asend_robust(type(request), request=request, decision=decision)
+
+
+def _log_some(decision: Decision, client: str, endpoint: str) -> None:
     passes, left_out = _gate.passes(conf.EVENTS["LOG_PER_SECOND"])
     if left_out:
         logger.warning("%d more refusals were not logged", left_out, extra={"left_out": left_out})
     if passes:
         _log(decision, client, printable(endpoint))
-    request_throttled.send_robust(type(request), request=request, decision=decision)
 
 
 def _log(decision: Decision, client: str, endpoint: str) -> None:

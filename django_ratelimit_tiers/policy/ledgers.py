@@ -45,8 +45,8 @@ class Ledger:
     has_reservations: bool = False
 
     def add(self, bill: Bill, decision: Decision) -> None:
-        """Add what one stage decided."""
-        self.decision = self.decision.merge(decision)
+        """Add what one stage decided; what earlier ones charged is given back on a refusal."""
+        self.decision = self.decision.merge(decision) if decision.allowed else decision
         rules = bill.tariff.rules
         self.charged_rules.update([rule.id for rule in rules if rule is not None])
         if bill.charges and decision.allowed and decision.degraded is None:

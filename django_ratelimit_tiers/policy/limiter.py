@@ -22,7 +22,7 @@ from django_ratelimit_tiers.conf import SETTING, conf
 from django_ratelimit_tiers.core.decisions import NOTHING_DECIDED, Decision
 from django_ratelimit_tiers.core.plans import Plan, Reply, Stale
 from django_ratelimit_tiers.core.policies import Charge
-from django_ratelimit_tiers.events.refusals import announce_refusal
+from django_ratelimit_tiers.events.refusals import aannounce_refusal, announce_refusal
 from django_ratelimit_tiers.exceptions import StoreUnavailable
 from django_ratelimit_tiers.policy import stages
 from django_ratelimit_tiers.policy.breaker import Breaker
@@ -40,6 +40,7 @@ from django_ratelimit_tiers.policy.snapshots import Snapshot, SnapshotCache, Sna
 from django_ratelimit_tiers.policy.tallies import Teller
 from django_ratelimit_tiers.policy.tariffs import NOTHING, Bill
 from django_ratelimit_tiers.policy.tiers import called, find_tier
+from django_ratelimit_tiers.policy.views import view_mark
 from django_ratelimit_tiers.store.base import Store
 from django_ratelimit_tiers.store.configured import configured_store
 from django_ratelimit_tiers.store.memory import MemoryStore
@@ -102,10 +103,11 @@ class Limiter:
 
         return (yield from self._decide(ledger, request, compose))
 
-    def client(self, request: HttpRequest, user: Any) -> Flow[Decision]:
+    def client(self, request: HttpRequest, user: Any, cost: int = 1) -> Flow[Decision]:
         """Decide the second stage: the client's tier and every rule not charged yet.
 
-        `user` is the user that authentication found, None when there is none.
+        `user` is the user that authentication found, None when there is none; `cost` is what the
+        tier is charged, unless the view that was resolved is marked with another.
         """
         ledger = open_ledger(request)
         if ledger.client_decided:
@@ -115,7 +117,8 @@ class Limiter:
         key_id = yield from called(conf.API_KEY_RESOLVER, request)
         ledger.client = identified_client(ledger.client, user, key_id)
         match = request.resolver_match
-        cost = getattr(match.func, "ratelimit_cost", 1) if match else 1
+        if match is not None:
+            cost = view_mark(match.func, ledger.method, "ratelimit_cost", cost)
         revisions: dict[str, str] = {}
 
         def compose(snapshot: Snapshot) -> Flow[Bill]:
@@ -192,10 +195,15 @@ class Limiter:
         if not decision.allowed:
             decision = replace(decision, id=ledger.id)
         ledger.add(bill, decision)
+        if ledger.exempt and not exempt_before and ledger.charged:
+            # The client turns out to be exempt only now that it is known.
+            yield from self._give_back(ledger, reservations_only=False)
+            ledger.decision = NOTHING_DECIDED
         if not decision.allowed:
             yield from self._give_back(ledger, reservations_only=False)
             endpoint = stages.endpoint_name(ledger)
-            announce_refusal(request, decision, ledger.client.subject, endpoint)
+            told = request, decision, ledger.client.subject, endpoint
+            yield Step(lambda: announce_refusal(*told), lambda: aannounce_refusal(*told))
         if (ledger.client_decided or not decision.allowed) and self.teller.note(ledger):
             with suppress(StoreUnavailable):
                 yield from self._ask(self.teller.tell, self.teller.atell)
