@@ -1,9 +1,9 @@
 """Settings of the test project: a small API whose limits staff edit in the admin.
 
 Everything that differs between machines comes from the environment: DATABASE_URL, REDIS_URL,
-CELERY_BROKER_URL, CELERY_KEY_PREFIX, BEAT_SECONDS, EMAIL_BACKEND, EMAIL_FILE_PATH, SECRET_KEY,
-DEBUG, ALLOWED_HOSTS (comma-separated), PASSWORD_HASHER, and RATELIMIT_TIERS (a JSON object that is
-laid over the dictionary of that name below).
+CELERY_BROKER_URL, CELERY_KEY_PREFIX, CELERY_VISIBILITY_TIMEOUT, CELERY_ACKS_LATE, BEAT_SECONDS,
+EMAIL_BACKEND, EMAIL_FILE_PATH, SECRET_KEY, DEBUG, ALLOWED_HOSTS (comma-separated), PASSWORD_HASHER,
+and RATELIMIT_TIERS (a JSON object that is laid over the dictionary of that name below).
 """
 
 from __future__ import annotations
@@ -109,7 +109,12 @@ REST_FRAMEWORK = {
 CELERY_BROKER_URL = environ.get("CELERY_BROKER_URL") or REDIS_URL or "memory://"
 CELERY_BROKER_CONNECTION_RETRY_ON_STARTUP = True
 CELERY_TASK_IGNORE_RESULT = True
-CELERY_BROKER_TRANSPORT_OPTIONS = {"global_keyprefix": environ.get("CELERY_KEY_PREFIX", "")}
+CELERY_TASK_ACKS_LATE = environ.get("CELERY_ACKS_LATE") == "1"
+if not CELERY_BROKER_URL.startswith("amqp"):  # RabbitMQ's transport knows neither
+    CELERY_BROKER_TRANSPORT_OPTIONS = {
+        "global_keyprefix": environ.get("CELERY_KEY_PREFIX", ""),
+        "visibility_timeout": int(environ.get("CELERY_VISIBILITY_TIMEOUT", 3600)),
+    }
 CELERY_BEAT_SCHEDULE = beat_schedule(float(environ.get("BEAT_SECONDS", EVERY_SECONDS)))
 
 MAIL_BACKEND = environ.get("EMAIL_BACKEND", "django.core.mail.backends.console.EmailBackend")

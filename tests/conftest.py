@@ -30,6 +30,7 @@ from hypothesis import settings as hypothesis_settings
 from django_ratelimit_tiers.conf import DEFAULTS
 from tests import databases
 from tests.databases import MariadbProcess, PostgresProcess
+from tests.rabbit import RabbitProcess, rabbit_server
 from tests.servers import PATIENT_SECONDS, SiteProcess, ValkeyProcess
 
 SERVERS = ExitStack()
@@ -51,6 +52,11 @@ def session_postgres() -> PostgresProcess:
 @cache
 def session_mariadb() -> MariadbProcess:
     return SERVERS.enter_context(MariadbProcess())
+
+
+@cache
+def session_rabbit() -> RabbitProcess:
+    return SERVERS.enter_context(RabbitProcess())
 
 
 def prepare_django() -> None:
@@ -103,9 +109,18 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         missing.add("postgres")
     if databases.mariadb_program() is None or find_spec("MySQLdb") is None:
         missing.add("mysql")
-    needing = [item for item in items if missing.intersection(getattr(item, "fixturenames", ()))]
+    if rabbit_server() is None:
+        missing.add("rabbit")
+    needing = [item for item in items if missing.intersection(needs(item))]
     config.hook.pytest_deselected(items=needing)
     items[:] = [item for item in items if item not in needing]
+
+
+def needs(item: pytest.Item) -> set[str]:
+    """Return the fixtures that a test asks for, those that its parameters name included."""
+    parameters = item.callspec.params.values() if hasattr(item, "callspec") else ()
+    named = {value for value in parameters if isinstance(value, str)}
+    return {*getattr(item, "fixturenames", ()), *named}
 
 
 @pytest.fixture(scope="session")
@@ -160,6 +175,12 @@ def postgres() -> PostgresProcess:
 def mysql() -> MariadbProcess:
     """A private MariaDB; tests that need it are left out where it or its driver is missing."""
     return session_mariadb()
+
+
+@pytest.fixture(scope="session")
+def rabbit() -> RabbitProcess:
+    """A private RabbitMQ; tests that need it are left out where it is not installed."""
+    return session_rabbit()
 
 
 @pytest.fixture

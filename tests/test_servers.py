@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from contextlib import closing
+from contextlib import closing, suppress
+from pathlib import Path
 
 import httpx
 import pytest
 import redis
 from django.contrib.auth.models import User
+from kombu import Connection
 
 from tests.databases import MariadbProcess, PostgresProcess
+from tests.rabbit import RabbitProcess
 from tests.servers import HOST, ServerDidNotStart, ValkeyProcess
 
 
@@ -21,6 +24,16 @@ def is_running(pid: int) -> bool:
     except ProcessLookupError:
         return False
     return True
+
+
+def processes_with(directory: str) -> list[str]:
+    """Return what runs with a directory in its environment."""
+    found = []
+    for environment in Path("/proc").glob("[0-9]*/environ"):
+        with suppress(OSError):  # it has ended meanwhile
+            if directory.encode() in environment.read_bytes():
+                found.append(environment.with_name("comm").read_text().strip())
+    return found
 
 
 def test_a_closed_valkey_leaves_no_process_and_no_files() -> None:
@@ -92,6 +105,24 @@ def test_a_private_mariadb_answers(mysql: MariadbProcess) -> None:
         cursor = connection.cursor()
         cursor.execute("SELECT 6 * 7, @@collation_server LIKE '%%\\_ci'")
         assert cursor.fetchone() == (42, 1)
+
+
+def test_a_private_rabbitmq_keeps_what_it_is_sent(rabbit: RabbitProcess) -> None:
+    with Connection(rabbit.url) as connection, connection.SimpleQueue("test_servers") as queue:
+        queue.put("first")
+        message = queue.get(timeout=30)
+        assert message.payload == "first"
+        message.ack()
+
+
+@pytest.mark.usefixtures("rabbit")
+def test_a_closed_rabbitmq_leaves_no_process_and_no_files() -> None:
+    with RabbitProcess() as server:
+        directory, mapper = str(server.directory), server.port_mapper.pid
+        assert len(processes_with(directory)) > 1
+    assert processes_with(directory) == []
+    assert not is_running(mapper)
+    assert not server.directory.exists()
 
 
 @pytest.mark.parametrize(("server", "threads"), [("gunicorn", 1), ("gunicorn", 4), ("uvicorn", 1)])

@@ -1,4 +1,4 @@
-"""The tasks in a real Celery worker on a real broker, and the command for those without."""
+"""The tasks in a real Celery worker on real brokers, and the command for those without."""
 
 from __future__ import annotations
 
@@ -11,20 +11,26 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import pytest
+from celery import Task
 from django.core.management import call_command
 from django.core.management.base import CommandError
 from django.db import connection
 from django.db.models import Sum
-from kombu import pools
+from django.test import Client
+from kombu import Connection
 
 from django_ratelimit_tiers import tasks
 from django_ratelimit_tiers.models import ThrottleCount
 from django_ratelimit_tiers.store.configured import configured_store
 from testproject.celery import app
-from tests.events.rows import fill_minute, key
+from tests.events.rows import REFUSALS, expire_locks, fill_minute, key, refuse
+from tests.policies import limit_tier
 from tests.servers import ROOT, ServerProcess, wait_until
 
 PATIENCE = 30
+
+MINUTES = 300
+"""Of refusals to write: so many that a worker can be killed in between."""
 
 RECENT = (int(time.time()) - 3600) // 60 * 60
 """A minute that is over, and that the store has not given up."""
@@ -49,6 +55,15 @@ class WorkerProcess(ServerProcess):
         return self._logged(" ready.")
 
 
+@pytest.fixture(params=["valkey", "rabbit"])
+def broker(request: pytest.FixtureRequest) -> Iterator[str]:
+    """The URL of a broker, which every test finds empty."""
+    url: str = request.getfixturevalue(request.param).url
+    yield url
+    with Connection(url) as connection:
+        connection.default_channel.queue_delete("celery")
+
+
 @pytest.fixture
 def environment(redis_url: str, database_url: str) -> dict[str, str]:
     return {
@@ -59,16 +74,23 @@ def environment(redis_url: str, database_url: str) -> dict[str, str]:
     }
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _closed_connections() -> Iterator[None]:
-    yield
-    pools.reset()
-
-
 @pytest.fixture
-def worker(environment: dict[str, str]) -> Iterator[WorkerProcess]:
-    with WorkerProcess(environment) as process:
+def worker(environment: dict[str, str], broker: str) -> Iterator[WorkerProcess]:
+    with WorkerProcess({**environment, "CELERY_BROKER_URL": broker}) as process:
         yield process
+
+
+def send(broker: str, task: Task[[], None], times: int = 1) -> None:
+    """Let a worker run a task."""
+    with Connection(broker) as connection:
+        for _ in range(times):
+            task.apply_async(connection=connection)
+
+
+def succeeded(worker: WorkerProcess, name: str = "") -> int:
+    """Return how many tasks, or runs of one, a worker has finished."""
+    lines = worker.log.read_text().splitlines()
+    return sum(f"Task {name}" in line and " succeeded in " in line for line in lines)
 
 
 def counted() -> int:
@@ -76,55 +98,61 @@ def counted() -> int:
 
 
 @pytest.mark.django_db(transaction=True)
-def test_a_worker_writes_what_was_refused(worker: WorkerProcess) -> None:
+def test_a_worker_writes_what_was_refused(worker: WorkerProcess, broker: str) -> None:
     fill_minute(RECENT, {key("user:1"): 3, key("user:2"): 4})
-    tasks.aggregate_throttle_events.delay()
+    send(broker, tasks.aggregate_throttle_events)
     assert wait_until(lambda: counted() == 7, PATIENCE), worker.log.read_text()
 
 
 @pytest.mark.django_db(transaction=True)
-def test_a_task_that_is_delivered_many_times_counts_once(worker: WorkerProcess) -> None:
+def test_a_task_that_is_delivered_many_times_counts_once(
+    worker: WorkerProcess, broker: str
+) -> None:
     for minute in range(20):
         fill_minute(RECENT + 60 * minute, {key(f"user:{n}"): 1 for n in range(50)})
-    for _ in range(6):
-        tasks.aggregate_throttle_events.delay()
-    records = configured_store().records
-    assert wait_until(lambda: not records.minutes(), PATIENCE), worker.log.read_text()
-    tasks.aggregate_throttle_events.delay()
+    send(broker, tasks.aggregate_throttle_events, times=6)
+    assert wait_until(lambda: succeeded(worker) == 6, PATIENCE), worker.log.read_text()
     assert counted() == 1000
+    assert configured_store().records.minutes() == []
 
 
 @pytest.mark.django_db(transaction=True)
-def test_every_task_runs_in_a_worker(worker: WorkerProcess) -> None:
-    for task in (tasks.aggregate_throttle_events, tasks.detect_anomalies, tasks.prune_history):
-        task.delay()
-        done = f"Task {task.name}"
-
-        def succeeded(done: str = done) -> bool:
-            lines = worker.log.read_text().splitlines()
-            return any(done in line and "succeeded" in line for line in lines)
-
-        assert wait_until(succeeded, PATIENCE), worker.log.read_text()
+def test_every_task_runs_in_a_worker(worker: WorkerProcess, broker: str) -> None:
+    every = tasks.aggregate_throttle_events, tasks.detect_anomalies, tasks.prune_history
+    for task in every:
+        send(broker, task)
+    assert wait_until(lambda: succeeded(worker) == 3, PATIENCE), worker.log.read_text()
+    assert {succeeded(worker, task.name) for task in every} == {1}
 
 
 @pytest.mark.django_db(transaction=True)
-def test_a_worker_that_is_killed_leaves_the_rest_to_the_next(
-    environment: dict[str, str],
+@pytest.mark.parametrize("acks_late", [False, True])
+def test_tasks_of_a_killed_worker_are_delivered_again_and_every_429_counts_once(
+    client: Client, environment: dict[str, str], broker: str, acks_late: bool
 ) -> None:
-    for minute in range(40):
-        fill_minute(RECENT + 60 * minute, {key(f"user:{n}"): 1 for n in range(100)})
-    with WorkerProcess(environment) as first:
-        tasks.aggregate_throttle_events.delay()
+    """It was at one task and had taken five more, which nobody has acknowledged.
+
+    Neither has the one that it was at, when the worker acknowledges late.
+    """
+    limit_tier("anonymous", 1)
+    received = refuse(client, range(MINUTES), clients=1)
+    environment |= {
+        "CELERY_BROKER_URL": broker,
+        "CELERY_ACKS_LATE": str(int(acks_late)),
+        "CELERY_VISIBILITY_TIMEOUT": "1",  # after which Redis delivers again; RabbitMQ sees it
+    }
+    with WorkerProcess(environment, "--concurrency", "1") as first:
+        send(broker, tasks.aggregate_throttle_events, times=6)
         assert wait_until(lambda: counted() > 0, PATIENCE), first.log.read_text()
         first.kill()
-    left = len(configured_store().records.minutes())
-    configured_store().command("DEL", "rlt:counts:lock:aggregate")  # type: ignore[attr-defined]
+    records = configured_store().records
+    assert records.minutes(), "it was killed too late to interrupt anything"
+    expire_locks()
     with WorkerProcess(environment) as second:
-        tasks.aggregate_throttle_events.delay()
-        records = configured_store().records
+        # Nobody sends anything: what it runs is what the first one had taken.
         assert wait_until(lambda: not records.minutes(), PATIENCE), second.log.read_text()
-    assert left > 0
-    assert counted() == 4000
+    assert received == MINUTES * REFUSALS
+    assert counted() == received
 
 
 def test_the_schedule_runs_every_task() -> None:

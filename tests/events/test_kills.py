@@ -15,23 +15,14 @@ import pytest
 from django.db.models import Sum
 from django.test import Client
 
-from django_ratelimit_tiers.events.aggregation import LOCK, aggregate_throttle_events
+from django_ratelimit_tiers.events.aggregation import aggregate_throttle_events
 from django_ratelimit_tiers.models import ThrottleCount
 from django_ratelimit_tiers.store.configured import configured_store
-from django_ratelimit_tiers.store.redis import RedisStore
-from tests.events.rows import age_refusals
+from tests.events.rows import CLIENTS, LATEST, REFUSALS, expire_locks, refuse
 from tests.policies import limit_tier
 from tests.servers import ROOT
 
-KILLS = 8
-
-CLIENTS, REFUSALS, MINUTES = 10, 3, 8
-
-LATEST = int(time.time()) - 3600
-"""All that was made older than this is over."""
-
-OLD = (LATEST - 15 * 3600) // 60 * 60
-"""The first of the minutes, which the store has not yet given up."""
+KILLS, MINUTES = 8, 8
 
 
 @pytest.fixture
@@ -71,25 +62,6 @@ def start(process: subprocess.Popen[str]) -> None:
     process.stdin.flush()
 
 
-def refuse(client: Client, first_minute: int) -> int:
-    """Refuse clients in minutes that are over now; returns how many 429s they received."""
-    received = 0
-    for minute in range(MINUTES):
-        for number in range(CLIENTS):
-            address = f"10.0.{first_minute + minute}.{number}"
-            answers = [client.get("/plain/", REMOTE_ADDR=address) for _ in range(REFUSALS + 1)]
-            received += sum(answer.status_code == 429 for answer in answers)
-        age_refusals(OLD + 60 * (first_minute + minute), since=LATEST)
-    return received
-
-
-def expire_locks() -> None:
-    """Let the lock of a holder that died expire."""
-    store = configured_store()
-    assert isinstance(store, RedisStore)
-    store.command("DEL", f"{store.protocol.counts_key}:lock:{LOCK}")
-
-
 def counted() -> int:
     return ThrottleCount.objects.aggregate(total=Sum("count"))["total"] or 0
 
@@ -100,7 +72,7 @@ def test_killed_again_and_again_every_429_is_counted_once(
 ) -> None:
     limit_tier("anonymous", 1)
     chance = random.Random(429)
-    received = refuse(client, 0)
+    received = refuse(client, range(MINUTES))
     killed_at_work = 0
     for kill in range(KILLS):
         with aggregator(environment) as process:
@@ -110,7 +82,7 @@ def test_killed_again_and_again_every_429_is_counted_once(
             process.wait()
             killed_at_work += bool(configured_store().records.minutes())
         expire_locks()
-        received += refuse(client, MINUTES * (kill + 1))
+        received += refuse(client, range(MINUTES * (kill + 1), MINUTES * (kill + 2)))
     assert killed_at_work, "every kill came too late to interrupt anything"
     while configured_store().records.minutes():
         aggregate_throttle_events(now=LATEST)
@@ -123,7 +95,7 @@ def test_two_at_once_count_every_429_once(client: Client, environment: dict[str,
     limit_tier("anonymous", 1)
     with ExitStack() as stack:
         processes = [stack.enter_context(aggregator(environment)) for _ in range(2)]
-        received = refuse(client, 0)
+        received = refuse(client, range(MINUTES))
         for round_number in range(1, 6):
             for process in processes:
                 start(process)
@@ -131,7 +103,7 @@ def test_two_at_once_count_every_429_once(client: Client, environment: dict[str,
             for process in processes:
                 assert process.stdout
                 process.stdout.readline()
-            received += refuse(client, MINUTES * round_number)
+            received += refuse(client, range(MINUTES * round_number, MINUTES * (round_number + 1)))
     expire_locks()
     while configured_store().records.minutes():
         aggregate_throttle_events(now=LATEST)
