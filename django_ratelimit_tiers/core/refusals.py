@@ -91,6 +91,18 @@ def parse_sample(text: str) -> SampledRefusal | None:
     )
 
 
+def written_sample(refusal: SampledRefusal) -> str:
+    """Return the text that `parse_sample` makes a sampled refusal of."""
+    key = refusal.key
+    parts = (
+        *(refusal.at, refusal.retry_after),
+        *(key.mode, key.policy, key.tier, key.endpoint, key.subject),
+        *(refusal.rule, refusal.decision_id, refusal.revision),
+        *(refusal.method, refusal.address, refusal.path, refusal.user_agent),
+    )
+    return SEPARATOR.join(map(str, parts))
+
+
 def counted_outcomes(outcomes: Sequence[Outcome]) -> list[int]:
     """Return which outcomes are counted, by their place.
 

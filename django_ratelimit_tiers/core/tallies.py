@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from secrets import token_hex
 
 from django_ratelimit_tiers.core.consumption import DayQuota
-from django_ratelimit_tiers.core.refusals import Counts
+from django_ratelimit_tiers.core.refusals import Counts, SampledRefusal
 
 ACCOUNT = "account:"
 """Begins the subject under which the requests of a service account are counted, by its id."""
@@ -26,14 +26,15 @@ class Usage:
 class Tally:
     """Usage by subject, who was seen from which network, and the day quotas that run short.
 
-    `refusals` are those that were counted in the process while the store was unavailable. The `id`
-    tells a tally that is told again from a new one.
+    `refusals` are those that were decided in the process, without the store, and `sample` the
+    newest of them in full. The `id` tells a tally that is told again from a new one.
     """
 
     usage: Mapping[str, Usage] = field(default_factory=dict)
     sightings: Collection[tuple[str, str]] = ()
     quotas: Collection[DayQuota] = ()
     refusals: Counts = field(default_factory=dict)
+    sample: Sequence[SampledRefusal] = ()
     id: str = field(default_factory=lambda: token_hex(8), compare=False)
 
     def __bool__(self) -> bool:

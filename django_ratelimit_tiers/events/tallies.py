@@ -14,7 +14,7 @@ from threading import Lock
 from django_ratelimit_tiers.core.consumption import MARKS, DayQuota
 from django_ratelimit_tiers.core.decisions import Decision, Outcome
 from django_ratelimit_tiers.core.policies import MICROSECONDS, Mode
-from django_ratelimit_tiers.core.refusals import Counts
+from django_ratelimit_tiers.core.refusals import Counts, SampledRefusal
 from django_ratelimit_tiers.core.tallies import Tally, Usage
 
 FLUSH_SECONDS = 2.0
@@ -22,6 +22,9 @@ FLUSH_SECONDS = 2.0
 
 MOST_ENTRIES = 1000
 """Subjects after which it tells the store at once; sightings and quotas kept until then."""
+
+MOST_SAMPLED = 20
+"""Refusals decided without the store that a tally tells in full: the newest."""
 
 DAY, HOUR, MINUTE = 86_400, 3600, 60
 
@@ -63,10 +66,12 @@ class TallySheet:
             return True
         return self._clock() - self._told_at > FLUSH_SECONDS
 
-    def take(self, refusals: Callable[[], Counts]) -> Tally:
+    def take(
+        self, refusals: Callable[[], Counts], sample: Callable[[], Sequence[SampledRefusal]]
+    ) -> Tally:
         """Return what is to be told now: what could not be told before, otherwise what is new.
 
-        `refusals` returns and forgets what was counted while the store was unavailable.
+        `refusals` and `sample` return and forget what was decided without the store.
         """
         with self._lock:
             self._told_at = self._clock()
@@ -76,6 +81,7 @@ class TallySheet:
                     self._sightings,
                     list(self._quotas.values()),
                     refusals(),
+                    sample(),
                 )
                 self._clear()
             return self._untold

@@ -23,6 +23,7 @@ from django_ratelimit_tiers.core.decisions import NOTHING_DECIDED, Decision
 from django_ratelimit_tiers.core.plans import Plan, Reply, Stale
 from django_ratelimit_tiers.core.policies import Charge
 from django_ratelimit_tiers.events.refusals import aannounce_refusal, announce_refusal
+from django_ratelimit_tiers.events.tallies import MOST_SAMPLED
 from django_ratelimit_tiers.exceptions import StoreUnavailable
 from django_ratelimit_tiers.policy import stages
 from django_ratelimit_tiers.policy.breaker import Breaker
@@ -44,6 +45,7 @@ from django_ratelimit_tiers.policy.views import view_mark
 from django_ratelimit_tiers.store.base import Store
 from django_ratelimit_tiers.store.configured import configured_store
 from django_ratelimit_tiers.store.memory import MemoryStore
+from django_ratelimit_tiers.store.memory_records import MemoryRecords
 
 MAX_RELOADS = 5
 """How often one request follows edits that arrive while it is decided."""
@@ -58,7 +60,7 @@ class Limiter:
         self._store = store
         self.breaker = Breaker()
         self._snapshots = SnapshotCache(store, self.breaker)
-        self._local = MemoryStore()
+        self._local = MemoryStore(records=MemoryRecords(sample=MOST_SAMPLED))
         self.teller = Teller(store, self._local.records)
         self._refusals = RefusalMemory(conf.REFUSAL_MEMORY)
 

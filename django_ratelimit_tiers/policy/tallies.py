@@ -46,7 +46,7 @@ class Teller:
 
     def tell(self) -> None:
         """Tell the store everything; raises StoreUnavailable."""
-        tally = self._sheet.take(self._local.take_counts)
+        tally = self._sheet.take(self._local.take_counts, self._local.take_sample)
         if tally:
             self._store.records.add(tally)
         self._sheet.told(tally)

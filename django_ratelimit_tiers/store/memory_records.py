@@ -21,6 +21,7 @@ from django_ratelimit_tiers.core.refusals import (
     counted_outcomes,
     parse_key,
     parse_sample,
+    written_sample,
 )
 from django_ratelimit_tiers.core.sightings import Sighting
 from django_ratelimit_tiers.core.tallies import ACCOUNT, Tally, Usage
@@ -47,7 +48,7 @@ class MemoryRecords(Records):
         self._cardinality = cardinality
         self._count_ttl = count_ttl
         self._counts: dict[int, dict[RefusalKey, int]] = {}
-        self._sample: deque[SampledRefusal] = deque(maxlen=sample)
+        self._sample: deque[str] = deque(maxlen=sample)  # as texts: most give way to newer ones
         self._taken: list[SampledRefusal] = []
         self._usage: dict[int, dict[str, Usage]] = {}
         self._seen: dict[int, list[tuple[str, str]]] = {}
@@ -66,11 +67,10 @@ class MemoryRecords(Records):
             key = RefusalKey(charge.policy.mode, policy, tier, endpoint, charge.subject)
             wait = outcomes[place].retry_after or 0
             parts = time.time_ns() // 1000, wait, *_written(key), rule, plan.detail
-            refusal = parse_sample("\0".join(map(str, parts)))
             with self._lock:
                 self._count(key, 1)
-                if refusal is not None:
-                    self._sample.append(refusal)
+                if plan.detail:
+                    self._sample.append("\0".join(map(str, parts)))
 
     def now(self) -> int:
         return int(time.time())
@@ -92,8 +92,7 @@ class MemoryRecords(Records):
     def sample(self) -> list[SampledRefusal]:
         with self._lock:
             if not self._taken:
-                self._taken = list(self._sample)
-                self._sample.clear()
+                self._taken = self.take_sample()
             return list(self._taken)
 
     def forget_sample(self) -> None:
@@ -109,6 +108,13 @@ class MemoryRecords(Records):
             self._counts = {}
             return taken
 
+    def take_sample(self) -> list[SampledRefusal]:
+        """Return and remove the sampled refusals, the oldest first."""
+        with self._lock:
+            texts = list(self._sample)
+            self._sample.clear()
+        return [refusal for refusal in map(parse_sample, texts) if refusal is not None]
+
     def add(self, tally: Tally) -> None:
         now = self.now()
         with self._lock:
@@ -122,6 +128,7 @@ class MemoryRecords(Records):
                     self._quotas[quota.subject, quota.policy] = quota
             for key, count in tally.refusals.items():
                 self._count(key, count)
+            self._sample.extend(map(written_sample, tally.sample))
 
     def hours(self) -> list[int]:
         return sorted(self._usage)

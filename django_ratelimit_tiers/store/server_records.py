@@ -18,6 +18,7 @@ from django_ratelimit_tiers.core.refusals import (
     SampledRefusal,
     parse_key,
     parse_sample,
+    written_sample,
 )
 from django_ratelimit_tiers.core.sightings import Sighting
 from django_ratelimit_tiers.core.tallies import ACCOUNT, Tally, Usage
@@ -88,7 +89,8 @@ class ServerRecords(Records):
 
     def add(self, tally: Tally) -> None:
         limits = BUSIEST, MOST_SEEN, SEEN_SECONDS, SEEN_TTL, USAGE_TTL, MOST_QUOTAS
-        counting = self._protocol.cardinality, self._protocol.count_ttl
+        protocol = self._protocol
+        counting = protocol.cardinality, protocol.count_ttl, protocol.sample
         arguments = json.dumps(self._written(tally)), *limits, *counting
         self._command("EVAL", ADD.text, 1, self._base, *arguments)
 
@@ -177,6 +179,7 @@ class ServerRecords(Records):
                 [f"{key.mode}\0{key.policy}\0{key.tier}\0{key.endpoint}\0", key.subject, count]
                 for key, count in tally.refusals.items()
             ],
+            "sample": [written_sample(refusal) for refusal in tally.sample],
         }
 
 

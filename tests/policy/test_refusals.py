@@ -9,6 +9,8 @@ from django.test import Client, override_settings
 from django_ratelimit_tiers.core.decisions import Outcome
 from django_ratelimit_tiers.core.plans import Plan, Reply, Stale
 from django_ratelimit_tiers.core.policies import Charge, QuotaPolicy
+from django_ratelimit_tiers.core.refusals import LONGEST_PATH, LONGEST_USER_AGENT
+from django_ratelimit_tiers.events.tallies import MOST_SAMPLED
 from django_ratelimit_tiers.policy.limiter import limiter
 from django_ratelimit_tiers.policy.refusals import SIGNS_OF_ATTACK, RefusalMemory
 from django_ratelimit_tiers.store.configured import configured_store
@@ -170,6 +172,22 @@ class TestAttack:
         self.statuses(client)
         assert calls(valkey_client) - before >= self.REQUESTS
         assert self.counted() == self.REQUESTS - 5
+
+    @override_settings(RATELIMIT_TIERS={"REFUSAL_MEMORY": 1})
+    def test_the_newest_that_it_refused_are_sampled(self, client: Client) -> None:
+        path = "/plain/%00%1b[2J%ff" + "x" * 1000
+        for _ in range(self.REQUESTS):
+            answer = client.get(path, HTTP_USER_AGENT="\udcff" + "y" * 1000)
+        limiter().teller.tell()
+        sample = configured_store().records.sample()
+        assert answer.headers["X-RateLimit-Decision"] in {r.decision_id for r in sample}
+        assert MOST_SAMPLED <= len(sample) < self.REQUESTS / 2
+        assert len({refusal.decision_id for refusal in sample}) == len(sample)
+        for refusal in sample:
+            assert refusal.address == "127.0.0.1"
+            assert (refusal.path + refusal.user_agent).isprintable()
+            assert len(refusal.path) <= LONGEST_PATH
+            assert len(refusal.user_agent) <= LONGEST_USER_AGENT
 
     def test_it_is_counted_even_if_no_request_follows(self, client: Client) -> None:
         self.statuses(client)

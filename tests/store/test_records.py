@@ -9,7 +9,7 @@ import pytest
 from django_ratelimit_tiers.core.consumption import DayQuota
 from django_ratelimit_tiers.core.plans import Plan
 from django_ratelimit_tiers.core.policies import Charge, Mode, QuotaPolicy
-from django_ratelimit_tiers.core.refusals import RefusalKey, request_detail
+from django_ratelimit_tiers.core.refusals import RefusalKey, SampledRefusal, request_detail
 from django_ratelimit_tiers.core.sightings import Sighting
 from django_ratelimit_tiers.core.tallies import Tally, Usage
 from django_ratelimit_tiers.store.base import Store
@@ -181,6 +181,44 @@ def test_refusals_counted_elsewhere_are_added_to_the_present_minute(store: Store
     store.records.add(Tally(refusals={key: 3}))
     store.records.add(Tally(refusals={key: 2}))
     assert sum(all_counts(store).values()) == 5
+
+
+def sampled_elsewhere(number: int, path: str = "/a") -> SampledRefusal:
+    key = RefusalKey(Mode.ENFORCE, "one", "free", "GET api", f"user:{number}")
+    times = {"at": 1_700_000_000_000_000 + number, "retry_after": 5}
+    request = {"method": "GET", "address": "192.0.2.7", "path": path, "user_agent": "agent"}
+    return SampledRefusal(
+        key=key, rule="rule", decision_id=f"id{number}", revision=7, **times, **request
+    )
+
+
+def test_refusals_sampled_elsewhere_join_the_sample_and_the_newest_stay(store: Store) -> None:
+    ask(store, "user:1")
+    ask(store, "user:1")
+    told = [sampled_elsewhere(number) for number in range(10, 13)]
+    store.records.add(Tally(sample=told))
+    sample = store.records.sample()
+    assert [refusal for refusal in sample if refusal in told] in (told, told[::-1])
+    assert "user:1" in {refusal.key.subject for refusal in sample}
+    store.records.forget_sample()
+    told = [sampled_elsewhere(number) for number in range(10)]
+    store.records.add(Tally(sample=told))
+    sample = store.records.sample()
+    assert sorted(sample, key=lambda refusal: refusal.at) == told[-SAMPLE:]
+
+
+def test_any_text_of_a_refusal_sampled_elsewhere_can_be_told(store: Store) -> None:
+    told = sampled_elsewhere(1, path='/\N{SNOWMAN}\N{PILE OF POO}\ufffd"\\]' + "x" * 480)
+    store.records.add(Tally(sample=[told]))
+    assert store.records.sample() == [told]
+
+
+def test_without_a_sample_none_is_kept_of_what_was_sampled_elsewhere(valkey: ValkeyProcess) -> None:
+    server = RedisStore(url=valkey.url, timeout=10, protocol=Protocol(sample=0))
+    for store in (MemoryStore(records=MemoryRecords(sample=0)), server):
+        store.records.add(Tally(sample=[sampled_elsewhere(1)]))
+        assert store.records.sample() == []
+    server.close()
 
 
 def test_a_lock_has_one_holder_who_alone_can_give_it_back(store: Store) -> None:

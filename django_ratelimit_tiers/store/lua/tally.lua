@@ -3,13 +3,15 @@
 -- KEYS[1]    the counts of refusals; every other key begins with it
 -- ARGV[1]    the tally as JSON
 -- ARGV[2..]  most subjects of an hour; most sightings of a set, the seconds it covers and lives;
---            seconds to live of usage; most quotas; most fields of a minute, and its seconds to live
+--            seconds to live of usage; most quotas; most fields of a minute, and its seconds to live;
+--            the length of the sample
 -- Reply: nothing.
 
 local tally, base = cjson.decode(ARGV[1]), KEYS[1]
 local busiest, most_seen = tonumber(ARGV[2]), tonumber(ARGV[3])
 local seen_seconds, seen_ttl, usage_ttl = tonumber(ARGV[4]), ARGV[5], tonumber(ARGV[6])
 local most_quotas, most_fields, count_ttl = tonumber(ARGV[7]), tonumber(ARGV[8]), ARGV[9]
+local most_sampled = tonumber(ARGV[10])
 local seconds = tonumber(redis.call('TIME')[1])
 
 -- A tally that came before, but whose teller did not hear so, comes again.
@@ -73,4 +75,11 @@ for _, refusal in ipairs(tally.refusals) do
   redis.call('ZADD', minutes, minute, integer(minute))
   redis.call('EXPIRE', counts, count_ttl)
   redis.call('EXPIRE', minutes, count_ttl)
+end
+
+if most_sampled > 0 and #tally.sample > 0 then
+  local sample = base .. ':sample'
+  for _, refusal in ipairs(tally.sample) do redis.call('LPUSH', sample, refusal) end
+  redis.call('LTRIM', sample, 0, most_sampled - 1)
+  redis.call('EXPIRE', sample, count_ttl)
 end
