@@ -23,6 +23,9 @@ SIGNS_OF_ATTACK = 10
 
 MOST_REMEMBERED = 10_000
 
+SPENT_SECONDS = 2.0
+"""How long after the last refusal of a charge nothing depends on it any more."""
+
 Key = tuple[str, int, int]
 """A subject, the identity of a policy and a cost: whatever else is charged, this one refuses."""
 
@@ -47,6 +50,9 @@ class RefusalMemory:
         self._clock = clock
         self._refusals: OrderedDict[Key, Refusal] = OrderedDict()
         self._lock = Lock()
+
+    def __len__(self) -> int:
+        return len(self._refusals)
 
     def recall(self, plan: Plan) -> tuple[Plan, Reply] | None:
         """Return the part of a plan that is refused again and the reply to it, if one is."""
@@ -79,11 +85,16 @@ class RefusalMemory:
         known = self._refusals.get(key)
         second, count = (known.second, known.count) if known else (now, 0)
         if now - second > 1:
-            second, count = now, count if count >= SIGNS_OF_ATTACK and now - second < 2 else 0
+            goes_on = count >= SIGNS_OF_ATTACK and now - second < SPENT_SECONDS
+            second, count = now, count if goes_on else 0
         self._refusals[key] = Refusal(outcome, store_now, now, until, second, count + 1)
         self._refusals.move_to_end(key)
-        while len(self._refusals) > MOST_REMEMBERED:
+        while len(self._refusals) > MOST_REMEMBERED or self._oldest.at < now - SPENT_SECONDS:
             self._refusals.popitem(last=False)
+
+    @property
+    def _oldest(self) -> Refusal:
+        return next(iter(self._refusals.values()))
 
 
 def _key(charge: Charge) -> Key:

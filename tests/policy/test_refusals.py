@@ -12,7 +12,7 @@ from django_ratelimit_tiers.core.policies import Charge, QuotaPolicy
 from django_ratelimit_tiers.core.refusals import LONGEST_PATH, LONGEST_USER_AGENT
 from django_ratelimit_tiers.events.tallies import MOST_SAMPLED
 from django_ratelimit_tiers.policy.limiter import limiter
-from django_ratelimit_tiers.policy.refusals import SIGNS_OF_ATTACK, RefusalMemory
+from django_ratelimit_tiers.policy.refusals import SIGNS_OF_ATTACK, SPENT_SECONDS, RefusalMemory
 from django_ratelimit_tiers.store.configured import configured_store
 from tests.policies import limit_tier
 from tests.servers import wait_until
@@ -126,6 +126,26 @@ def test_a_stale_reply_says_nothing(memory: RefusalMemory) -> None:
     attack(memory)
     memory.learn(PLAN, Reply((), 0, Stale("new", {})))
     assert memory.recall(PLAN) is not None
+
+
+def test_refusals_that_nothing_depends_on_any_more_are_forgotten(
+    memory: RefusalMemory, clock: Clock
+) -> None:
+    for number in range(100):
+        charge = Charge(f"ip:192.0.2.{number}", POLICY)
+        memory.learn(PLAN, Reply((Outcome(charge, False, 0, SECOND, SECOND),), now=0))
+    assert len(memory) == 100
+    clock.now += SPENT_SECONDS + 0.1
+    memory.learn(PLAN, REFUSED)
+    assert len(memory) == 1
+
+
+def test_an_attack_that_goes_on_is_not_forgotten(memory: RefusalMemory, clock: Clock) -> None:
+    attack(memory)
+    for _ in range(30):
+        clock.now += 0.2
+        memory.learn(PLAN, REFUSED)
+        assert memory.recall(PLAN) is not None
 
 
 def test_zero_seconds_turn_it_off(clock: Clock) -> None:
