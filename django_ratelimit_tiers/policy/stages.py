@@ -107,7 +107,7 @@ def client_bill(
     key = group, slug, has_user, cost, ledger.method, ledger.route
     tariff = snapshot.tariffs.get(key)
     if tariff is None:
-        tariff = _client_tariff(group, tier, ledger, cost)
+        tariff = replace(_client_tariff(group, tier, ledger, cost), lasts=True)
         snapshot.tariffs.remember(key, tariff)
     return bill(tariff, ledger.client, request)
 
@@ -141,7 +141,7 @@ def make_plan(
         subject_revisions={} if at_any_revision else revisions,
         labels=charged.tariff.labels,
         detail=f"{ledger.id}\0{snapshot.edition.number}\0{ledger.detail}",
-        form=charged.tariff,
+        form=charged.tariff if charged.tariff.lasts else None,
     )
 
 

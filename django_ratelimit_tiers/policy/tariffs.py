@@ -36,9 +36,13 @@ class Item(NamedTuple):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Tariff:
-    """What requests are charged that differ only in who makes them."""
+    """What requests are charged that differ only in who makes them.
+
+    `lasts` is whether it is remembered for the next one alike.
+    """
 
     items: tuple[Item, ...] = ()
+    lasts: bool = False
     rules: tuple[Rule | None, ...] = field(init=False)
     labels: tuple[str, ...] = field(init=False)
     has_reservations: bool = field(init=False)
