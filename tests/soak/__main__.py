@@ -1,4 +1,7 @@
-"""Print what a long soak finds: `python -m tests.soak --minutes 10`."""
+"""Print what a long soak finds: `python -m tests.soak --minutes 10`.
+
+For leaks: `python -m tests.soak --recycle-every 0 --strangers 0.7 --addresses 8 --workers 2`.
+"""
 
 from __future__ import annotations
 
@@ -21,8 +24,10 @@ def main() -> int:
     parser.add_argument("--minutes", type=float, default=10)
     parser.add_argument("--workers", type=int, default=4)
     parser.add_argument("--clients", type=int, default=4)
+    parser.add_argument("--addresses", type=int, default=60, help="of each client")
     parser.add_argument("--kill-every", type=float, default=45, help="seconds")
-    parser.add_argument("--recycle-every", type=float, default=60, help="seconds")
+    parser.add_argument("--recycle-every", type=float, default=60, help="seconds; 0: never")
+    parser.add_argument("--strangers", type=float, default=0, help="share of requests, 0 to 1")
     options = parser.parse_args()
     with (
         tempfile.TemporaryDirectory() as directory,
@@ -41,8 +46,10 @@ def main() -> int:
             plan = Plan(
                 seconds=options.minutes * 60,
                 clients=options.clients,
+                addresses=options.addresses,
                 kill_every=options.kill_every,
-                recycle_every=options.recycle_every,
+                recycle_every=options.recycle_every or None,
+                strangers=options.strangers,
             )
             soak = Soak(plan, store, site)
             soak.run()

@@ -8,15 +8,16 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from pathlib import Path
 
 from django.db import close_old_connections
 
+from django_ratelimit_tiers.core.addresses import address_subject
 from django_ratelimit_tiers.core.policies import Charge
 from django_ratelimit_tiers.models import TierPolicy
 from django_ratelimit_tiers.policy.assignments import AssignmentCache
 from django_ratelimit_tiers.policy.snapshots import build_snapshot
 from django_ratelimit_tiers.store.configured import configured_store
+from tests.memory import children, resident_bytes
 from tests.policies import YEAR, limit_tier
 from tests.servers import SiteProcess, ValkeyProcess, wait_until
 from tests.soak.traffic import YEAR_LIMIT, ClientThread, Seen, ask
@@ -30,7 +31,11 @@ SETTLE_SECONDS = 4.0
 
 @dataclass(frozen=True)
 class Plan:
-    """How long to run, and how often what happens, in seconds."""
+    """How long to run, and how often what happens, in seconds.
+
+    Workers that are not recycled show slow leaks. `strangers` is the share of requests that come
+    from an address of their own.
+    """
 
     seconds: float
     clients: int = 4
@@ -39,7 +44,8 @@ class Plan:
     edit_every: float = 1.0
     kill_every: float = 45.0
     dead_for: float = 2.0
-    recycle_every: float = 60.0
+    recycle_every: float | None = 60.0
+    strangers: float = 0.0
 
 
 @dataclass
@@ -56,7 +62,7 @@ class Report:
     lost: int = 0
     doubled: int = 0
     counted_refusals: int = 0
-    worker_kilobytes: list[int] = field(default_factory=list)
+    worker_sizes: list[tuple[int, dict[int, int]]] = field(default_factory=list)
     store_bytes: list[int] = field(default_factory=list)
     errors: list[str] = field(default_factory=list)
 
@@ -69,6 +75,7 @@ class Report:
         """Return the figures, one in each line."""
         seen, seconds = self.seen, sorted(self.seen.seconds)
         total = len(seconds)
+        largest = [max(sizes.values()) for _, sizes in self.worker_sizes]
         slow = {p: seconds[min(total - 1, int(total * p))] * 1000 for p in (0.5, 0.99, 0.999)}
         return [
             f"requests: {total:,}, by status: {dict(sorted(seen.statuses.items()))}",
@@ -86,9 +93,24 @@ class Report:
             f"store killed and restarted: {self.kills}, workers recycled: {self.recycles}",
             f"charges lost: {self.lost}, charged twice: {self.doubled}",
             f"refusals seen: {seen.refused:,}, counted: {self.counted_refusals:,}",
-            f"memory of a worker: {_range(self.worker_kilobytes, 1024)} MB",
+            f"memory of a worker: {_range(largest, 1024 * 1024)} MB",
+            *([] if self.recycles else self._growth()),
             f"memory of the store: {_range(self.store_bytes, 1024 * 1024)} MB",
             *self.errors,
+        ]
+
+    def _growth(self) -> list[str]:
+        """Return how the workers, which lived on, have grown since the first fifth of the run."""
+        warm = self.worker_sizes[len(self.worker_sizes) // 5 :]
+        if len(warm) < 2:
+            return []
+        marks = [warm[round(quarter * (len(warm) - 1) / 4)] for quarter in range(5)]
+        (first, before), *_, (last, after) = marks
+        grown = sum(after.values()) - sum(before.values())
+        quarters = ", ".join(f"{sum(sizes.values()) / 1024**2:.1f}" for _, sizes in marks)
+        return [
+            f"memory of all workers after {first:,} requests, and by quarters: {quarters} MB",
+            f"grown by {grown * 10_000 / (last - first):,.0f} bytes in 10,000 requests",
         ]
 
 
@@ -119,8 +141,9 @@ class Soak:
         tier = limit_tier("anonymous", self._limit, minute)
         self._policy = TierPolicy.objects.get(tier=tier, period=YEAR)
         configured_store().announce_policy()
-        clients = [
-            ClientThread(number, self._site.port, plan.addresses) for number in range(plan.clients)
+        self._clients = [
+            ClientThread(number, self._site.port, plan.addresses, plan.strangers)
+            for number in range(plan.clients)
         ]
         acts = [
             threading.Thread(target=self._repeat, args=(act, every), daemon=True)
@@ -130,15 +153,16 @@ class Soak:
                 (self._recycle, plan.recycle_every),
                 (self._measure, 5.0),
             )
+            if every is not None
         ]
-        for thread in [*clients, *acts]:
+        for thread in [*self._clients, *acts]:
             thread.start()
         time.sleep(plan.seconds)
         self._over.set()
         for act in acts:
             act.join()
         time.sleep(SETTLE_SECONDS)  # some more traffic, on a store that is there
-        for client in clients:
+        for client in self._clients:
             self._report.seen.merge(client.finish())
 
     def count(self) -> Report:
@@ -152,7 +176,7 @@ class Soak:
         (policy,) = [policy for policy in tier.policies if policy.period == YEAR]
         seen = self._report.seen
         for address in seen.charged.keys() | seen.unsure.keys():
-            (outcome,) = store.peek([Charge(f"ip:{address}", policy)])
+            (outcome,) = store.peek([Charge(address_subject(address), policy)])
             used = policy.capacity - outcome.remaining
             least = seen.charged[address]
             self._report.lost += max(0, least - used)
@@ -205,22 +229,10 @@ class Soak:
         self._report.recycles += 1
 
     def _measure(self) -> None:
-        sizes = [_resident_kilobytes(pid) for pid in _children(self._site.pid)]
+        sizes = {pid: resident_bytes(pid) for pid in children(self._site.pid)}
         if sizes:
-            self._report.worker_kilobytes.append(max(sizes))
+            asked = sum(len(client.seen.seconds) for client in self._clients)
+            self._report.worker_sizes.append((asked, sizes))
         if self._store_is_settled():
             with self._store.client() as client:
                 self._report.store_bytes.append(client.info("memory")["used_memory"])
-
-
-def _children(pid: int) -> list[int]:
-    found = Path(f"/proc/{pid}/task/{pid}/children")
-    return [int(child) for child in found.read_text().split()] if found.exists() else []
-
-
-def _resident_kilobytes(pid: int) -> int:
-    try:
-        lines = Path(f"/proc/{pid}/status").read_text().splitlines()
-    except FileNotFoundError:
-        return 0
-    return next((int(line.split()[1]) for line in lines if line.startswith("VmRSS")), 0)

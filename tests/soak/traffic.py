@@ -66,9 +66,11 @@ def ask(port: int, path: str, address: str) -> tuple[int, dict[str, str]]:
 class ClientThread(threading.Thread):
     """Sends one request after the other until it is told to stop."""
 
-    def __init__(self, number: int, port: int, addresses: int) -> None:
+    def __init__(self, number: int, port: int, addresses: int, strangers: float = 0) -> None:
         super().__init__(daemon=True)
         self.seen = Seen()
+        self._number = number
+        self._strangers = strangers
         self._port = port
         self._addresses = [f"10.0.{number}.{n}" for n in range(1, addresses + 1)]
         self._random = random.Random(number)
@@ -76,7 +78,7 @@ class ClientThread(threading.Thread):
 
     def run(self) -> None:
         while not self._stop_asking.is_set():
-            address = self._random.choice(self._addresses)
+            address = self._address()
             path = self._random.choice(PATHS)
             started = time.monotonic()
             try:
@@ -86,6 +88,15 @@ class ClientThread(threading.Thread):
                 self.seen.unsure[address] += 1
                 continue
             self.seen.add(address, status, headers, time.monotonic() - started)
+
+    def _address(self) -> str:
+        """Return one of the client's addresses or, for a share of the requests, one never seen."""
+        if self._random.random() >= self._strangers:
+            return self._random.choice(self._addresses)
+        number = len(self.seen.seconds)
+        if number % 2:
+            return f"2001:db8:{self._number << 8 | number >> 16:x}:{number & 0xFFFF:x}::1"
+        return f"10.{64 + self._number}.{number >> 8 & 255}.{number & 255}"
 
     def finish(self) -> Seen:
         self._stop_asking.set()
