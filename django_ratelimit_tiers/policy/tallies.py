@@ -6,8 +6,6 @@ from collections.abc import Sequence
 from contextlib import suppress
 from threading import Timer
 
-from asgiref.sync import sync_to_async
-
 from django_ratelimit_tiers.core.decisions import Outcome
 from django_ratelimit_tiers.core.plans import Plan
 from django_ratelimit_tiers.events.tallies import FLUSH_SECONDS, TallySheet
@@ -52,7 +50,11 @@ class Teller:
         self._sheet.told(tally)
 
     async def atell(self) -> None:
-        await sync_to_async(self.tell, thread_sensitive=False)()
+        """Tell the store everything; raises StoreUnavailable."""
+        tally = self._sheet.take(self._local.take_counts, self._local.take_sample)
+        if tally:
+            await self._store.records.aadd(tally)
+        self._sheet.told(tally)
 
     def tell_the_rest(self) -> None:
         """Tell the store everything, where nobody could handle its failure."""

@@ -44,7 +44,7 @@ class Part(RedisStore):
         cardinality = max(1, whole.cardinality // PARTS)
         self.timeout = timeout
         self.protocol = replace(whole, prefix=prefix, cardinality=cardinality)
-        self.records = ServerRecords(self.command, self.protocol)
+        self.records = ServerRecords(self.command, self.acommand, self.protocol)
         self._server = Slot(nodes, key_slot(prefix.encode()))
 
 
@@ -205,7 +205,7 @@ class ClusterRecords(ServerRecords):
     """Records whose refusals are counted in every part; all else is in the first."""
 
     def __init__(self, parts: Sequence[Part]) -> None:
-        super().__init__(parts[0].command, parts[0].protocol)
+        super().__init__(parts[0].command, parts[0].acommand, parts[0].protocol)
         self._parts = [part.records for part in parts]
 
     def minutes(self) -> list[int]:

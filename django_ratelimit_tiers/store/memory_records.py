@@ -115,6 +115,9 @@ class MemoryRecords(Records):
             self._sample.clear()
         return [refusal for refusal in map(parse_sample, texts) if refusal is not None]
 
+    async def aadd(self, tally: Tally) -> None:
+        self.add(tally)
+
     def add(self, tally: Tally) -> None:
         now = self.now()
         with self._lock:

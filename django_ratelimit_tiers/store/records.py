@@ -7,6 +7,8 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
+from asgiref.sync import sync_to_async
+
 from django_ratelimit_tiers.core.consumption import DayQuota
 from django_ratelimit_tiers.core.refusals import Counts, SampledRefusal
 from django_ratelimit_tiers.core.sightings import Sighting
@@ -75,6 +77,10 @@ class Records(ABC):
     @abstractmethod
     def add(self, tally: Tally) -> None:
         """Add what a process has counted."""
+
+    async def aadd(self, tally: Tally) -> None:
+        """Do what `add` does, on an event loop."""
+        await sync_to_async(self.add, thread_sensitive=False)(tally)
 
     @abstractmethod
     def hours(self) -> list[int]:

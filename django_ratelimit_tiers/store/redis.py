@@ -54,7 +54,7 @@ class RedisStore(Store):
             raise ValueError("RedisStore takes either cache_alias or url")
         self.timeout = timeout
         self.protocol = protocol or Protocol()
-        self.records = ServerRecords(self.command, self.protocol)
+        self.records = ServerRecords(self.command, self.acommand, self.protocol)
         self._server: Commanded = server_of(pool)
 
     def execute(self, plan: Plan) -> Reply:

@@ -54,10 +54,14 @@ Command = Callable[..., Any]
 
 
 class ServerRecords(Records):
-    """Records on a server, asked by a function that sends one command and returns its answer."""
+    """Records on a server, asked by a function that sends one command and returns its answer.
 
-    def __init__(self, command: Command, protocol: Protocol) -> None:
+    `acommand` is the same for event loops.
+    """
+
+    def __init__(self, command: Command, acommand: Command, protocol: Protocol) -> None:
         self._command = command
+        self._acommand = acommand
         self._protocol = protocol
         self._base = protocol.counts_key
 
@@ -88,11 +92,17 @@ class ServerRecords(Records):
         self._command("DEL", f"{self._base}:sample:taken")
 
     def add(self, tally: Tally) -> None:
+        self._command(*self._adding(tally))
+
+    async def aadd(self, tally: Tally) -> None:
+        await self._acommand(*self._adding(tally))
+
+    def _adding(self, tally: Tally) -> tuple[str | bytes | int, ...]:
         limits = BUSIEST, MOST_SEEN, SEEN_SECONDS, SEEN_TTL, USAGE_TTL, MOST_QUOTAS
         protocol = self._protocol
         counting = protocol.cardinality, protocol.count_ttl, protocol.sample
-        arguments = json.dumps(self._written(tally)), *limits, *counting
-        self._command("EVAL", ADD.text, 1, self._base, *arguments)
+        written = json.dumps(self._written(tally))
+        return "EVAL", ADD.text, 1, self._base, written, *limits, *counting
 
     def hours(self) -> list[int]:
         return [int(hour) for hour in self._command("ZRANGE", f"{self._base}:hours", 0, -1)]

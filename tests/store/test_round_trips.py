@@ -13,10 +13,13 @@ from django.db import connection, connections
 from django.test import AsyncClient, Client, override_settings
 from django.test.utils import CaptureQueriesContext
 
+from django_ratelimit_tiers.core.decisions import Outcome
 from django_ratelimit_tiers.core.plans import Plan
 from django_ratelimit_tiers.core.policies import Algorithm, Charge, QuotaPolicy
 from django_ratelimit_tiers.models import Tier, TierAssignment
+from django_ratelimit_tiers.policy.tallies import Teller
 from django_ratelimit_tiers.store.configured import configured_store
+from django_ratelimit_tiers.store.memory_records import MemoryRecords
 from django_ratelimit_tiers.store.protocol import ACQUIRE, REFUND
 from django_ratelimit_tiers.store.redis import RedisStore
 from django_ratelimit_tiers.store.server_records import ADD
@@ -95,6 +98,8 @@ def scripts(proxy: CountingProxy) -> list[bytes]:
     return [command[1] for command in of_requests]
 
 
+REFUSED = Outcome(charges(1, 1)[0], False, 0, 1, 1)
+
 ONE_ACQUIRE = [ACQUIRE.digest.encode()]
 
 
@@ -118,6 +123,26 @@ def test_a_plan_is_one_command_and_one_round_trip(
 
     asyncio.run(run())
     assert scripts(counting) == ONE_ACQUIRE
+
+
+def test_an_event_loop_decides_and_tells_usage_without_a_thread(redis_url: str) -> None:
+    store = RedisStore(url=redis_url, timeout=10)
+    teller = Teller(store, MemoryRecords())
+    hops: list[object] = []
+
+    async def run() -> None:
+        asyncio.get_running_loop().run_in_executor = hops.append  # type: ignore[assignment,method-assign]
+        reply = await store.aexecute(Plan(charges(2, 1), labels=("label\0\0GET /",) * 2))
+        teller.count_refusal(Plan(charges(1, 1), labels=("label\0\0GET /",)), [REFUSED])
+        await teller.atell()
+        await store.aclose()
+        assert reply.outcomes
+
+    asyncio.run(run())
+    teller.stop()
+    store.close()
+    assert hops == []
+    assert sum(store.records.counts(store.records.minutes()[0]).values()) == 1
 
 
 @pytest.mark.django_db
