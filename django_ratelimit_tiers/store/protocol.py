@@ -235,7 +235,7 @@ def _pack(charges: Sequence[Charge], places: tuple[int, ...]) -> tuple[bytes, tu
     return b"".join(packed), tuple(numbers)
 
 
-MOST_PACKED = 10_000
+MOST_PACKED = 4096
 
 _PACKED: dict[Hashable, tuple[bytes, tuple[int, ...]]] = {}
 """What plans of one form have in common, by the places of their subjects among the keys."""
