@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -25,12 +26,12 @@ from django_ratelimit_tiers.store.configured import configured_store
 from testproject.celery import app
 from tests.events.rows import REFUSALS, expire_locks, fill_minute, key, refuse
 from tests.policies import limit_tier
-from tests.servers import ROOT, ServerProcess, wait_until
+from tests.servers import PATIENT_SECONDS, ROOT, ServerProcess, wait_until
 
 PATIENCE = 30
 
-MINUTES = 300
-"""Of refusals to write: so many that a worker can be killed in between."""
+MINUTES = 250
+"""Of refusals, each the third part of an address: so many that a worker dies in between."""
 
 RECENT = (int(time.time()) - 3600) // 60 * 60
 """A minute that is over, and that the store has not given up."""
@@ -71,6 +72,7 @@ def environment(redis_url: str, database_url: str) -> dict[str, str]:
         "REDIS_URL": redis_url,
         "DATABASE_URL": database_url,
         "DJANGO_SETTINGS_MODULE": "testproject.settings",
+        "RATELIMIT_TIERS": json.dumps({"STORE_TIMEOUT": PATIENT_SECONDS}),
     }
 
 

@@ -26,7 +26,7 @@ ADDRESSES_CACHED = 10_000
 
 ROUNDS = 3
 
-FRESH, AGAIN, KNOWN, ON_LOOPS = 200, 40, 40, 20
+FRESH, AGAIN, KNOWN, ON_LOOPS = 400, 40, 40, 20
 """Requests of a round: from new addresses, from attackers, by users and keys, on event loops."""
 
 REQUESTS = FRESH + 2 * AGAIN + KNOWN + ON_LOOPS
