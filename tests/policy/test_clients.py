@@ -266,7 +266,9 @@ def test_an_accounts_user_is_exempt_from_its_networks_alone(tier_of: TierOf, ann
 
 
 @pytest.mark.parametrize(
-    "fields", [{"is_active": False}, {"expires_at": timezone.now() - HOUR}], ids=str
+    "fields",
+    [{"is_active": False}, {"expires_at": timezone.now() - HOUR}],
+    ids=["inactive", "expired"],
 )
 def test_an_account_that_is_inactive_or_expired_exempts_nobody(
     tier_of: TierOf, fields: dict[str, Any]
