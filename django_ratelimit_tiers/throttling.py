@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rest_framework.exceptions import APIException, ErrorDetail, Throttled
 from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.throttling import BaseThrottle
-from rest_framework.views import APIView
 
 from django_ratelimit_tiers.conf import conf
 from django_ratelimit_tiers.core.decisions import Decision
@@ -21,6 +20,9 @@ from django_ratelimit_tiers.policy.flows import drive
 from django_ratelimit_tiers.policy.ledgers import ledger_of
 from django_ratelimit_tiers.policy.limiter import limiter
 from django_ratelimit_tiers.responses import decision_fields
+
+if TYPE_CHECKING:  # as a default throttle this module is imported while that one is being imported
+    from rest_framework.views import APIView
 
 
 class ErrorNumber(int):
