@@ -9,13 +9,15 @@ from django.contrib import admin, messages
 from django.db import transaction
 from django.db.models import QuerySet
 from django.http import HttpRequest
+from django.template.defaultfilters import floatformat
 from django.utils import timezone
-from django.utils.html import format_html_join
+from django.utils.html import format_html, format_html_join
 from django.utils.translation import gettext, ngettext
 from django.utils.translation import gettext_lazy as _
 
 from django_ratelimit_tiers.admin.pages import ReadOnlyAdmin, log_changes
-from django_ratelimit_tiers.core.alerts import AlertState
+from django_ratelimit_tiers.admin.words import moment_words
+from django_ratelimit_tiers.core.alerts import AlertKind, AlertState
 from django_ratelimit_tiers.models import Alert, AlertNotice, AlertRule
 
 
@@ -49,14 +51,20 @@ class AlertRuleAdmin(admin.ModelAdmin):
     """What is watched, and who is told."""
 
     form = AlertRuleForm
-    list_display = ("name", "kind", "grouping", "sensitivity", "is_active", "told")
+    list_display = ("name", "kind", "watched", "sensitivity", "is_active", "told")
     list_filter = ("kind", "is_active", "sensitivity")
     search_fields = ("name", "emails", "policy", "endpoint", "tier")
     fieldsets = (
         (None, {"fields": ("name", "is_active", "kind")}),
         (_("What is watched"), {"fields": ("grouping", "policy", "endpoint", "tier")}),
         (_("How sensitively"), {"fields": ("sensitivity", "minimum_volume", "cooldown")}),
-        (_("Who is told"), {"fields": ("emails", "webhook_url", "webhook_secret")}),
+        (
+            _("Who is told"),
+            {
+                "fields": ("emails", "webhook_url", "webhook_secret"),
+                "description": _("And whom the settings RECIPIENTS and WEBHOOK name."),
+            },
+        ),
     )
 
     def get_fieldsets(self, request: HttpRequest, obj: Any = None) -> Any:
@@ -73,6 +81,18 @@ class AlertRuleAdmin(admin.ModelAdmin):
     @admin.display(description=_("has a webhook secret"), boolean=True)
     def has_secret(self, rule: AlertRule) -> bool:
         return bool(rule.webhook_secret)
+
+    @admin.display(description=_("watch"), ordering="grouping")
+    def watched(self, rule: AlertRule) -> str:
+        if rule.kind != AlertKind.SPIKE:
+            return ""
+        only = ", ".join(filter(None, (rule.policy, rule.endpoint, rule.tier)))
+        words = rule.get_grouping_display()
+        return (
+            gettext("%(watched)s, of %(only)s") % {"watched": words, "only": only}
+            if only
+            else words
+        )
 
     @admin.display(description=_("who is told"))
     def told(self, rule: AlertRule) -> str:
@@ -100,20 +120,66 @@ class AlertAdmin(ReadOnlyAdmin):
     """Alerts, which staff can acknowledge."""
 
     inlines = (AlertNoticeInline,)
-    list_display = ("opened_at", "kind", "cause", "state", "peak", "baseline", "closed_at")
+    list_display = ("opened", "cause", "explanation", "state", "closed")
     list_filter = ("state", "kind", "opened_at")
     search_fields = ("cause",)
+    search_help_text = _("A cause: the name of an alert rule, a subject, an endpoint, a policy.")
     actions = ("acknowledge",)
-    exclude = ("detail",)
-    readonly_fields = ("details",)
+    readonly_fields = (
+        "explanation",
+        "opened",
+        "last_seen",
+        "closed",
+        "acknowledged",
+        "highest",
+        "usual",
+        "details",
+    )
+    fieldsets = (
+        (None, {"fields": ("cause", "explanation", "state")}),
+        (_("When"), {"fields": ("opened", "last_seen", "closed", "acknowledged")}),
+        (_("Why"), {"fields": ("rule", "kind", "highest", "usual", "details")}),
+    )
 
-    @admin.display(description=_("detail"))
+    @admin.display(description=_("explanation"))
+    def explanation(self, alert: Alert) -> str:
+        return str(alert.detail.get("explanation", "-"))
+
+    @admin.display(description=_("opened at"), ordering="opened_at")
+    def opened(self, alert: Alert) -> str:
+        return moment_words(alert.opened_at)
+
+    @admin.display(description=_("last seen at"))
+    def last_seen(self, alert: Alert) -> str:
+        return moment_words(alert.last_seen_at)
+
+    @admin.display(description=_("closed at"), ordering="closed_at")
+    def closed(self, alert: Alert) -> str | None:
+        return moment_words(alert.closed_at) if alert.closed_at else None
+
+    @admin.display(description=_("acknowledged"))
+    def acknowledged(self, alert: Alert) -> str | None:
+        if alert.acknowledged_at is None:
+            return None
+        name = alert.acknowledged_by or gettext("somebody who has gone")
+        return format_html(gettext("{} by {}"), moment_words(alert.acknowledged_at), name)
+
+    @admin.display(description=_("peak"))
+    def highest(self, alert: Alert) -> str:
+        return floatformat(alert.peak, "-1g")
+
+    @admin.display(description=_("baseline"))
+    def usual(self, alert: Alert) -> str:
+        return floatformat(alert.baseline, "-1g")
+
+    @admin.display(description=_("what was seen"))
     def details(self, alert: Alert) -> str:
+        seen = ((key, value) for key, value in alert.detail.items() if key != "explanation")
         lines = (
             (key, ", ".join(map(str, value)) if isinstance(value, list) else value)
-            for key, value in alert.detail.items()
+            for key, value in seen
         )
-        return format_html_join("\n", "<div><b>{}</b>: {}</div>", lines) or "-"
+        return format_html_join("\n", "<div><b>{}</b>: {}</div>", lines)
 
     @admin.action(description=_("Acknowledge selected alerts"), permissions=["acknowledge"])
     def acknowledge(self, request: HttpRequest, queryset: QuerySet[Any]) -> None:

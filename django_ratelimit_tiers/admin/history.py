@@ -16,10 +16,13 @@ from django.utils.text import Truncator, capfirst
 from django.utils.translation import gettext, ngettext
 from django.utils.translation import gettext_lazy as _
 
+from django_ratelimit_tiers.admin.links import row_link, subject_links
 from django_ratelimit_tiers.admin.pages import ReadOnlyAdmin, log_changes
+from django_ratelimit_tiers.admin.words import moment_words
 from django_ratelimit_tiers.core.refusals import OTHERS
 from django_ratelimit_tiers.exceptions import StoreUnavailable
 from django_ratelimit_tiers.models import (
+    EndpointRule,
     PolicyRevision,
     ThrottleCount,
     ThrottleEvent,
@@ -37,6 +40,10 @@ class ClientHistoryAdmin(ReadOnlyAdmin):
     """History of clients, which staff can let start anew."""
 
     actions = ("start_anew",)
+
+    @admin.display(description=_("subject"))
+    def client(self, row: Any) -> str:
+        return subject_links(row.subject)
 
     @admin.action(description=_("Let the clients start anew"), permissions=["reset"])
     def start_anew(self, request: HttpRequest, queryset: QuerySet[Any]) -> None:
@@ -69,34 +76,70 @@ class ThrottleCountAdmin(ClientHistoryAdmin):
     """Refusals by minute, hour or day."""
 
     list_display = (
-        "minute",
+        "time",
         "resolution",
         "count",
         "policy",
         "endpoint",
-        "tier",
-        "subject",
         "mode",
+        "subject",
+        "tier",
     )
     list_filter = ("resolution", "mode", "minute")
     search_fields = ("policy", "endpoint", "subject")
     date_hierarchy = "minute"
+    fields = ("time", "resolution", "count", "policy", "tier", "endpoint", "mode", "client")
+    readonly_fields = ("time", "client")
+
+    @admin.display(description=_("time"), ordering="minute")
+    def time(self, count: ThrottleCount) -> str:
+        return moment_words(count.minute)
 
 
 @admin.register(ThrottleEvent)
 class ThrottleEventAdmin(ClientHistoryAdmin):
     """A sample of refused requests."""
 
-    list_display = ("at", "request", "subject", "address", "policy", "retry_after", "mode")
+    list_display = ("time", "request", "policy", "mode", "wait", "subject", "address")
     list_filter = ("mode", "at")
     search_fields = ("subject", "address", "path", "policy", "=decision_id")
+    search_help_text = _("A subject, an address, a path, a policy or the id of a decision.")
     date_hierarchy = "at"
+    readonly_fields = ("explanation", "time", "client", "rule_link", "wait", "revision_link")
+    fieldsets = (
+        (None, {"fields": ("explanation",)}),
+        (_("Request"), {"fields": ("time", "method", "path", "endpoint", "user_agent")}),
+        (_("Client"), {"fields": ("client", "address", "tier")}),
+        (
+            _("Decision"),
+            {"fields": ("policy", "rule_link", "mode", "wait", "decision_id", "revision_link")},
+        ),
+    )
+
+    @admin.display(description=_("time"), ordering="at")
+    def time(self, event: ThrottleEvent) -> str:
+        return moment_words(event.at)
 
     @admin.display(description=_("request"), ordering="path")
     def request(self, event: ThrottleEvent) -> str:
         return Truncator(f"{event.method} {event.path}").chars(60)
 
-    readonly_fields = ("explanation",)
+    @admin.display(description=_("retry after"), ordering="retry_after")
+    def wait(self, event: ThrottleEvent) -> str | None:
+        seconds = event.retry_after
+        return None if seconds is None else gettext("%(n)s s") % {"n": number_words(seconds)}
+
+    @admin.display(description=_("rule"))
+    def rule_link(self, event: ThrottleEvent) -> str | None:
+        rule = EndpointRule.objects.filter(name=event.rule).first()
+        return row_link(rule) if rule else event.rule or None
+
+    @admin.display(description=_("revision"))
+    def revision_link(self, event: ThrottleEvent) -> str | int | None:
+        if event.revision is None:
+            return None
+        revision = PolicyRevision.objects.filter(pk=event.revision).first()
+        return row_link(revision, str(revision.pk)) if revision else event.revision
 
     @admin.display(description=_("explanation"))
     def explanation(self, event: ThrottleEvent) -> str:
@@ -108,10 +151,16 @@ class ThrottleEventAdmin(ClientHistoryAdmin):
 class UsageCountAdmin(ClientHistoryAdmin):
     """The busiest subjects of each hour."""
 
-    list_display = ("hour", "subject", "allowed", "refused")
+    list_display = ("time", "subject", "allowed", "refused", "hourly_limit")
     list_filter = ("hour",)
     search_fields = ("subject",)
     date_hierarchy = "hour"
+    fields = ("time", "allowed", "refused", "hourly_limit", "client")
+    readonly_fields = ("time", "client")
+
+    @admin.display(description=_("hour"), ordering="hour")
+    def time(self, usage: UsageCount) -> str:
+        return moment_words(usage.hour)
 
 
 class EditedModelFilter(admin.AllValuesFieldListFilter):
@@ -127,10 +176,16 @@ class EditedModelFilter(admin.AllValuesFieldListFilter):
 class PolicyRevisionAdmin(ReadOnlyAdmin):
     """Every edit of the policy."""
 
-    list_display = ("id", "created_at", "edited", "reason", "concerns", "author")
+    list_display = ("id", "time", "edited", "reason", "concerns", "author")
     list_filter = (("model", EditedModelFilter), "created_at")
     search_fields = ("reason", "subjects")
     list_select_related = ("author",)
+    fields = ("id", "time", "edited", "reason", "everybody", "author")
+    readonly_fields = ("id", "time", "edited", "everybody")
+
+    @admin.display(description=_("time"), ordering="created_at")
+    def time(self, revision: PolicyRevision) -> str:
+        return moment_words(revision.created_at)
 
     @admin.display(description=_("edited"), ordering="model")
     def edited(self, revision: PolicyRevision) -> str:
@@ -143,6 +198,10 @@ class PolicyRevisionAdmin(ReadOnlyAdmin):
             return str(first)
         words = {"first": first, "others": number_words(len(others))}
         return gettext("%(first)s and %(others)s more") % words
+
+    @admin.display(description=_("concerns"))
+    def everybody(self, revision: PolicyRevision) -> str:
+        return ", ".join(revision.subjects) or gettext("everyone")
 
 
 def model_words(label: str) -> str:

@@ -7,6 +7,7 @@ from itertools import combinations
 from typing import Any
 
 from django.contrib import admin
+from django.contrib.admin.widgets import RelatedFieldWidgetWrapper
 from django.core.exceptions import ValidationError
 from django.forms import BaseInlineFormSet
 from django.forms.formsets import DELETION_FIELD_NAME
@@ -91,6 +92,7 @@ class TierPolicyInline(admin.TabularInline):
     model = TierPolicy
     form = LimitForm
     formset = LimitFormSet
+    verbose_name = _("limit")
     verbose_name_plural = _("limits")
     fields = ("requests", "period", "algorithm", "burst")
 
@@ -105,9 +107,22 @@ class RulePolicyInline(admin.TabularInline):
     model = RulePolicy
     form = LimitForm
     formset = RuleLimitFormSet
+    verbose_name = _("limit")
     verbose_name_plural = _("limits")
     fields = ("tier", "requests", "period", "algorithm", "burst")
 
     def get_extra(self, request: HttpRequest, obj: Any = None, **options: Any) -> int:
         """Offer an empty row on the page of a new rule only."""
         return 0 if obj else 1
+
+    def formfield_for_foreignkey(self, db_field: Any, request: HttpRequest, **options: Any) -> Any:
+        """Say what a row without a tier is for."""
+        options.setdefault("empty_label", gettext("every other tier"))
+        return super().formfield_for_foreignkey(db_field, request, **options)
+
+    def formfield_for_dbfield(self, db_field: Any, request: HttpRequest, **options: Any) -> Any:
+        """Offer tiers to choose from, without buttons in each row that edit or delete them."""
+        field = super().formfield_for_dbfield(db_field, request, **options)
+        if field is not None and isinstance(field.widget, RelatedFieldWidgetWrapper):
+            field.widget = field.widget.widget
+        return field

@@ -13,16 +13,18 @@ from django.db.models import QuerySet
 from django.http import HttpRequest
 from django.utils import timezone
 from django.utils.html import escape, format_html_join
+from django.utils.text import slugify
 from django.utils.translation import gettext, ngettext
 from django.utils.translation import gettext_lazy as _
 
 from django_ratelimit_tiers.admin.limits import RulePolicyInline
+from django_ratelimit_tiers.admin.links import list_link
 from django_ratelimit_tiers.admin.pages import PolicyAdmin, log_changes
 from django_ratelimit_tiers.admin.routes import ViewNameInput, similar_names, view_names
 from django_ratelimit_tiers.admin.words import count_words, limit_lines, request_words
 from django_ratelimit_tiers.core.policies import Mode
 from django_ratelimit_tiers.core.rules import Count, IdentifyBy
-from django_ratelimit_tiers.models import EndpointRule
+from django_ratelimit_tiers.models import EndpointRule, ThrottleCount, ThrottleEvent
 
 
 class EndpointRuleForm(forms.ModelForm):
@@ -63,11 +65,12 @@ class EndpointRuleAdmin(PolicyAdmin):
 
     form = EndpointRuleForm
     inlines = (RulePolicyInline,)
-    list_display = ("name", "requests", "limits", "counted_by", "mode", "in_force")
+    list_display = ("name", "requests", "limits", "counted_by", "in_force")
     list_filter = ("mode", "exempt", "identify_by", "count", ("policies__tier", LimitTierFilter))
     search_fields = ("name", "path", "view_name", "notes")
     actions = ("enforce", "shadow", "turn_off")
     save_as = True
+    readonly_fields = ("related",)
     fieldsets = (
         (None, {"fields": ("name", "mode")}),
         (_("Which requests"), {"fields": ("path", "view_name", "methods")}),
@@ -84,6 +87,20 @@ class EndpointRuleAdmin(PolicyAdmin):
             {"fields": (("starts_at", "ends_at"), "notes"), "classes": ("collapse",)},
         ),
     )
+
+    def get_fieldsets(self, request: HttpRequest, obj: Any = None) -> Any:
+        """Lead from a rule to what it refused, or would have refused."""
+        related = (_("Related"), {"fields": ("related",)})
+        return (*super().get_fieldsets(request, obj), *([related] if obj else []))
+
+    @admin.display(description=_("see"))
+    def related(self, rule: EndpointRule) -> str:
+        prefix = f"{slugify(rule.name) or f'rule-{rule.pk}'}-"
+        lists = (
+            list_link(ThrottleCount, _("throttle counts"), policy__startswith=prefix),
+            list_link(ThrottleEvent, _("throttle events"), rule=rule.name),
+        )
+        return format_html_join(" · ", "{}", ((link,) for link in lists))
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Any]:
         return super().get_queryset(request).prefetch_related("policies__tier")
@@ -106,7 +123,7 @@ class EndpointRuleAdmin(PolicyAdmin):
             return gettext("field “%(name)s” of the request") % {"name": rule.request_field}
         return rule.get_identify_by_display()
 
-    @admin.display(description=_("in force"))
+    @admin.display(description=_("in force"), ordering="mode")
     def in_force(self, rule: EndpointRule) -> str:
         now = timezone.now()
         if rule.mode == Mode.OFF:

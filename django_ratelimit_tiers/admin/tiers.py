@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 from django.contrib import admin
-from django.db.models import QuerySet
+from django.contrib.admin.widgets import AdminTextareaWidget
+from django.db.models import QuerySet, TextField
 from django.http import HttpRequest
+from django.utils.html import format_html_join
 from django.utils.translation import gettext
 from django.utils.translation import gettext_lazy as _
 
 from django_ratelimit_tiers.admin.limits import TierPolicyInline
+from django_ratelimit_tiers.admin.links import list_link
 from django_ratelimit_tiers.admin.pages import PolicyAdmin
 from django_ratelimit_tiers.admin.words import limits_words
-from django_ratelimit_tiers.models import Tier
+from django_ratelimit_tiers.models import ThrottleCount, Tier, TierAssignment
 
 
 @admin.register(Tier)
@@ -25,6 +28,8 @@ class TierAdmin(PolicyAdmin):
     list_filter = ("default_for", "unlimited")
     search_fields = ("name", "slug", "description")
     prepopulated_fields = {"slug": ("name",)}
+    readonly_fields = ("related",)
+    formfield_overrides: ClassVar[Any] = {TextField: {"widget": AdminTextareaWidget({"rows": 3})}}
     fieldsets = (
         (None, {"fields": ("name", "slug", "description")}),
         (_("Who has it"), {"fields": ("default_for", "rank")}),
@@ -33,6 +38,19 @@ class TierAdmin(PolicyAdmin):
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Any]:
         return super().get_queryset(request).prefetch_related("policies")
+
+    def get_fieldsets(self, request: HttpRequest, obj: Any = None) -> Any:
+        """Lead from a tier to those who have it, and to what it refused."""
+        related = (_("Related"), {"fields": ("related",)})
+        return (*super().get_fieldsets(request, obj), *([related] if obj else []))
+
+    @admin.display(description=_("see"))
+    def related(self, tier: Tier) -> str:
+        lists = (
+            list_link(TierAssignment, _("who is assigned to it"), tier__id__exact=tier.pk),
+            list_link(ThrottleCount, _("throttle counts"), tier=tier.slug),
+        )
+        return format_html_join(" · ", "{}", ((link,) for link in lists))
 
     @admin.display(description=_("limits"))
     def limits(self, tier: Tier) -> str:

@@ -4,7 +4,12 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable
+from datetime import datetime
 
+from django.utils.formats import date_format
+from django.utils.html import format_html
+from django.utils.safestring import SafeString
+from django.utils.timezone import is_aware, localtime
 from django.utils.translation import gettext as _
 
 from django_ratelimit_tiers.models.tiers import Limit
@@ -39,6 +44,13 @@ def count_words(cost: int, only_failed: bool) -> list[str]:
     if only_failed:
         words.append(_("only failed requests"))
     return words
+
+
+def moment_words(moment: datetime) -> SafeString:
+    """Return a moment to the second, with its zone, on one line: people far apart compare them."""
+    local = localtime(moment) if is_aware(moment) else moment
+    words = date_format(local, "Y-m-d H:i:s T")
+    return format_html('<span class="nowrap">{}</span>', words)
 
 
 def request_words(methods: str, path: str, view_name: str) -> str:

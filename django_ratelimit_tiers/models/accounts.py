@@ -102,12 +102,19 @@ class TierAssignment(PolicyModel):
         related_name="+",
     )
     api_key = KeyDigestField(
-        _("API key"), blank=True, help_text=_("Only a digest of it is stored and shown.")
+        _("API key"),
+        blank=True,
+        help_text=_(
+            "What API_KEY_RESOLVER returns for it, such as its id. Only a digest is stored and "
+            "shown."
+        ),
     )
     tier = models.ForeignKey(
         Tier, verbose_name=_("tier"), on_delete=models.PROTECT, related_name="assignments"
     )
-    expires_at = models.DateTimeField(_("expires at"), null=True, blank=True)
+    expires_at = models.DateTimeField(
+        _("expires at"), null=True, blank=True, help_text=_("Empty: never.")
+    )
     note = models.CharField(_("note"), max_length=255, blank=True)
 
     objects = models.Manager.from_queryset(AssignmentQuerySet)()  # type: ignore[misc]

@@ -38,19 +38,32 @@ class AlertRule(models.Model):
     minimum_volume = models.PositiveIntegerField(
         _("minimum volume"),
         default=20,
-        help_text=_("Less than this in a minute is never an alert."),
+        help_text=_(
+            "Spikes: fewer refusals in a minute are never one. Many addresses or accounts: how "
+            "many of them in an hour are too many. Otherwise: smaller limits are not looked at."
+        ),
     )
     grouping = ExactCharField(
-        _("watch"), max_length=10, choices=GROUPINGS, default=Grouping.TOTAL.value
+        _("watch"),
+        max_length=10,
+        choices=GROUPINGS,
+        default=Grouping.TOTAL.value,
+        help_text=_("These four fields narrow down spikes; the other kinds look at everything."),
     )
     policy = models.CharField(
-        _("policy"), max_length=150, blank=True, help_text=_("Only this one; empty for all.")
+        _("policy"),
+        max_length=150,
+        blank=True,
+        help_text=_("Only this one, written as in throttle counts: free-minute. Empty for all."),
     )
     endpoint = models.CharField(
-        _("endpoint"), max_length=255, blank=True, help_text=_("Only this one; empty for all.")
+        _("endpoint"),
+        max_length=255,
+        blank=True,
+        help_text=_("Only this one, written as in throttle counts: GET api/search/."),
     )
     tier = models.CharField(
-        _("tier"), max_length=50, blank=True, help_text=_("Only this slug; empty for all.")
+        _("tier"), max_length=50, blank=True, help_text=_("Only the tier with this slug.")
     )
     cooldown = models.PositiveIntegerField(
         _("cool-down"),
@@ -159,7 +172,7 @@ class Alert(models.Model):
         indexes = (models.Index(fields=("cause", "opened_at"), name="rlt_alert_cause"),)
 
     def __str__(self) -> str:
-        return f"{self.get_kind_display()}: {self.cause}"
+        return str(self.cause)
 
 
 class SeriesHour(models.Model):

@@ -36,10 +36,10 @@ class PolicyRevision(models.Model):
     are given before commit, so a lower one can become visible after a higher one.
     """
 
-    created_at = models.DateTimeField(_("at"), auto_now_add=True, db_index=True)
-    model = models.CharField(_("model"), max_length=100)
-    reason = models.CharField(_("reason"), max_length=255)
-    subjects = models.JSONField(_("subjects"), default=list, blank=True)
+    created_at = models.DateTimeField(_("time"), auto_now_add=True, db_index=True)
+    model = models.CharField(_("edited"), max_length=100)
+    reason = models.CharField(_("edit"), max_length=255)
+    subjects = models.JSONField(_("concerns"), default=list, blank=True)
     author = models.ForeignKey(
         settings.AUTH_USER_MODEL,
         verbose_name=_("author"),
@@ -84,9 +84,9 @@ class ThrottleCount(Refusal):
     In shadow mode: would have refused. `minute` is the start of that time.
     """
 
-    minute = models.DateTimeField(_("from"))
+    minute = models.DateTimeField(_("time"))
     resolution = ExactCharField(
-        _("for one"), max_length=10, choices=RESOLUTIONS, default=Resolution.MINUTE.value
+        _("span"), max_length=10, choices=RESOLUTIONS, default=Resolution.MINUTE.value
     )
     count = models.PositiveBigIntegerField(_("refusals"), default=0)
 
@@ -117,7 +117,7 @@ class ThrottleCount(Refusal):
 class ThrottleEvent(Refusal):
     """A sample of refused requests in detail; `retry_after` is in seconds."""
 
-    at = models.DateTimeField(_("at"), db_index=True)
+    at = models.DateTimeField(_("time"), db_index=True)
     decision_id = ExactCharField(_("decision"), max_length=64)
     method = models.CharField(_("method"), max_length=20)
     path = models.CharField(_("path"), max_length=500)

@@ -39,7 +39,13 @@ class EndpointRule(PolicyModel):
     """Limits for the requests that match a path or a view, or an exemption of them."""
 
     name = models.CharField(_("name"), max_length=100, unique=True)
-    mode = ExactCharField(_("mode"), max_length=10, choices=MODES, default=Mode.ENFORCE.value)
+    mode = ExactCharField(
+        _("mode"),
+        max_length=10,
+        choices=MODES,
+        default=Mode.ENFORCE.value,
+        help_text=_("In shadow mode nobody is refused: throttle counts show who would have been."),
+    )
     methods = MethodsField(
         _("methods"),
         max_length=100,
@@ -56,13 +62,19 @@ class EndpointRule(PolicyModel):
         _("view name"),
         max_length=255,
         blank=True,
-        help_text=_("The name of a route, like users:detail; instead of a path."),
+        help_text=_(
+            "Instead of a path: the name of a route, like users:detail, or a view's dotted path."
+        ),
     )
     identify_by = ExactCharField(
         _("count by"),
         max_length=12,
         choices=IDENTIFICATIONS,
         default=IdentifyBy.USER_OR_IP.value,
+        help_text=_(
+            "By user: who is not signed in is not limited. By API key or field: requests without "
+            "one are counted by address."
+        ),
     )
     request_field = models.CharField(
         _("request field"),
@@ -77,14 +89,25 @@ class EndpointRule(PolicyModel):
         help_text=_("How much one request takes from each limit."),
     )
     count = ExactCharField(
-        _("what is counted"), max_length=10, choices=COUNTS, default=Count.ALL.value
+        _("what is counted"),
+        max_length=10,
+        choices=COUNTS,
+        default=Count.ALL.value,
+        help_text=_("Failed: answered with a status of the setting FAILED_STATUSES, like 401."),
     )
-    scope = ExactCharField(_("scope"), max_length=10, choices=SCOPES, default=Scope.RULE.value)
+    scope = ExactCharField(
+        _("scope"),
+        max_length=10,
+        choices=SCOPES,
+        default=Scope.RULE.value,
+        help_text=_("Whether all that the rule covers is counted together."),
+    )
     tier_policies = ExactCharField(
         _("limits of the tier"),
         max_length=10,
         choices=TIER_POLICIES,
         default=TierPolicies.ALSO.value,
+        help_text=_("What becomes of the limits of the client's tier for these requests."),
     )
     exempt = models.BooleanField(
         _("exempt"),
@@ -103,8 +126,12 @@ class EndpointRule(PolicyModel):
         default=True,
         help_text=_("Turn off for logins and the like: clients then only learn when to retry."),
     )
-    starts_at = models.DateTimeField(_("starts at"), null=True, blank=True)
-    ends_at = models.DateTimeField(_("ends at"), null=True, blank=True)
+    starts_at = models.DateTimeField(
+        _("starts at"), null=True, blank=True, help_text=_("Empty: at once.")
+    )
+    ends_at = models.DateTimeField(
+        _("ends at"), null=True, blank=True, help_text=_("Empty: never.")
+    )
     notes = models.TextField(_("notes"), blank=True)
 
     class Meta(PolicyModel.Meta):

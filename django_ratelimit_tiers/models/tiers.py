@@ -80,12 +80,14 @@ class Limit(PolicyModel):
     def clean(self) -> None:
         """Refuse numbers that no counter can hold, naming the field."""
         super().clean()
-        numbers = (self.requests, self.period, self.burst or 0)
-        known = self.algorithm in dict(ALGORITHMS)
-        if not known or not all(isinstance(number, int) for number in numbers):
+        if self.algorithm not in dict(ALGORITHMS):
             return  # the field itself has been refused already
+        # What could not be read was refused at its field: 1 stands in, so that the others are told.
+        numbers: tuple[Any, ...] = (self.requests, self.period, self.burst)
+        requests, period, burst = (n if isinstance(n, int) else None for n in numbers)
+        algorithm = Algorithm(self.algorithm)
         problems = policy_problems(
-            self.requests, self.period, Algorithm(self.algorithm), self.burst
+            1 if requests is None else requests, 1 if period is None else period, algorithm, burst
         )
         if problems:
             raise ValidationError({p.field: p.message.capitalize() + "." for p in problems})
@@ -94,7 +96,12 @@ class Limit(PolicyModel):
 class Tier(PolicyModel):
     """A named plan that owns limits."""
 
-    slug = ExactSlugField(_("slug"), max_length=50, unique=True)
+    slug = ExactSlugField(
+        _("slug"),
+        max_length=50,
+        unique=True,
+        help_text=_("Clients see it in the names of the limits, like pro-minute."),
+    )
     name = models.CharField(_("name"), max_length=100)
     description = models.TextField(_("description"), blank=True)
     rank = models.PositiveSmallIntegerField(

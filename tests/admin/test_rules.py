@@ -124,6 +124,8 @@ def test_a_rule_by_view_is_saved(staff):
         ({"cost": 11}, [LIMIT], {"0-requests"}),
         ({"cost": 11}, [LIMIT | {"algorithm": "token_bucket", "burst": 10}], {"0-burst"}),
         ({"identify_by": "field"}, [LIMIT], {"request_field"}),
+        ({}, [{"requests": 0, "period": "5 minuets"}], {"0-requests", "0-period"}),
+        ({}, [{"requests": "ten", "period": 60, "burst": 5}], {"0-requests", "0-burst"}),
         ({}, [], {"rows"}),
         ({}, [LIMIT, {"requests": 5, "period": 60}], {"1-period"}),
         ({}, [LIMIT, {"requests": 5, "period": 3600}], {"1-requests"}),
@@ -133,6 +135,12 @@ def test_a_wrong_rule_is_refused_at_its_field(staff, change, limits, at_fault):
     response = staff.post(page("endpointrule_add"), NEW | change | rows(*limits))
     assert set(errors(response)) == at_fault
     assert not EndpointRule.objects.exists()
+
+
+def test_the_rows_offer_tiers_and_no_buttons_that_edit_them(staff):
+    text = staff.get(page("endpointrule_add")).content.decode()
+    assert ">every other tier</option>" in text
+    assert "delete_id_policies-0-tier" not in text
 
 
 def test_a_cost_that_only_the_burst_can_bear_is_accepted(staff):

@@ -1,0 +1,111 @@
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from urllib.parse import urlsplit
+
+import pytest
+from django.contrib.auth.models import User
+from django.test import Client
+from django.urls import reverse
+
+from django_ratelimit_tiers.models import (
+    EndpointRule,
+    PolicyRevision,
+    ServiceAccount,
+    ThrottleCount,
+    ThrottleEvent,
+    Tier,
+    UsageCount,
+)
+from tests.admin.conftest import page
+
+pytestmark = pytest.mark.django_db
+
+NOW = datetime(2026, 1, 1, 12, 30, 15, tzinfo=UTC)
+
+
+def refused(**options: object) -> ThrottleEvent:
+    fields = {"policy": "search-minute", "subject": "user:1", "decision_id": "d1", **options}
+    return ThrottleEvent.objects.create(at=NOW, method="GET", path="/api/search/", **fields)
+
+
+def shown(browser: Client, event: ThrottleEvent) -> str:
+    return browser.get(page("throttleevent_change", event.pk)).content.decode()
+
+
+def leads_to(browser: Client, text: str, model: str) -> int:
+    """How many rows the list shows that a page links to."""
+    [link] = [part.split('"')[0] for part in text.split('href="') if f"/{model}/?" in part]
+    listed = browser.get(link.replace("&amp;", "&"))
+    assert listed.status_code == 200, urlsplit(link).query
+    return listed.context["cl"].result_count
+
+
+def test_an_event_leads_to_the_rule_and_the_revision_that_decided(staff):
+    rule = EndpointRule.objects.create(name="Search & <b>more</b>", path="/api/search/")
+    revision = PolicyRevision.objects.latest("pk")
+    text = shown(staff, refused(rule=rule.name, revision=revision.pk))
+    assert f'<a href="{page("endpointrule_change", rule.pk)}">Search &amp; &lt;b&gt;' in text
+    assert f'<a href="{page("policyrevision_change", revision.pk)}">{revision.pk}</a>' in text
+
+
+def test_an_event_is_shown_when_its_rule_and_revision_have_gone(staff):
+    text = shown(staff, refused(rule="Gone", revision=4711))
+    assert ">Gone</div>" in text
+    assert ">4711</div>" in text
+
+
+def test_an_event_leads_to_everything_of_its_client_and_of_no_other(staff):
+    event = refused()
+    refused(subject="user:12", decision_id="d2")
+    UsageCount.objects.create(hour=NOW, subject="user:1")
+    text = shown(staff, event)
+    assert leads_to(staff, text, "throttleevent") == 1
+    assert leads_to(staff, text, "usagecount") == 1
+    assert leads_to(staff, text, "throttlecount") == 0
+
+
+def test_a_subject_is_shown_with_the_name_of_the_user_or_account(staff, admin_user):
+    account = ServiceAccount.objects.create(
+        name="Nightly", owner="Ops", reason="x", networks="192.0.2.0/24"
+    )
+    text = shown(staff, refused(subject=f"user:{admin_user.pk}"))
+    link = reverse("admin:auth_user_change", args=[admin_user.pk])
+    assert f'user:{admin_user.pk} (<a href="{link}">admin</a>)' in text
+    usage = UsageCount.objects.create(hour=NOW, subject=f"account:{account.pk}")
+    text = staff.get(page("usagecount_change", usage.pk)).content.decode()
+    assert f'<a href="{page("serviceaccount_change", account.pk)}">Nightly</a>' in text
+
+
+@pytest.mark.parametrize("subject", ["user:0", "user:<b>x", "ip:192.0.2.7", "all", "*"])
+def test_a_subject_without_a_name_is_shown_as_it_is(staff, subject):
+    assert not User.objects.filter(pk=0).exists()
+    assert f"{subject.replace('<', '&lt;').replace('>', '&gt;')} ·" in shown(
+        staff, refused(subject=subject)
+    )
+
+
+def test_times_of_history_have_seconds_and_a_zone(staff, settings):
+    settings.TIME_ZONE = "Europe/Berlin"
+    event = refused()
+    assert b"2026-01-01 13:30:15 CET" in staff.get(page("throttleevent_changelist")).content
+    assert "2026-01-01 13:30:15 CET" in shown(staff, event)
+
+
+def test_a_rule_leads_to_what_it_refused(staff):
+    rule = EndpointRule.objects.create(name="Search", path="/api/search/")
+    refused(rule="Search")
+    refused(rule="Search more", decision_id="d2")
+    for policy in ("search-minute", "research-minute"):
+        ThrottleCount.objects.create(minute=NOW, count=3, policy=policy, subject="user:1")
+    text = staff.get(page("endpointrule_change", rule.pk)).content.decode()
+    assert leads_to(staff, text, "throttleevent") == 1
+    assert leads_to(staff, text, "throttlecount") == 1
+
+
+def test_a_tier_leads_to_those_who_have_it_and_to_what_it_refused(staff):
+    tier = Tier.objects.get(slug="pro")
+    ThrottleCount.objects.create(minute=NOW, policy="pro-minute", tier="pro", subject="user:1")
+    text = staff.get(page("tier_change", tier.pk)).content.decode()
+    assert leads_to(staff, text, "tierassignment") == 0
+    assert leads_to(staff, text, "throttlecount") == 1
