@@ -15,6 +15,7 @@ from tests.test_docs import ROOT, snippets
 
 URLS = """
 from django.contrib import admin
+from django.http import HttpResponse
 from django.urls import path
 from rest_framework.decorators import api_view
 from rest_framework.response import Response
@@ -25,7 +26,11 @@ def search(request):
     return Response()
 
 
-urlpatterns = [path("admin/", admin.site.urls), path("search/", search)]
+async def feed(request):
+    return HttpResponse()
+
+
+urlpatterns = [path("admin/", admin.site.urls), path("search/", search), path("feed/", feed)]
 """
 
 REFUSED = """
@@ -57,6 +62,10 @@ def manage(request, tmp_path) -> Iterator[Manage]:
     """`manage.py` of a new site whose settings say what a document says."""
     run(tmp_path, "-m", "django", "startproject", "mysite", ".")
     (tmp_path / "mysite" / "urls.py").write_text(URLS)
+    tests = [
+        text for text in snippets(ROOT / "docs" / "testing.md", "python") if "TestCase" in text
+    ]
+    (tmp_path / "tests.py").write_text("\n".join(tests))
     told = snippets(ROOT / request.param, "python")[0]
     told = told.replace("# ...", "*INSTALLED_APPS, 'rest_framework',", 1)
     told = told.replace("# ...", "*MIDDLEWARE,", 1)
@@ -67,8 +76,9 @@ def manage(request, tmp_path) -> Iterator[Manage]:
         yield lambda *command: run(tmp_path, "manage.py", *command)
 
 
-def test_a_new_site_is_limited_after_the_documented_steps(manage):
+def test_a_new_site_is_limited_and_tested_as_documented(manage):
     manage("migrate")
     manage("check")
     assert "Nothing is wrong." in manage("ratelimit_check")
     manage("shell", "-c", REFUSED)
+    manage("test")
