@@ -87,7 +87,6 @@ class ThrottleCountAdmin(ClientHistoryAdmin):
     )
     list_filter = ("resolution", "mode", "minute")
     search_fields = ("policy", "endpoint", "subject")
-    date_hierarchy = "minute"
     fields = ("time", "resolution", "count", "policy", "tier", "endpoint", "mode", "client")
     readonly_fields = ("time", "client")
 
@@ -104,7 +103,6 @@ class ThrottleEventAdmin(ClientHistoryAdmin):
     list_filter = ("mode", "at")
     search_fields = ("subject", "address", "path", "policy", "=decision_id")
     search_help_text = _("A subject, an address, a path, a policy or the id of a decision.")
-    date_hierarchy = "at"
     readonly_fields = ("explanation", "time", "client", "rule_link", "wait", "revision_link")
     fieldsets = (
         (None, {"fields": ("explanation",)}),
@@ -154,7 +152,6 @@ class UsageCountAdmin(ClientHistoryAdmin):
     list_display = ("time", "subject", "allowed", "refused", "hourly_limit")
     list_filter = ("hour",)
     search_fields = ("subject",)
-    date_hierarchy = "hour"
     fields = ("time", "allowed", "refused", "hourly_limit", "client")
     readonly_fields = ("time", "client")
 
