@@ -154,13 +154,13 @@ class AlertAdmin(ReadOnlyAdmin):
         return moment_words(alert.last_seen_at)
 
     @admin.display(description=_("closed at"), ordering="closed_at")
-    def closed(self, alert: Alert) -> str | None:
-        return moment_words(alert.closed_at) if alert.closed_at else None
+    def closed(self, alert: Alert) -> str:
+        return moment_words(alert.closed_at) if alert.closed_at else self.get_empty_value_display()
 
     @admin.display(description=_("acknowledged"))
-    def acknowledged(self, alert: Alert) -> str | None:
+    def acknowledged(self, alert: Alert) -> str:
         if alert.acknowledged_at is None:
-            return None
+            return self.get_empty_value_display()
         name = alert.acknowledged_by or gettext("somebody who has gone")
         return format_html(gettext("{} by {}"), moment_words(alert.acknowledged_at), name)
 

@@ -80,9 +80,9 @@ class ThrottleCountAdmin(ClientHistoryAdmin):
         "resolution",
         "count",
         "policy",
-        "endpoint",
         "mode",
         "subject",
+        "endpoint",
         "tier",
     )
     list_filter = ("resolution", "mode", "minute")
@@ -123,21 +123,22 @@ class ThrottleEventAdmin(ClientHistoryAdmin):
         return Truncator(f"{event.method} {event.path}").chars(60)
 
     @admin.display(description=_("retry after"), ordering="retry_after")
-    def wait(self, event: ThrottleEvent) -> str | None:
-        seconds = event.retry_after
-        return None if seconds is None else gettext("%(n)s s") % {"n": number_words(seconds)}
+    def wait(self, event: ThrottleEvent) -> str:
+        if event.retry_after is None:
+            return self.get_empty_value_display()
+        return gettext("%(n)s s") % {"n": number_words(event.retry_after)}
 
     @admin.display(description=_("rule"))
-    def rule_link(self, event: ThrottleEvent) -> str | None:
+    def rule_link(self, event: ThrottleEvent) -> str:
         rule = EndpointRule.objects.filter(name=event.rule).first()
-        return row_link(rule) if rule else event.rule or None
+        return row_link(rule) if rule else event.rule or self.get_empty_value_display()
 
     @admin.display(description=_("revision"))
-    def revision_link(self, event: ThrottleEvent) -> str | int | None:
+    def revision_link(self, event: ThrottleEvent) -> str:
         if event.revision is None:
-            return None
+            return self.get_empty_value_display()
         revision = PolicyRevision.objects.filter(pk=event.revision).first()
-        return row_link(revision, str(revision.pk)) if revision else event.revision
+        return row_link(revision, str(revision.pk)) if revision else str(event.revision)
 
     @admin.display(description=_("explanation"))
     def explanation(self, event: ThrottleEvent) -> str:

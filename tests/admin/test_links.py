@@ -9,6 +9,7 @@ from django.test import Client
 from django.urls import reverse
 
 from django_ratelimit_tiers.models import (
+    Alert,
     EndpointRule,
     PolicyRevision,
     ServiceAccount,
@@ -53,6 +54,13 @@ def test_an_event_is_shown_when_its_rule_and_revision_have_gone(staff):
     text = shown(staff, refused(rule="Gone", revision=4711))
     assert ">Gone</div>" in text
     assert ">4711</div>" in text
+
+
+def test_what_is_not_known_is_shown_as_a_dash(staff):
+    assert ">None<" not in shown(staff, refused())
+    alert = Alert.objects.create(kind="spike", cause="x", opened_at=NOW, last_seen_at=NOW)
+    assert b">None<" not in staff.get(page("alert_change", alert.pk)).content
+    assert b">None<" not in staff.get(page("alert_changelist")).content
 
 
 def test_an_event_leads_to_everything_of_its_client_and_of_no_other(staff):
