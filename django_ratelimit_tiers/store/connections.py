@@ -25,7 +25,7 @@ from redis.retry import Retry
 
 from django_ratelimit_tiers.exceptions import StoreUnavailable
 from django_ratelimit_tiers.store.deadlines import Asked, Bounded, Words
-from django_ratelimit_tiers.store.loops import LoopConnections
+from django_ratelimit_tiers.store.loops import LoopConnections, Until
 
 IDLE_SECONDS = 1.0
 """A connection idle for longer is looked at before use: the server may have closed it."""
@@ -106,7 +106,7 @@ class Server:
         try:
             async with (await self._of_loop()).turn() as waited:
                 deadline += waited
-                async with asyncio.timeout(deadline - time.monotonic()):
+                async with Until(deadline):
                     return await self._aexchange([*before, words], deadline)
         except ResponseError:
             raise

@@ -14,6 +14,36 @@ MOST_AT_ONCE = 32
 """Calls that one loop has under way to one server, and so its connections; the others wait."""
 
 
+class Until:
+    """Raises TimeoutError in its block at a time (monotonic seconds), but not before answers.
+
+    A loop that something else holds up is late for its timers and its sockets alike. Timers come
+    first then, so this one waits until what has arrived was handed on: the store answered in time.
+    """
+
+    __slots__ = ("_deadline", "_has_ended", "_limit", "_timer")
+
+    def __init__(self, deadline: float) -> None:
+        self._deadline = deadline
+        self._limit = asyncio.timeout(None)
+        self._has_ended = False
+
+    async def __aenter__(self) -> None:
+        await self._limit.__aenter__()
+        loop = asyncio.get_running_loop()
+        left = max(0.0, self._deadline - time.monotonic())
+        self._timer = loop.call_later(left, loop.call_soon, self._expire)
+
+    async def __aexit__(self, *failure: Any) -> None:
+        self._has_ended = True
+        self._timer.cancel()
+        await self._limit.__aexit__(*failure)
+
+    def _expire(self) -> None:
+        if not self._has_ended:
+            self._limit.reschedule(0)
+
+
 class LoopConnections:
     """The idle connections of one event loop, closed when it ends as `asyncio.run` ends one.
 

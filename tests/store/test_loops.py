@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 
 import redis
 
@@ -34,3 +35,19 @@ def test_a_crowd_is_decided_on_few_connections_and_blames_no_store(
     assert sum(asyncio.run(crowd())) == LIMIT
     opened = valkey_client.info("stats")["total_connections_received"] - before
     assert opened <= MOST_AT_ONCE
+
+
+def test_a_loop_that_is_held_up_blames_no_store_that_answered(redis_url: str) -> None:
+    store = RedisStore(url=redis_url, timeout=0.1)
+
+    async def run() -> bool:
+        await store.aacquire([CHARGE])  # the next call finds a connection
+        call = asyncio.create_task(store.aacquire([CHARGE]))
+        for _ in range(3):
+            await asyncio.sleep(0)  # until it is sent
+        time.sleep(0.3)
+        outcomes = await call
+        await store.aclose()
+        return outcomes[0].allowed
+
+    assert asyncio.run(run())
