@@ -10,7 +10,7 @@ from contextlib import asynccontextmanager
 from typing import Any
 from weakref import WeakKeyDictionary
 
-MOST_AT_ONCE = 32
+MOST_AT_ONCE = 16
 """Calls that one loop has under way to one server, and so its connections; the others wait."""
 
 
