@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from django.apps import apps
 from django.contrib import admin, messages
 from django.contrib.admin.views.main import ChangeList
 from django.contrib.auth import get_permission_codename
 from django.db.models import QuerySet
 from django.http import HttpRequest
 from django.utils.html import format_html_join
-from django.utils.text import Truncator, capfirst
+from django.utils.text import Truncator
 from django.utils.translation import gettext, ngettext
 from django.utils.translation import gettext_lazy as _
 
@@ -28,7 +27,7 @@ from django_ratelimit_tiers.models import (
     ThrottleEvent,
     UsageCount,
 )
-from django_ratelimit_tiers.models.words import number_words
+from django_ratelimit_tiers.models.words import model_words, number_words
 from django_ratelimit_tiers.policy.explanations import explain
 from django_ratelimit_tiers.store.configured import configured_store
 
@@ -200,11 +199,3 @@ class PolicyRevisionAdmin(ReadOnlyAdmin):
     @admin.display(description=_("concerns"))
     def everybody(self, revision: PolicyRevision) -> str:
         return ", ".join(revision.subjects) or gettext("everyone")
-
-
-def model_words(label: str) -> str:
-    """Return the name of a model in words: "Endpoint rule"; the label of one that has gone."""
-    try:
-        return str(capfirst(apps.get_model(label)._meta.verbose_name))
-    except (LookupError, ValueError):
-        return label

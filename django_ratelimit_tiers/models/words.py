@@ -1,8 +1,10 @@
-"""Numbers, periods and limits in words, as a model's `__str__` and the admin's lists show them."""
+"""Numbers, periods, limits and models in words, for the pages and lists of the admin."""
 
 from __future__ import annotations
 
+from django.apps import apps
 from django.utils.formats import number_format
+from django.utils.text import capfirst
 from django.utils.translation import gettext as _
 from django.utils.translation import ngettext_lazy
 
@@ -33,3 +35,11 @@ def limit_words(requests: int, period: int, burst: int | None = None) -> str:
     if burst is None:
         return phrase
     return _("%(limit)s, burst %(burst)s") % {"limit": phrase, "burst": number_words(burst)}
+
+
+def model_words(label: str) -> str:
+    """Return the name of a model in words: "Endpoint rule"; the label of one that has gone."""
+    try:
+        return str(capfirst(apps.get_model(label)._meta.verbose_name))
+    except (LookupError, ValueError):
+        return label

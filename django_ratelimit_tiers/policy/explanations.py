@@ -9,6 +9,7 @@ from django_ratelimit_tiers.core.rules import Scope
 from django_ratelimit_tiers.core.verdicts import universal
 from django_ratelimit_tiers.exceptions import StoreUnavailable
 from django_ratelimit_tiers.models import PolicyRevision, ThrottleEvent
+from django_ratelimit_tiers.models.words import limit_words, model_words
 from django_ratelimit_tiers.policy.assignments import AssignmentCache
 from django_ratelimit_tiers.policy.snapshots import Snapshot, build_snapshot
 from django_ratelimit_tiers.store.configured import configured_store
@@ -38,12 +39,14 @@ def _authorship(event: ThrottleEvent) -> Iterator[str]:
         return
     author = edit.author.get_username() if edit.author else "nobody known"
     yield (
-        f"It was decided by revision {edit.pk} of the policy: {edit.model} {edit.reason}, "
+        f"It was decided by revision {edit.pk} of the policy: "
+        f"{model_words(edit.model)} {edit.reason}, "
         f"{universal(edit.created_at)}, by {author}."
     )
     later = PolicyRevision.objects.filter(pk__gt=edit.pk, subjects=[]).count()
     if later:
-        yield f"The policy was edited {later} more times since."
+        times = "once more" if later == 1 else f"{later} more times"
+        yield f"The policy was edited {times} since."
 
 
 def _standing(event: ThrottleEvent) -> Iterator[str]:
@@ -51,10 +54,8 @@ def _standing(event: ThrottleEvent) -> Iterator[str]:
     if policy is None:
         yield "That policy is not in force any more, or counts each route by itself."
         return
-    words = f"{policy.requests} per {policy.period} s, {policy.algorithm.replace('_', ' ')}"
-    if policy.burst is not None:
-        words += f", burst {policy.burst}"
-    yield f"Now it allows {words}."
+    limit = limit_words(policy.requests, policy.period, policy.burst)
+    yield f"Now it allows {limit}, {policy.algorithm.replace('_', ' ')}."
     try:
         [outcome] = configured_store().peek([Charge(event.subject, policy)])
     except StoreUnavailable:

@@ -33,8 +33,9 @@ def test_it_names_rule_revision_author_and_how_much_is_used(client: Client) -> N
         make_rule("plain", {"requests": 1, "period": 3600})
     text = "\n".join(explain(refused(client)))
     assert "plain-hour of the rule “plain” refused ip:127.0.0.1 at GET /plain/." in text
+    assert "of the policy: Limit of a rule created" in text
     assert "by ada." in text
-    assert "Now it allows 1 per 3600 s, fixed window." in text
+    assert "Now it allows 1 per hour, fixed window." in text
     assert "It has used 1 of 1 now" in text
 
 
@@ -50,7 +51,7 @@ def test_it_says_when_the_policy_is_gone(client: Client) -> None:
     EndpointRule.objects.all().delete()
     lines = explain(event)
     assert lines[-1].startswith("That policy is not in force any more")
-    assert any("more times since" in line for line in lines)
+    assert "The policy was edited 2 more times since." in lines
 
 
 def test_explaining_spends_nothing(client: Client) -> None:
