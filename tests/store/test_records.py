@@ -8,7 +8,7 @@ import pytest
 
 from django_ratelimit_tiers.core.consumption import DayQuota
 from django_ratelimit_tiers.core.plans import Plan
-from django_ratelimit_tiers.core.policies import Charge, Mode, QuotaPolicy
+from django_ratelimit_tiers.core.policies import Algorithm, Charge, Mode, QuotaPolicy
 from django_ratelimit_tiers.core.refusals import RefusalKey, SampledRefusal, request_detail
 from django_ratelimit_tiers.core.sightings import Sighting
 from django_ratelimit_tiers.core.tallies import Tally, Usage
@@ -61,7 +61,8 @@ def test_a_refusal_is_counted_under_what_refused_it(store: Store) -> None:
 def test_a_request_that_two_policies_refuse_is_counted_once_under_the_longer_wait(
     store: Store,
 ) -> None:
-    day = QuotaPolicy("day", 1, 86_400, counter="day")
+    # A log waits a whole day: calendar windows of an hour and a day end together at midnight.
+    day = QuotaPolicy("day", 1, 86_400, Algorithm.SLIDING_WINDOW_LOG, counter="day")
     for _ in range(2):
         ask(store, "user:1", ONE, day)
     assert [(key.policy, count) for key, count in all_counts(store).items()] == [("day", 1)]
