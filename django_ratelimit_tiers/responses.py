@@ -31,10 +31,9 @@ def decision_fields(decision: Decision) -> dict[str, str]:
 
 
 def add_fields(response: HttpResponseBase, decision: Decision) -> None:
-    """Set the header fields of a decision on a response, once if it comes by again."""
+    """Set the header fields of a decision on a response; a refusal has had its own already."""
     if getattr(response, "ratelimit_decision", None) is decision:
         return
-    response.ratelimit_decision = decision  # type: ignore[attr-defined]
     for name, value in decision_fields(decision).items():
         response.headers[name] = value
 
@@ -54,6 +53,7 @@ def refusal(request: HttpRequest, decision: Decision) -> Flow[HttpResponse]:
         response = BODIES[_preferred_body(request)](decision)
         response.status_code = refusal_status(decision)
     add_fields(response, decision)
+    response.ratelimit_decision = decision  # type: ignore[attr-defined]
     return response
 
 

@@ -213,3 +213,11 @@ def test_the_limit_told_of_a_token_bucket_is_its_capacity(client: Client) -> Non
     assert response.headers["X-RateLimit-Limit"] == "15"
     assert response.headers["X-RateLimit-Remaining"] == "14"
     assert "drt-burst=15" in response.headers["RateLimit-Policy"]
+
+
+def test_only_a_refusal_carries_its_decision_as_caches_keep_other_responses(client: Client) -> None:
+    limit_tier("anonymous", 1)
+    allowed, refused = client.get("/plain/"), client.get("/plain/")
+    assert (allowed.status_code, refused.status_code) == (200, 429)
+    assert not hasattr(allowed, "ratelimit_decision")
+    assert refused.ratelimit_decision.refusing
