@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import NamedTuple
 
-from django_ratelimit_tiers.core.policies import Charge, Mode
+from django_ratelimit_tiers.core.policies import Charge
 
 
 class FailurePolicy(StrEnum):
@@ -17,7 +16,7 @@ class FailurePolicy(StrEnum):
     LOCAL = "local"
 
 
-# Some of these are made for each request: a frozen dataclass takes three times as long.
+# These are made for each request: a frozen dataclass takes three times as long.
 class Outcome(NamedTuple):
     """The answer of one policy; the times are in microseconds."""
 
@@ -30,36 +29,49 @@ class Outcome(NamedTuple):
     @property
     def refuses(self) -> bool:
         """Whether this outcome alone refuses the request (a shadow policy never does)."""
-        return not self.allowed and self.charge.policy.mode is Mode.ENFORCE
+        return not self.allowed and self.charge.policy.is_enforced
 
 
-@dataclass(frozen=True, slots=True)
-class Decision:
+class _Decision(NamedTuple):
+    outcomes: tuple[Outcome, ...] = ()
+    now: int = 0
+    degraded: FailurePolicy | None = None
+    id: str = ""
+    refusing: tuple[Outcome, ...] = ()
+    allowed: bool = True
+
+
+class Decision(_Decision):
     """The answer to a whole request, or to one stage of it.
 
     `now` is the store's clock in microseconds at which it was made. `degraded` names the failure
     policy that answered while the store was unavailable; then there may be no outcomes. `id` is
     opaque and names the request's decision in logs, events and the response to a refusal.
-    `refusing` are the outcomes that refuse the request, and `allowed` is whether it may pass.
+    `refusing` are the outcomes that refuse the request, and `allowed` is whether it may pass: both
+    follow from the others, and are derived once because they are asked for again and again.
     """
 
-    outcomes: tuple[Outcome, ...] = ()
-    now: int = 0
-    degraded: FailurePolicy | None = None
-    id: str = ""
-    refusing: tuple[Outcome, ...] = field(init=False, repr=False, compare=False)
-    allowed: bool = field(init=False, repr=False, compare=False)
+    __slots__ = ()
 
-    def __post_init__(self) -> None:
-        put = object.__setattr__  # derived once here: they are asked for again and again
-        refusing = [outcome for outcome in self.outcomes if not outcome.allowed and outcome.refuses]
-        put(self, "refusing", tuple(refusing))
-        put(self, "allowed", not refusing and self.degraded is not FailurePolicy.CLOSED)
+    def __new__(
+        cls,
+        outcomes: tuple[Outcome, ...] = (),
+        now: int = 0,
+        degraded: FailurePolicy | None = None,
+        id: str = "",  # noqa: A002 - the name that it is read by
+    ) -> Decision:
+        refusing: tuple[Outcome, ...] = ()
+        for outcome in outcomes:
+            _, fits, _, _, _ = outcome  # takes a fraction of asking for it by name
+            if not fits and outcome.refuses:
+                refusing += (outcome,)
+        allowed = not refusing and degraded is not FailurePolicy.CLOSED
+        return tuple.__new__(cls, (outcomes, now, degraded, id, refusing, allowed))
 
     @property
     def enforced(self) -> tuple[Outcome, ...]:
         """The outcomes whose policies are enforced: the only ones a client is told of."""
-        return tuple(o for o in self.outcomes if o.charge.policy.mode is Mode.ENFORCE)
+        return tuple(o for o in self.outcomes if o.charge.policy.is_enforced)
 
     @property
     def retry_after(self) -> int | None:
@@ -76,6 +88,10 @@ class Decision:
         if refusing := self.refusing:
             return max(refusing, key=lambda outcome: outcome.retry_after or 0)
         return min(self.enforced, key=lambda o: (o.remaining, -o.reset_after), default=None)
+
+    def named(self, id: str) -> Decision:  # noqa: A002 - as above
+        """Return this decision with an id."""
+        return Decision(self.outcomes, self.now, self.degraded, id)
 
     def merge(self, later: Decision) -> Decision:
         """Return the decision of both stages of one request."""

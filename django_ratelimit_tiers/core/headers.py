@@ -6,17 +6,12 @@ disclosed refuses, the wait is all that is told.
 
 from __future__ import annotations
 
-import string
 from collections.abc import Callable, Collection, Sequence
 from enum import StrEnum
-from functools import lru_cache
-from urllib.parse import quote
 
 from django_ratelimit_tiers.core.decisions import Decision, Outcome
-from django_ratelimit_tiers.core.policies import MICROSECONDS, Mode, QuotaPolicy
-
-MAX_INTEGER = 999_999_999_999_999
-"""The largest integer of a structured field (RFC 9651, section 3.3.1)."""
+from django_ratelimit_tiers.core.policies import MICROSECONDS
+from django_ratelimit_tiers.core.strings import MAX_INTEGER, printable
 
 DEGRADED_WAIT = 5
 """Seconds to wait after a refusal that no policy made, because the store was unavailable."""
@@ -42,14 +37,14 @@ def header_fields(decision: Decision, styles: Collection[str]) -> dict[str, str]
     name, the tighter one is told.
     """
     fields: dict[str, str] = {}
-    if told := _told(decision):
+    told = _told(decision)
+    if told:
         for style in styles:
             fields |= SERIALIZERS[style](told, decision.now)
-        if HeaderStyle.X_RATELIMIT in styles and decision.id and not decision.allowed:
+    if not decision.allowed:
+        if told and decision.id and HeaderStyle.X_RATELIMIT in styles:
             fields["X-RateLimit-Decision"] = decision.id
-    wait = retry_after_seconds(decision)
-    if wait is not None:
-        fields["Retry-After"] = str(wait)
+        fields["Retry-After"] = str(retry_after_seconds(decision))
     return fields
 
 
@@ -88,7 +83,7 @@ def problem_body(decision: Decision) -> dict[str, str | int | list[str]]:
         "detail": refusal_message(decision),
     }
     if exceeded and _is_disclosed(decision):
-        names = (_printable(outcome.charge.policy.name) for outcome in decision.refusing)
+        names = (printable(outcome.charge.policy.name) for outcome in decision.refusing)
         body["violated-policies"] = list(dict.fromkeys(names))
     return body
 
@@ -115,11 +110,11 @@ def _told(decision: Decision) -> list[Outcome]:
     if decision.degraded is not None:  # one process's share of a limit is no client's quota
         return []
     for outcome in decision.outcomes:
-        policy = outcome.charge.policy
-        if policy.mode is not Mode.ENFORCE:
+        (_, policy, _), allowed, _, _, _ = outcome
+        if not policy.is_enforced:
             continue
         if not policy.disclose:
-            if outcome.allowed:
+            if allowed:
                 continue
             return []
         other = told.get(policy.name)
@@ -130,37 +125,27 @@ def _told(decision: Decision) -> list[Outcome]:
 
 def _tightness(outcome: Outcome) -> tuple[bool, int, int, int]:
     """Order outcomes from the one that a client should heed first."""
-    return outcome.allowed, -(outcome.retry_after or 0), outcome.remaining, -outcome.reset_after
+    _, allowed, remaining, reset_after, retry_after = outcome
+    return allowed, -(retry_after or 0), remaining, -reset_after
 
 
 def _x_ratelimit(told: Sequence[Outcome], now: int) -> dict[str, str]:
-    binding = min(told, key=_tightness)
+    binding = min(told, key=_tightness) if len(told) > 1 else told[0]
+    (_, policy, _), _, remaining, reset_after, _ = binding
     return {
-        "X-RateLimit-Limit": str(binding.charge.policy.capacity),
-        "X-RateLimit-Remaining": str(binding.remaining),
-        "X-RateLimit-Reset": str(_seconds(now + binding.reset_after)),
+        "X-RateLimit-Limit": str(policy.capacity),
+        "X-RateLimit-Remaining": str(remaining),
+        "X-RateLimit-Reset": str(_seconds(now + reset_after)),
     }
 
 
 def _draft_11(told: Sequence[Outcome], _now: int) -> dict[str, str]:
-    limits = []
-    for outcome in told:
-        wait = outcome.reset_after if outcome.allowed else outcome.retry_after or 0
-        name = _quoted(outcome.charge.policy.name)
-        limits.append(f"{name};r={outcome.remaining};t={_seconds(wait)}")
-    policies = tuple([outcome.charge.policy for outcome in told])
-    return {"RateLimit-Policy": _policies(policies), "RateLimit": ", ".join(limits)}
-
-
-@lru_cache(maxsize=4096)
-def _policies(policies: tuple[QuotaPolicy, ...]) -> str:
-    return ", ".join(map(_policy, policies))
-
-
-def _policy(policy: QuotaPolicy) -> str:
-    capacity = policy.capacity
-    burst = "" if capacity == policy.requests else f";drt-burst={capacity}"
-    return f"{_quoted(policy.name)};q={policy.requests};w={policy.period}{burst}"
+    limits, policies = [], []
+    for (_, policy, _), allowed, remaining, reset_after, retry_after in told:
+        wait = reset_after if allowed else retry_after or 0
+        limits.append(f"{policy.quoted};r={remaining};t={_seconds(wait)}")
+        policies.append(policy.told)
+    return {"RateLimit-Policy": ", ".join(policies), "RateLimit": ", ".join(limits)}
 
 
 SERIALIZERS: dict[str, Serializer] = {
@@ -171,18 +156,5 @@ SERIALIZERS: dict[str, Serializer] = {
 
 
 def _seconds(microseconds: int) -> int:
-    return min(-(-microseconds // MICROSECONDS), MAX_INTEGER)
-
-
-@lru_cache(maxsize=4096)
-def _quoted(name: str) -> str:
-    """Write a String of RFC 9651, section 4.1.6."""
-    return '"' + _printable(name).replace("\\", "\\\\").replace('"', '\\"') + '"'
-
-
-def _printable(name: str) -> str:
-    """Percent-encode what a field cannot hold, so that different names stay different."""
-    return quote(name, safe=PRINTABLE, errors="surrogatepass")
-
-
-PRINTABLE = string.ascii_letters + string.digits + string.punctuation + " "
+    seconds = (microseconds + MICROSECONDS - 1) // MICROSECONDS
+    return seconds if seconds < MAX_INTEGER else MAX_INTEGER

@@ -87,7 +87,7 @@ def decide(
         if charge.cost and not waits[-1] and charge.policy.mode is not Mode.OFF:
             working[_key(charge)] = algorithms.spend(charge.policy, before, charge.cost)
     refused = any(
-        waiting and charge.policy.mode is Mode.ENFORCE
+        waiting and charge.policy.is_enforced
         for charge, waiting in zip(charges, waits, strict=True)
     )
     final = working if spend and not refused else settled

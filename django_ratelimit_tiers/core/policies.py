@@ -5,6 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from enum import StrEnum
 from hashlib import blake2b
+from typing import NamedTuple
+
+from django_ratelimit_tiers.core.strings import quoted
 
 MICROSECONDS = 1_000_000
 """Microseconds in a second: policies speak in seconds, counters in microseconds."""
@@ -44,6 +47,8 @@ class QuotaPolicy:
     Policies with the same `counter` (default: the name), period and algorithm share what a subject
     has used, whatever their limits: so an edited limit keeps the usage. With `disclose` off no
     number of this policy is told to clients. Raises ValueError for numbers no counter can hold.
+
+    `quoted` is the name and `told` the whole policy as the field `RateLimit-Policy` has them.
     """
 
     name: str
@@ -57,6 +62,9 @@ class QuotaPolicy:
     capacity: int = field(init=False, repr=False, compare=False)
     window: int = field(init=False, repr=False, compare=False)
     counter_id: bytes = field(init=False, repr=False, compare=False)
+    is_enforced: bool = field(init=False, repr=False, compare=False)
+    quoted: str = field(init=False, repr=False, compare=False)
+    told: str = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         algorithm = Algorithm(self.algorithm)
@@ -65,9 +73,13 @@ class QuotaPolicy:
         put = object.__setattr__  # derived once here: they are read for every charge
         put(self, "algorithm", algorithm)
         put(self, "mode", Mode(self.mode))
+        put(self, "is_enforced", self.mode is Mode.ENFORCE)
         put(self, "capacity", self.burst or self.requests)
         put(self, "window", self.period * MICROSECONDS)
         put(self, "counter_id", counter_id(self.counter or self.name, self.period, algorithm))
+        put(self, "quoted", quoted(self.name))
+        burst = "" if self.capacity == self.requests else f";drt-burst={self.capacity}"
+        put(self, "told", f"{self.quoted};q={self.requests};w={self.period}{burst}")
 
     def __hash__(self) -> int:
         return hash(self.counter_id)  # bytes remember theirs: policies are looked up often
@@ -111,14 +123,21 @@ def counter_id(counter: str, period: int, algorithm: Algorithm) -> bytes:
     return blake2b(name, digest_size=8).digest()
 
 
-@dataclass(frozen=True, slots=True)
-class Charge:
-    """One policy to be spent for one subject at a cost; a cost of 0 only looks."""
-
+class _Charge(NamedTuple):
     subject: str
     policy: QuotaPolicy
-    cost: int = 1
+    cost: int
 
-    def __post_init__(self) -> None:
-        if not 0 <= self.cost <= MAX_REQUESTS:
-            raise ValueError(f"cost must be from 0 to {MAX_REQUESTS:,}, not {self.cost}")
+
+class Charge(_Charge):
+    """One policy to be spent for one subject at a cost; a cost of 0 only looks.
+
+    Raises ValueError for a cost that no counter can hold.
+    """
+
+    __slots__ = ()
+
+    def __new__(cls, subject: str, policy: QuotaPolicy, cost: int = 1) -> Charge:
+        if not 0 <= cost <= MAX_REQUESTS:
+            raise ValueError(f"cost must be from 0 to {MAX_REQUESTS:,}, not {cost}")
+        return super().__new__(cls, subject, policy, cost)

@@ -13,7 +13,7 @@ from threading import Lock
 
 from django_ratelimit_tiers.core.consumption import MARKS, DayQuota
 from django_ratelimit_tiers.core.decisions import Decision, Outcome
-from django_ratelimit_tiers.core.policies import MICROSECONDS, Mode
+from django_ratelimit_tiers.core.policies import MICROSECONDS
 from django_ratelimit_tiers.core.refusals import Counts, SampledRefusal
 from django_ratelimit_tiers.core.tallies import Tally, Usage
 
@@ -56,7 +56,8 @@ class TallySheet:
             if subject.startswith(("user:", "key:")) and len(self._sightings) < MOST_ENTRIES:
                 self._sightings.add((subject, network))
             for outcome in decision.outcomes:
-                if outcome.charge.policy.period >= DAY and _runs_short(outcome):
+                (_, policy, _), _, _, _, _ = outcome
+                if policy.period >= DAY and _runs_short(outcome):
                     self._note_quota(outcome, decision.now)
 
     @property
@@ -111,7 +112,7 @@ def _hourly_limit(outcomes: Sequence[Outcome]) -> int:
     limits = [
         outcome.charge.policy.requests * HOUR // outcome.charge.policy.period
         for outcome in outcomes
-        if outcome.charge.policy.mode is Mode.ENFORCE
+        if outcome.charge.policy.is_enforced
     ]
     return min(limits, default=0)
 
@@ -120,4 +121,4 @@ def _runs_short(outcome: Outcome) -> bool:
     """Whether the first mark of a quota is reached."""
     capacity = outcome.charge.policy.capacity
     used = capacity - outcome.remaining
-    return used * 100 >= MARKS[0] * capacity and outcome.charge.policy.mode is Mode.ENFORCE
+    return used * 100 >= MARKS[0] * capacity and outcome.charge.policy.is_enforced

@@ -13,7 +13,7 @@ from django_ratelimit_tiers.core.tallies import ACCOUNT
 from django_ratelimit_tiers.policy.identity import presented_service_keys
 from django_ratelimit_tiers.policy.ledgers import Ledger
 from django_ratelimit_tiers.policy.snapshots import Snapshot
-from django_ratelimit_tiers.policy.views import view_mark
+from django_ratelimit_tiers.policy.views import view_marks
 
 
 def exempt_account(snapshot: Snapshot, ledger: Ledger, request: HttpRequest) -> None:
@@ -36,7 +36,7 @@ def exempt_account(snapshot: Snapshot, ledger: Ledger, request: HttpRequest) -> 
 def exempt_by_view(ledger: Ledger, request: HttpRequest) -> None:
     """Exempt a view that is decorated so, or whose method is."""
     match = request.resolver_match
-    if match is not None and view_mark(match.func, ledger.method, "ratelimit_exempt", False):
+    if match is not None and view_marks(match.func, ledger.method).is_exempt:
         ledger.exempt = ledger.exempt or "view"
 
 

@@ -9,7 +9,7 @@ from functools import lru_cache
 from django_ratelimit_tiers.conf import conf
 from django_ratelimit_tiers.core.decisions import Decision, FailurePolicy
 from django_ratelimit_tiers.core.plans import Plan
-from django_ratelimit_tiers.core.policies import MAX_PERIOD, Charge, Mode, QuotaPolicy
+from django_ratelimit_tiers.core.policies import MAX_PERIOD, Charge, QuotaPolicy
 from django_ratelimit_tiers.core.rules import Rule
 from django_ratelimit_tiers.policy.tariffs import Bill
 from django_ratelimit_tiers.store.memory import MemoryStore
@@ -25,7 +25,7 @@ def degraded_decision(bill: Bill, local: MemoryStore) -> Decision:
     policies = [
         _failure_policy(rule)
         for charge, rule in zip(bill.charges, bill.tariff.rules, strict=True)
-        if charge.policy.mode is Mode.ENFORCE
+        if charge.policy.is_enforced
     ]
     strictest = max(policies, key=STRICTNESS.index, default=FailurePolicy.OPEN)
     if strictest is not FailurePolicy.LOCAL:
@@ -54,7 +54,7 @@ def _failure_policy(rule: Rule | None) -> FailurePolicy:
 
 def _share(charge: Charge, workers: int) -> Charge:
     policy = _share_of_policy(charge.policy, workers, max(1, charge.cost))
-    return replace(charge, policy=policy)
+    return charge._replace(policy=policy)
 
 
 @lru_cache(maxsize=4096)

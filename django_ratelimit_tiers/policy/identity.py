@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from copy import copy
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 from asgiref.sync import sync_to_async
@@ -50,14 +51,19 @@ class Client(NamedTuple):
 
 def address_client(request: HttpRequest) -> Client:
     """Return the client as known before authentication."""
-    proxies = conf.TRUSTED_PROXIES
+    peer, proxies = request.META.get("REMOTE_ADDR", ""), conf.TRUSTED_PROXIES
+    if not proxies:
+        return _peer_client(peer, conf.IPV6_PREFIX)
     address = client_address(
-        request.META.get("REMOTE_ADDR", ""),
-        request.headers if proxies else {},  # Django collects them anew for each request
-        trusted_proxies=proxies,
-        header=conf.CLIENT_IP_HEADER,
+        peer, request.headers, trusted_proxies=proxies, header=conf.CLIENT_IP_HEADER
     )
     return Client(address, address_subject(address, conf.IPV6_PREFIX))
+
+
+@lru_cache(maxsize=8192)
+def _peer_client(peer: str, ipv6_prefix: int) -> Client:
+    address = client_address(peer, {}, trusted_proxies=())
+    return Client(address, address_subject(address, ipv6_prefix))
 
 
 def identified_client(door: Client, user: Any, key_id: object) -> Client:
@@ -66,14 +72,11 @@ def identified_client(door: Client, user: Any, key_id: object) -> Client:
     A user without a primary key, such as one that only a token describes, is nobody that could be
     told from others: the key or the address counts.
     """
-    known = getattr(user, "is_authenticated", False) and getattr(user, "pk", None) is not None
-    return Client(
-        door.address,
-        door.address_subject,
-        user if known else None,
-        f"user:{user.pk}" if known else None,
-        () if key_id is None or key_id == "" else tuple(key_digests(str(key_id))),
-    )
+    keys = () if key_id is None or key_id == "" else tuple(key_digests(str(key_id)))
+    number = getattr(user, "pk", None) if getattr(user, "is_authenticated", False) else None
+    if number is None:
+        return Client(door.address, door.address_subject, None, None, keys)
+    return Client(door.address, door.address_subject, user, f"user:{number}", keys)
 
 
 def presented_service_keys(request: HttpRequest) -> Iterator[str]:
@@ -109,9 +112,9 @@ def has_session_user(request: HttpRequest) -> bool:
     """
     if not hasattr(request, "user"):
         return False
-    if settings.SESSION_COOKIE_NAME in request.COOKIES:
+    if not _is_unread_session_user(request.user):
         return True
-    return not _is_unread_session_user(request.user)
+    return settings.SESSION_COOKIE_NAME in request.COOKIES
 
 
 def session_user(request: HttpRequest) -> Any:

@@ -12,7 +12,8 @@ from django_ratelimit_tiers.core.policies import Charge
 from django_ratelimit_tiers.core.refusals import request_detail
 from django_ratelimit_tiers.core.rules import Rule
 from django_ratelimit_tiers.policy.identity import Client, address_client
-from django_ratelimit_tiers.policy.tariffs import Bill, RuleGroup, is_reservation
+from django_ratelimit_tiers.policy.passages import Passage
+from django_ratelimit_tiers.policy.tariffs import Bill, is_reservation
 
 
 @dataclass(slots=True)
@@ -21,9 +22,9 @@ class Ledger:
 
     `exempt` says why no limit applies, empty when limits do. `route` stands for the view that the
     request was resolved to, None before and when there is none. `on_path` are the rules on the path
-    and `rules` those in force on the resolved request, both by the snapshot `rules_of`. `charged`
-    has what each stage charged, with its decision, and `has_reservations` tells whether some of it
-    is to be given back unless the response is a failure.
+    and `passage` is the way to the view, both by the `snapshot`. `charged` has what each stage
+    charged, with its decision, and `has_reservations` tells whether some of it is to be given back
+    unless the response is a failure.
     """
 
     client: Client
@@ -35,20 +36,19 @@ class Ledger:
     exempt: str = ""
     account: str = ""
     decision: Decision = NOTHING_DECIDED
-    charged_rules: set[int] = field(default_factory=set)
+    charged_rules: frozenset[int] = frozenset()
     client_decided: bool = False
     route: str | None = None
     on_path: tuple[Rule, ...] = ()
-    rules: RuleGroup | None = None
-    rules_of: object = None
+    passage: Passage | None = None
+    snapshot: object = None
     charged: list[tuple[Bill, Decision]] = field(default_factory=list)
     has_reservations: bool = False
 
     def add(self, bill: Bill, decision: Decision) -> None:
         """Add what one stage decided; what earlier ones charged is given back on a refusal."""
         self.decision = self.decision.merge(decision) if decision.allowed else decision
-        rules = bill.tariff.rules
-        self.charged_rules.update([rule.id for rule in rules if rule is not None])
+        self.charged_rules |= bill.tariff.rule_ids
         if bill.charges and decision.allowed and decision.degraded is None:
             self.charged.append((bill, decision))
             self.has_reservations |= bill.tariff.has_reservations

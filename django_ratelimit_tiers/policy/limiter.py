@@ -9,7 +9,6 @@ import atexit
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import replace
 from functools import cache
 from http import HTTPStatus
 from typing import Any
@@ -41,7 +40,7 @@ from django_ratelimit_tiers.policy.snapshots import Snapshot, SnapshotCache, Sna
 from django_ratelimit_tiers.policy.tallies import Teller
 from django_ratelimit_tiers.policy.tariffs import NOTHING, Bill
 from django_ratelimit_tiers.policy.tiers import called, find_tier
-from django_ratelimit_tiers.policy.views import view_mark
+from django_ratelimit_tiers.policy.views import view_marks
 from django_ratelimit_tiers.store.base import Store
 from django_ratelimit_tiers.store.configured import configured_store
 from django_ratelimit_tiers.store.memory import MemoryStore
@@ -71,17 +70,19 @@ class Limiter:
         if (
             known is not None
             and not known.has_accounts
-            and not stages.path_rules(known, ledger, time.time()).acts_early
+            and not stages.door_passage(known, ledger).rules.acts_early
         ):
             return ledger.decision
 
         def compose(snapshot: Snapshot) -> Flow[Bill]:
+            now = time.time()
             exempt_account(snapshot, ledger, request)
-            group = stages.path_rules(snapshot, ledger, time.time())
+            group = stages.door_passage(snapshot, ledger).rules
+            group = group.in_force(now, preflight=ledger.preflight)
             exempt_by_rule(group.rules, ledger)
             bill = stages.door_bill(group, ledger, request)
             if bill.charges and snapshot.has_exemptions:
-                rule = stages.exemption_of_view(snapshot, ledger, request, time.time())
+                rule = stages.exemption_of_view(snapshot, ledger, request, now)
                 exempt_by_rule([rule] if rule else [], ledger)
             return done(bill)
 
@@ -92,14 +93,12 @@ class Limiter:
         ledger = open_ledger(request)
         exempt_by_view(ledger, request)
         known = self._snapshots.current
-        if (
-            known is not None
-            and not stages.all_rules(known, ledger, request, time.time()).acts_early
-        ):
+        if known is not None and not stages.passage(known, ledger, request).rules.acts_early:
             return ledger.decision
 
         def compose(snapshot: Snapshot) -> Flow[Bill]:
-            group = stages.all_rules(snapshot, ledger, request, time.time())
+            group = stages.passage(snapshot, ledger, request).rules
+            group = group.in_force(time.time(), preflight=ledger.preflight)
             exempt_by_rule(group.rules, ledger)
             return done(stages.door_bill(group, ledger, request))
 
@@ -116,21 +115,26 @@ class Limiter:
             return ledger.decision
         ledger.client_decided = True
         exempt_by_view(ledger, request)
-        key_id = yield from called(conf.API_KEY_RESOLVER, request)
+        key_id = None
+        if conf.API_KEY_RESOLVER is not None:
+            key_id = yield from called(conf.API_KEY_RESOLVER, request)
         ledger.client = identified_client(ledger.client, user, key_id)
         match = request.resolver_match
         if match is not None:
-            cost = view_mark(match.func, ledger.method, "ratelimit_cost", cost)
+            cost = view_marks(match.func, ledger.method).cost or cost
         revisions: dict[str, str] = {}
 
         def compose(snapshot: Snapshot) -> Flow[Bill]:
+            now = time.time()
             exempt_account(snapshot, ledger, request)
-            group = stages.all_rules(snapshot, ledger, request, time.time())
-            exempt_by_rule(group.rules, ledger)
+            passage = stages.passage(snapshot, ledger, request)
+            if passage.rules.acts_early:
+                group = passage.rules.in_force(now, preflight=ledger.preflight)
+                exempt_by_rule(group.rules, ledger)
             tier = None
             if not ledger.exempt and not ledger.preflight:
                 tier = yield from find_tier(snapshot, ledger.client, request, revisions)
-            return stages.client_bill(snapshot, group, tier, ledger, request, cost)
+            return stages.client_bill(passage, tier, ledger, request, cost, now)
 
         return (yield from self._decide(ledger, request, compose, revisions))
 
@@ -195,7 +199,7 @@ class Limiter:
                 break
             yield from self._catch_up(snapshot, stale, revisions)
         if not decision.allowed:
-            decision = replace(decision, id=ledger.id)
+            decision = decision.named(ledger.id)
         ledger.add(bill, decision)
         if ledger.exempt and not exempt_before and ledger.charged:
             # The client turns out to be exempt only now that it is known.

@@ -54,11 +54,10 @@ class RouteIndex:
         return self._on(match, route_map()).route
 
     def look_up(
-        self, match: ResolverMatch, method: str, urlconf: Any
+        self, match: ResolverMatch, method: str, routes: RouteMap
     ) -> tuple[str, tuple[Rule, ...]]:
-        """Return both at once, for a request with this `urlconf` (None: the project's)."""
-        # get_urlconf() would say the same, but takes as long as everything else here.
-        known = self._on(match, _route_map(get_resolver(urlconf)))
+        """Return both at once, for a request among these routes."""
+        known = self._on(match, routes)
         return known.route, known.rules.get(method)
 
     def _on(self, match: ResolverMatch, routes: RouteMap) -> _Known:
@@ -81,7 +80,12 @@ class RouteIndex:
 
 def route_map() -> RouteMap:
     """Return the map of the routes in force, those of `request.urlconf` while it is handled."""
-    return _route_map(get_resolver(get_urlconf()))
+    return routes_of(get_urlconf())
+
+
+def routes_of(urlconf: Any) -> RouteMap:
+    """Return the map of the routes of a URLconf (None: the project's)."""
+    return _route_map(get_resolver(urlconf))
 
 
 def endpoints() -> tuple[Endpoint, ...]:

@@ -28,9 +28,9 @@ from django_ratelimit_tiers.policy.accounts import Accounts, compile_accounts
 from django_ratelimit_tiers.policy.assignments import REMEMBERED_SECONDS, AssignmentCache
 from django_ratelimit_tiers.policy.breaker import Breaker
 from django_ratelimit_tiers.policy.compilation import CompiledTier, compile_rules, compile_tier
+from django_ratelimit_tiers.policy.passages import PassageBook
 from django_ratelimit_tiers.policy.revisions import announce_policy
 from django_ratelimit_tiers.policy.routes import RouteIndex
-from django_ratelimit_tiers.policy.tariffs import TariffBook
 from django_ratelimit_tiers.querysets import primary
 from django_ratelimit_tiers.store.base import Store
 
@@ -82,7 +82,7 @@ class Snapshot:
     accounts: Accounts
     has_accounts: bool
     assignments: AssignmentCache
-    tariffs: TariffBook
+    passages: PassageBook
 
     def default_tier(self, default_for: str) -> CompiledTier | None:
         """Return the tier of those who were assigned none."""
@@ -219,16 +219,17 @@ def build_snapshot(revision: str, assignments: AssignmentCache) -> Snapshot:
     limits = primary(RulePolicy).select_related("tier")
     accounts = compile_accounts(primary(ServiceAccount).filter(is_active=True))
     rule_set = RuleSet(compile_rules(primary(EndpointRule).exclude(mode="off"), limits))
+    routes = RouteIndex(rule_set.rules)
     return Snapshot(
         revision=revision,
         edition=edition,
         tiers=tiers,
         defaults={tier.default_for: tiers[tier.slug] for tier in rows if tier.default_for},
         rules=rule_set,
-        routes=RouteIndex(rule_set.rules),
+        routes=routes,
         has_exemptions=any(rule.exempt for rule in rule_set.rules),
         accounts=accounts,
         has_accounts=accounts != Accounts(),
         assignments=assignments,
-        tariffs=TariffBook(),
+        passages=PassageBook(routes),
     )

@@ -22,38 +22,36 @@ from django_ratelimit_tiers.core.rules import (
 from django_ratelimit_tiers.policy.compilation import CompiledTier
 from django_ratelimit_tiers.policy.identity import Client, rule_subject
 from django_ratelimit_tiers.policy.ledgers import Ledger
+from django_ratelimit_tiers.policy.passages import Passage
 from django_ratelimit_tiers.policy.snapshots import Snapshot
 from django_ratelimit_tiers.policy.tariffs import Bill, Item, RuleGroup, Tariff, items_of
 
 KNOWN_METHODS = frozenset(("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE"))
 
 
-def path_rules(snapshot: Snapshot, ledger: Ledger, now: float) -> RuleGroup:
-    """Return the active rules whose pattern the path matches."""
-    if ledger.rules_of is not snapshot:
-        ledger.rules_of, ledger.rules = snapshot, None
+def door_passage(snapshot: Snapshot, ledger: Ledger) -> Passage:
+    """Return the passage of a request of which nothing but the path is known."""
+    if ledger.snapshot is not snapshot:
+        ledger.snapshot, ledger.passage = snapshot, None
         ledger.on_path = snapshot.rules.match(ledger.method, ledger.path)
-    group = snapshot.tariffs.group(ledger.on_path, ())
-    return group.in_force(now, preflight=ledger.preflight)
+    return snapshot.passages.unresolved(ledger.on_path, ledger.method)
 
 
-def all_rules(snapshot: Snapshot, ledger: Ledger, request: HttpRequest, now: float) -> RuleGroup:
-    """Return the active rules for a resolved request: by path, by route and by view name.
+def passage(snapshot: Snapshot, ledger: Ledger, request: HttpRequest) -> Passage:
+    """Return the passage of a resolved request, whose rules are by path, route and view name.
 
-    Both stages ask for them; they are the same as long as the snapshot is.
+    Both stages ask for it; it is the same as long as the snapshot is.
     """
-    if ledger.rules_of is snapshot and ledger.rules is not None:
-        return ledger.rules
-    if ledger.rules_of is not snapshot:
-        path_rules(snapshot, ledger, now)
-    on_view: tuple[Rule, ...] = ()
+    if ledger.passage is not None and ledger.snapshot is snapshot:
+        return ledger.passage
+    found = door_passage(snapshot, ledger)
     if request.resolver_match is not None:
         urlconf = getattr(request, "urlconf", None)
-        found = snapshot.routes.look_up(request.resolver_match, ledger.method, urlconf)
-        ledger.route, on_view = found
-    group = snapshot.tariffs.group(ledger.on_path, on_view)
-    ledger.rules = group.in_force(now, preflight=ledger.preflight)
-    return ledger.rules
+        on_path, method = ledger.on_path, ledger.method
+        found = snapshot.passages.resolved(on_path, request.resolver_match, method, urlconf)
+        ledger.route = found.route
+    ledger.passage = found
+    return found
 
 
 def exemption_of_view(
@@ -68,7 +66,8 @@ def exemption_of_view(
         match = resolve(ledger.path, urlconf=getattr(request, "urlconf", None))
     except Resolver404:
         return None
-    found = snapshot.tariffs.group((), snapshot.routes.rules_for(match, ledger.method))
+    urlconf = getattr(request, "urlconf", None)
+    found = snapshot.passages.resolved((), match, ledger.method, urlconf).rules
     rules = found.in_force(now, preflight=ledger.preflight).rules
     return next((rule for rule in rules if rule.exempt), None)
 
@@ -93,22 +92,22 @@ def door_bill(group: RuleGroup, ledger: Ledger, request: HttpRequest) -> Bill:
 
 
 def client_bill(
-    snapshot: Snapshot,
-    group: RuleGroup,
+    passage: Passage,
     tier: CompiledTier | None,
     ledger: Ledger,
     request: HttpRequest,
     cost: int,
+    now: float,
 ) -> Bill:
     """Return what is charged once the client is known: its tier, and all remaining rules."""
-    if not group.lasts or ledger.charged_rules:
+    if ledger.charged_rules or ledger.preflight or not passage.rules.lasts:
+        group = passage.rules.in_force(now, preflight=ledger.preflight)
         return bill(_client_tariff(group, tier, ledger, cost), ledger.client, request)
-    slug, has_user = tier.slug if tier else None, ledger.client.user_subject is not None
-    key = group, slug, has_user, cost, ledger.method, ledger.route
-    tariff = snapshot.tariffs.get(key)
+    key = tier.slug if tier else None, ledger.client.user_subject is None, cost
+    tariff = passage.tariffs.get(key)
     if tariff is None:
-        tariff = replace(_client_tariff(group, tier, ledger, cost), lasts=True)
-        snapshot.tariffs.remember(key, tariff)
+        tariff = replace(_client_tariff(passage.rules, tier, ledger, cost), lasts=True)
+        passage.remember(key, tariff)
     return bill(tariff, ledger.client, request)
 
 
@@ -119,11 +118,10 @@ def tier_bill(tier: CompiledTier | None, ledger: Ledger, request: HttpRequest) -
 
 def bill(tariff: Tariff, client: Client, request: HttpRequest) -> Bill:
     """Return what a client is charged by a tariff."""
-    of_tier = client.subject
-    charges = [
-        Charge(of_tier if rule is None else rule_subject(rule, client, request), policy, cost)
-        for policy, rule, _, cost in tariff.items
-    ]
+    of_tier, charges = client.subject, []
+    for policy, rule, _, cost in tariff.items:
+        subject = of_tier if rule is None else rule_subject(rule, client, request)
+        charges.append(tuple.__new__(Charge, (subject, policy, cost)))  # the cost was checked
     return Bill(tuple(charges), tariff)
 
 

@@ -1,20 +1,13 @@
-"""What a request is charged, whoever makes it: worked out once, then remembered with the snapshot.
-
-A warm request finds the rules on it and its tariff in two dictionaries. Whatever depends on more
-than path, view, method, tier and cost is worked out for the one request.
-"""
+"""What requests are charged, whoever makes them."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from django_ratelimit_tiers.core.policies import Charge, QuotaPolicy
 from django_ratelimit_tiers.core.rules import Count, Rule
-
-REMEMBERED = 10_000
-"""How many groups of rules and how many tariffs one snapshot remembers."""
 
 
 def is_reservation(rule: Rule | None) -> bool:
@@ -38,20 +31,25 @@ class Item(NamedTuple):
 class Tariff:
     """What requests are charged that differ only in who makes them.
 
-    `lasts` is whether it is remembered for the next one alike.
+    `lasts` is whether it is remembered for the next one alike. Raises ValueError for a cost that no
+    counter can hold.
     """
 
     items: tuple[Item, ...] = ()
     lasts: bool = False
     rules: tuple[Rule | None, ...] = field(init=False)
+    rule_ids: frozenset[int] = field(init=False)
     labels: tuple[str, ...] = field(init=False)
     has_reservations: bool = field(init=False)
 
     def __post_init__(self) -> None:
         put = object.__setattr__
         put(self, "rules", tuple(item.rule for item in self.items))
+        put(self, "rule_ids", frozenset(rule.id for rule in self.rules if rule is not None))
         put(self, "labels", tuple(item.label for item in self.items))
         put(self, "has_reservations", any(map(is_reservation, self.rules)))
+        for item in self.items:
+            Charge("", item.policy, item.cost)  # checked once here, not for each request
 
 
 class Bill(NamedTuple):
@@ -80,6 +78,12 @@ class RuleGroup:
         acts_early = any(rule.acts_early for rule in self.rules)
         object.__setattr__(self, "acts_early", acts_early)
 
+    @classmethod
+    def of(cls, rules: Iterable[Rule]) -> RuleGroup:
+        """Return rules as a group in which none is twice."""
+        once = tuple({rule.id: rule for rule in rules}.values())
+        return cls(once, lasts=not any(rule.is_timed for rule in once))
+
     def in_force(self, now: float, *, preflight: bool) -> RuleGroup:
         """Return those that are active at a time (epoch seconds), and for a preflight only those
         that name its method."""
@@ -88,39 +92,6 @@ class RuleGroup:
         active = (rule for rule in self.rules if rule.is_active(now))
         named = (rule for rule in active if not preflight or "OPTIONS" in rule.methods)
         return RuleGroup(tuple(named), lasts=False)
-
-
-class TariffBook:
-    """The groups of rules and the tariffs that one snapshot has given so far."""
-
-    def __init__(self) -> None:
-        self._groups: dict[tuple[int, int], tuple[RuleGroup, Sequence[Rule], Sequence[Rule]]] = {}
-        self._tariffs: dict[object, Tariff] = {}
-
-    def group(self, on_path: Sequence[Rule], on_view: Sequence[Rule]) -> RuleGroup:
-        """Return two groups of rules as one, in which none is twice.
-
-        They are known by their identity, and kept, so that no others can come to have it.
-        """
-        known = self._groups.get((id(on_path), id(on_view)))
-        if known is not None:
-            return known[0]
-        rules = tuple({rule.id: rule for rule in (*on_path, *on_view)}.values())
-        group = RuleGroup(rules, lasts=not any(rule.is_timed for rule in rules))
-        if len(self._groups) >= REMEMBERED:
-            self._groups = {}
-        self._groups[id(on_path), id(on_view)] = group, on_path, on_view
-        return group
-
-    def get(self, key: object) -> Tariff | None:
-        """Return a tariff that was remembered."""
-        return self._tariffs.get(key)
-
-    def remember(self, key: object, tariff: Tariff) -> None:
-        """Remember a tariff; the key holds everything that it depends on."""
-        if len(self._tariffs) >= REMEMBERED:
-            self._tariffs = {}
-        self._tariffs[key] = tariff
 
 
 def items_of(

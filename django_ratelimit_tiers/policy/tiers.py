@@ -19,7 +19,9 @@ def find_tier(
 
     `revisions` holds the subjects' tokens known to be current; those that were used are added.
     """
-    resolved = yield from called(conf.TIER_RESOLVER, request)
+    resolved = None
+    if conf.TIER_RESOLVER is not None:
+        resolved = yield from called(conf.TIER_RESOLVER, request)
     slugs = (yield from _assigned(snapshot, client, revisions)) if resolved is None else [resolved]
     for slug in slugs:
         if slug is not None and slug in snapshot.tiers:
@@ -27,10 +29,8 @@ def find_tier(
     return snapshot.default_tier((yield from _default_for(snapshot, client)))
 
 
-def called(path: str | None, *arguments: object) -> Flow[str | None]:
-    """Return what a callable named in the settings says, None when none is named."""
-    if path is None:
-        return None
+def called(path: str, *arguments: object) -> Flow[str | None]:
+    """Return what a callable says that is named in the settings."""
     function = import_string(path)
     answer: str | None = yield in_thread(lambda: function(*arguments))
     return answer

@@ -5,9 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from functools import partial
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 View: TypeAlias = Callable[..., Any]
+
+MOST_MARKED = 10_000
+"""How many views' marks are remembered."""
 
 COSMETIC = frozenset(("basename", "detail", "suffix", "name", "description"))
 """Arguments with which DRF's routers only label a view."""
@@ -44,11 +47,29 @@ def view_paths(callback: View) -> frozenset[str]:
     return frozenset(f"{named.__module__}.{name}" for name in (named.__name__, named.__qualname__))
 
 
-def view_mark(callback: View, method: str, name: str, default: Any) -> Any:
-    """Return what a decorator has set on a view, or on the method of its class that answers.
+class Marks(NamedTuple):
+    """What decorators have set on a view; `cost` is None where it has none of its own."""
 
-    The method's own mark counts before that of the whole view.
+    is_exempt: bool
+    cost: int | None
+
+
+def view_marks(callback: View, method: str) -> Marks:
+    """Return what decorators have set on a view, or on the method of its class that answers.
+
+    The method's own mark counts before that of the whole view. They are read once.
     """
+    known = _MARKED.get((id(callback), method))
+    if known is None:
+        is_exempt = _mark(callback, method, "ratelimit_exempt", False)
+        marks = Marks(is_exempt, _mark(callback, method, "ratelimit_cost", None))
+        if len(_MARKED) >= MOST_MARKED:
+            _MARKED.clear()
+        known = _MARKED[id(callback), method] = callback, marks
+    return known[1]
+
+
+def _mark(callback: View, method: str, name: str, default: Any) -> Any:
     marked = getattr(callback, name, default)
     cls = _view_class(callback)
     if cls is None:
@@ -86,3 +107,7 @@ def _frozen(value: object) -> Hashable:
     except TypeError:
         return "unhashable", id(value)
     return value
+
+
+_MARKED: dict[tuple[int, str], tuple[View, Marks]] = {}
+"""Marks by a view's identity and a method; the view is kept, so that no other comes to have it."""

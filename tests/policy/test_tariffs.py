@@ -7,21 +7,16 @@ from django.http import HttpRequest
 from django.test import RequestFactory
 from django.urls import resolve
 
-from django_ratelimit_tiers.core.policies import QuotaPolicy
+from django_ratelimit_tiers.core.policies import MAX_REQUESTS, QuotaPolicy
 from django_ratelimit_tiers.core.rules import Count, IdentifyBy, Rule
 from django_ratelimit_tiers.policy import stages
 from django_ratelimit_tiers.policy.assignments import AssignmentCache
 from django_ratelimit_tiers.policy.identity import identified_client
 from django_ratelimit_tiers.policy.ledgers import open_ledger
+from django_ratelimit_tiers.policy.passages import MOST_TARIFFS, REMEMBERED, PassageBook
+from django_ratelimit_tiers.policy.routes import RouteIndex
 from django_ratelimit_tiers.policy.snapshots import Snapshot, build_snapshot
-from django_ratelimit_tiers.policy.tariffs import (
-    REMEMBERED,
-    Bill,
-    Item,
-    RuleGroup,
-    Tariff,
-    TariffBook,
-)
+from django_ratelimit_tiers.policy.tariffs import Bill, Item, RuleGroup, Tariff
 from tests.policies import make_rule
 
 
@@ -32,23 +27,7 @@ def rule(number: int = 1, **fields: object) -> Rule:
 class TestGroups:
     def test_a_rule_on_the_path_and_on_the_view_is_in_a_group_once(self) -> None:
         one, two = rule(1), rule(2)
-        assert TariffBook().group((one, two), (two,)).rules == (one, two)
-
-    def test_the_same_rules_make_the_same_group(self) -> None:
-        book, on_path, on_view = TariffBook(), (rule(1),), (rule(2),)
-        assert book.group(on_path, on_view) is book.group(on_path, on_view)
-
-    def test_rules_that_were_forgotten_are_never_taken_for_others(self) -> None:
-        book = TariffBook()
-        for number in range(100):  # without being kept, one would have the identity of the last
-            assert [found.id for found in book.group((rule(number),), ()).rules] == [number]
-
-    def test_groups_are_bounded(self) -> None:
-        book, on_path = TariffBook(), (rule(1),)
-        first = book.group(on_path, ())
-        for number in range(REMEMBERED):
-            book.group((rule(number),), ())
-        assert book.group(on_path, ()) is not first
+        assert RuleGroup.of((one, two, two)).rules == (one, two)
 
     @pytest.mark.parametrize(
         ("fields", "acts_early"),
@@ -65,18 +44,18 @@ class TestGroups:
     def test_a_group_knows_whether_it_acts_before_the_client_is_known(
         self, fields: dict[str, object], acts_early: bool
     ) -> None:
-        assert TariffBook().group((rule(1, **fields),), ()).acts_early is acts_early
+        assert RuleGroup.of((rule(1, **fields),)).acts_early is acts_early
 
     def test_a_rule_with_dates_is_looked_at_for_each_request(self) -> None:
         always, timed = rule(1), rule(2, starts_at=10.0, ends_at=20.0)
-        group = TariffBook().group((always, timed), ())
+        group = RuleGroup.of((always, timed))
         found = [group.in_force(now, preflight=False) for now in (9.0, 10.0, 20.0)]
         assert [each.rules for each in found] == [(always,), (always, timed), (always,)]
         assert not any(each.lasts for each in found)
 
     def test_a_preflight_meets_only_rules_that_name_its_method(self) -> None:
         silent, named = rule(1), rule(2, methods=frozenset(("OPTIONS",)))
-        group = TariffBook().group((silent, named), ())
+        group = RuleGroup.of((silent, named))
         assert group.in_force(0.0, preflight=True).rules == (named,)
         assert group.in_force(0.0, preflight=False) is group
 
@@ -88,11 +67,38 @@ def test_a_tariff_tells_what_is_given_back_unless_the_response_failed() -> None:
     assert not Tariff((Item(policy, rule(1), "label", 1),)).has_reservations
 
 
-def test_tariffs_are_bounded() -> None:
-    book = TariffBook()
-    for number in range(REMEMBERED + 1):
-        book.remember(number, Tariff())
-    assert (book.get(0), book.get(REMEMBERED) is not None) == (None, True)
+def test_a_tariff_has_no_cost_that_no_counter_can_hold() -> None:
+    with pytest.raises(ValueError, match="cost must be from 0"):
+        Tariff((Item(QuotaPolicy("p", 1, 60), None, "label", MAX_REQUESTS + 1),))
+
+
+class TestPassages:
+    def test_requests_among_the_same_rules_share_a_passage(self) -> None:
+        book, on_path = PassageBook(RouteIndex(())), (rule(1),)
+        assert book.unresolved(on_path, "GET") is book.unresolved(on_path, "GET")
+
+    def test_each_method_has_its_own_since_refusals_are_counted_by_method(self) -> None:
+        book, on_path = PassageBook(RouteIndex(())), (rule(1),)
+        assert book.unresolved(on_path, "GET") is not book.unresolved(on_path, "POST")
+
+    def test_rules_that_were_forgotten_are_never_taken_for_others(self) -> None:
+        book = PassageBook(RouteIndex(()))
+        for number in range(100):  # without being kept, one would have the identity of the last
+            found = book.unresolved((rule(number),), "GET").rules
+            assert [each.id for each in found.rules] == [number]
+
+    def test_passages_are_bounded(self) -> None:
+        book, on_path = PassageBook(RouteIndex(())), (rule(1),)
+        first = book.unresolved(on_path, "GET")
+        for number in range(REMEMBERED):
+            book.unresolved((rule(number),), "GET")
+        assert book.unresolved(on_path, "GET") is not first
+
+    def test_the_tariffs_of_a_passage_are_bounded(self) -> None:
+        passage = PassageBook(RouteIndex(())).unresolved((), "GET")
+        for number in range(MOST_TARIFFS + 1):
+            passage.remember(number, Tariff())
+        assert list(passage.tariffs) == [MOST_TARIFFS]
 
 
 @pytest.mark.django_db
@@ -111,8 +117,8 @@ class TestBills:
         request.resolver_match = resolve(request.path_info)
         ledger = open_ledger(request)
         ledger.client = identified_client(ledger.client, None, None)
-        group = stages.all_rules(snapshot, ledger, request, 0.0)
-        return stages.client_bill(snapshot, group, snapshot.tiers[tier], ledger, request, cost)
+        passage = stages.passage(snapshot, ledger, request)
+        return stages.client_bill(passage, snapshot.tiers[tier], ledger, request, cost, 0.0)
 
     def test_clients_share_a_tariff_and_have_charges_of_their_own(self, snapshot: Snapshot) -> None:
         requests = [RequestFactory().get("/plain/", REMOTE_ADDR=f"192.0.2.{n}") for n in (1, 2)]
@@ -143,11 +149,11 @@ class TestBills:
         assert self.bill(later, RequestFactory().get("/plain/")).tariff is not first.tariff
 
     def test_what_is_charged_for_a_time_only_is_not_remembered(self, snapshot: Snapshot) -> None:
-        group = RuleGroup((rule(1, starts_at=0.0),), lasts=False)
+        passage = snapshot.passages.unresolved((rule(1, starts_at=0.0),), "GET")
         request = RequestFactory().get("/plain/")
-        request.resolver_match = resolve("/plain/")
-        ledger = open_ledger(request)
-        tier = snapshot.tiers["free"]
-        one, two = (stages.client_bill(snapshot, group, tier, ledger, request, 1) for _ in range(2))
+        ledger, tier = open_ledger(request), snapshot.tiers["free"]
+        one, two = (
+            stages.client_bill(passage, tier, ledger, request, 1, now=1.0) for _ in range(2)
+        )
         assert one.tariff is not two.tariff
         assert not one.tariff.lasts

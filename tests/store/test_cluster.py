@@ -57,7 +57,7 @@ def limit(requests: int, name: str = "any", **options: object) -> QuotaPolicy:
 
 
 def of_one_subject(step: Step) -> Step:
-    charges = [replace(charge, subject="user:1") for charge in step.charges]
+    charges = [charge._replace(subject="user:1") for charge in step.charges]
     return replace(step, charges=tuple(charges))
 
 

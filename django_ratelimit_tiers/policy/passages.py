@@ -1,0 +1,81 @@
+"""What requests have in common that come to one view: worked out once, then kept with a snapshot.
+
+A warm request finds the rules on it and its tariff here, by one look each. Whatever depends on more
+than path, view, method, tier and cost is worked out for the one request.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from django.urls import ResolverMatch
+
+from django_ratelimit_tiers.core.rules import Rule
+from django_ratelimit_tiers.policy.routes import RouteIndex, routes_of
+from django_ratelimit_tiers.policy.tariffs import RuleGroup, Tariff
+from django_ratelimit_tiers.policy.views import View
+
+REMEMBERED = 10_000
+"""How many passages one snapshot remembers."""
+
+MOST_TARIFFS = 1000
+"""How many tariffs one passage remembers."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Passage:
+    """The way of one method to one view, among the same rules by path.
+
+    `rules` are those by path and on the view. Where nothing was resolved there is no `view`, and no
+    `route` that stands for it. `on_path` and `view` are kept so that no others can come to have
+    their identity.
+    """
+
+    on_path: Sequence[Rule]
+    view: View | None
+    route: str | None
+    rules: RuleGroup
+    tariffs: dict[object, Tariff] = field(default_factory=dict)
+
+    def remember(self, key: object, tariff: Tariff) -> None:
+        """Remember a tariff; the key holds everything else that it depends on."""
+        if len(self.tariffs) >= MOST_TARIFFS:
+            self.tariffs.clear()
+        self.tariffs[key] = tariff
+
+
+class PassageBook:
+    """The passages that one snapshot has shown so far."""
+
+    def __init__(self, routes: RouteIndex) -> None:
+        self._routes = routes
+        self._passages: dict[object, Passage] = {}
+
+    def unresolved(self, on_path: Sequence[Rule], method: str) -> Passage:
+        """Return the passage of requests of which only the path is known."""
+        key = id(on_path), method
+        known = self._passages.get(key)
+        if known is not None:
+            return known
+        return self._remember(key, Passage(on_path, None, None, RuleGroup.of(on_path)))
+
+    def resolved(
+        self, on_path: Sequence[Rule], match: ResolverMatch, method: str, urlconf: Any
+    ) -> Passage:
+        """Return the passage to a view of a URLconf (None: the project's)."""
+        routes = routes_of(urlconf)
+        key = routes, id(on_path), id(match.func), method
+        known = self._passages.get(key)
+        if known is not None:
+            return known
+        route, on_view = self._routes.look_up(match, method, routes)
+        group = RuleGroup.of((*on_path, *on_view))
+        return self._remember(key, Passage(on_path, match.func, route, group))
+
+    def _remember(self, key: object, passage: Passage) -> Passage:
+        if len(self._passages) >= REMEMBERED:
+            self._passages = {}
+        self._passages[key] = passage
+        return passage
