@@ -33,12 +33,12 @@ class Outcome(NamedTuple):
 
 
 class _Decision(NamedTuple):
-    outcomes: tuple[Outcome, ...] = ()
-    now: int = 0
-    degraded: FailurePolicy | None = None
-    id: str = ""
-    refusing: tuple[Outcome, ...] = ()
-    allowed: bool = True
+    outcomes: tuple[Outcome, ...]
+    now: int
+    degraded: FailurePolicy | None
+    id: str
+    refusing: tuple[Outcome, ...]
+    allowed: bool
 
 
 class Decision(_Decision):

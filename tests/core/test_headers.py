@@ -57,7 +57,7 @@ refusals = st.builds(
     retry_after=st.integers(1, MAX_PERIOD * MICROSECONDS),
 )
 decisions = st.builds(
-    Decision,
+    lambda outcomes, now, degraded: Decision(outcomes, now, degraded),
     outcomes=st.lists(allowances | refusals, max_size=5).map(tuple),
     now=st.integers(0, 2**53),
     degraded=st.none() | st.sampled_from(FailurePolicy),
