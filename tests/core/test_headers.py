@@ -42,7 +42,7 @@ policies = st.builds(
 )
 allowances = st.builds(
     Outcome,
-    charge=st.builds(Charge, st.just("ip:192.0.2.7"), policies),
+    charge=st.builds(Charge, st.just("ip:192.0.2.7"), policies, st.just(1)),
     allowed=st.just(True),
     remaining=st.integers(0, MAX_REQUESTS),
     reset_after=microseconds,
@@ -50,7 +50,7 @@ allowances = st.builds(
 )
 refusals = st.builds(
     Outcome,
-    charge=st.builds(Charge, st.just("ip:192.0.2.7"), policies),
+    charge=st.builds(Charge, st.just("ip:192.0.2.7"), policies, st.just(1)),
     allowed=st.just(False),
     remaining=st.integers(0, MAX_REQUESTS),
     reset_after=microseconds,
