@@ -12,7 +12,7 @@ from django.http.response import HttpResponseBase
 from django_ratelimit_tiers.conf import conf
 from django_ratelimit_tiers.policy.flows import Flow, Step, adrive, drive
 from django_ratelimit_tiers.policy.identity import asession_user, has_session_user, session_user
-from django_ratelimit_tiers.policy.ledgers import ledger_of
+from django_ratelimit_tiers.policy.ledgers import ledger_of, open_ledger
 from django_ratelimit_tiers.policy.limiter import limiter
 from django_ratelimit_tiers.policy.stages import decides_client
 from django_ratelimit_tiers.responses import add_fields, refusal
@@ -40,11 +40,15 @@ class RateLimitMiddleware:
     def __call__(self, request: HttpRequest) -> HttpResponseBase | Awaitable[HttpResponseBase]:
         if self.is_async:
             return self.__acall__(request)
-        response = drive(self._enter(request)) or self.get_response(request)
-        return drive(self._leave(request, response))
+        response = None if _passes_door(request) else drive(self._enter(request))
+        response = response or self.get_response(request)
+        return response if _is_told(request, response) else drive(self._leave(request, response))
 
     async def __acall__(self, request: HttpRequest) -> HttpResponseBase:
-        response = await adrive(self._enter(request)) or await self.get_response(request)
+        response = None if _passes_door(request) else await adrive(self._enter(request))
+        response = response or await self.get_response(request)
+        if _is_told(request, response):
+            return response
         return await adrive(self._leave(request, response))
 
     def process_view(
@@ -60,8 +64,6 @@ class RateLimitMiddleware:
         return await adrive(self._reach(request, view))
 
     def _enter(self, request: HttpRequest) -> Flow[HttpResponse | None]:
-        if not conf.ENABLED:
-            return None
         decision = yield from limiter().door(request)
         return None if decision.allowed else (yield from refusal(request, decision))
 
@@ -77,9 +79,7 @@ class RateLimitMiddleware:
         return None if decision.allowed else (yield from refusal(request, decision))
 
     def _leave(self, request: HttpRequest, response: HttpResponseBase) -> Flow[HttpResponseBase]:
-        ledger = ledger_of(request)
-        if ledger is None:
-            return response
+        ledger = open_ledger(request)
         if not ledger.client_decided:
             was_allowed = ledger.decision.allowed
             decision = yield from limiter().unreached(request, response.status_code)
@@ -89,3 +89,19 @@ class RateLimitMiddleware:
             yield from limiter().settle(request, response.status_code)
         add_fields(response, ledger.decision)
         return response
+
+
+def _passes_door(request: HttpRequest) -> bool:
+    """Return whether the first stage has nothing to ask the store: then no flow is started."""
+    return not conf.ENABLED or limiter().passes_door(request)
+
+
+def _is_told(request: HttpRequest, response: HttpResponseBase) -> bool:
+    """Tell what was decided, unless something is left to be; returns whether that is all."""
+    ledger = ledger_of(request)
+    if ledger is None:
+        return True
+    if not ledger.client_decided or ledger.has_reservations:
+        return False
+    add_fields(response, ledger.decision)
+    return True

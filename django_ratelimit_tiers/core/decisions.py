@@ -62,8 +62,7 @@ class Decision(_Decision):
     ) -> Decision:
         refusing: tuple[Outcome, ...] = ()
         for outcome in outcomes:
-            _, fits, _, _, _ = outcome  # takes a fraction of asking for it by name
-            if not fits and outcome.refuses:
+            if not outcome.allowed and outcome.refuses:
                 refusing += (outcome,)
         allowed = not refusing and degraded is not FailurePolicy.CLOSED
         return tuple.__new__(cls, (outcomes, now, degraded, id, refusing, allowed))

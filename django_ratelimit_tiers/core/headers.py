@@ -110,11 +110,11 @@ def _told(decision: Decision) -> list[Outcome]:
     if decision.degraded is not None:  # one process's share of a limit is no client's quota
         return []
     for outcome in decision.outcomes:
-        (_, policy, _), allowed, _, _, _ = outcome
+        policy = outcome.charge.policy
         if not policy.is_enforced:
             continue
         if not policy.disclose:
-            if allowed:
+            if outcome.allowed:
                 continue
             return []
         other = told.get(policy.name)
@@ -125,25 +125,24 @@ def _told(decision: Decision) -> list[Outcome]:
 
 def _tightness(outcome: Outcome) -> tuple[bool, int, int, int]:
     """Order outcomes from the one that a client should heed first."""
-    _, allowed, remaining, reset_after, retry_after = outcome
-    return allowed, -(retry_after or 0), remaining, -reset_after
+    return outcome.allowed, -(outcome.retry_after or 0), outcome.remaining, -outcome.reset_after
 
 
 def _x_ratelimit(told: Sequence[Outcome], now: int) -> dict[str, str]:
-    binding = min(told, key=_tightness) if len(told) > 1 else told[0]
-    (_, policy, _), _, remaining, reset_after, _ = binding
+    binding = told[0] if len(told) == 1 else min(told, key=_tightness)
     return {
-        "X-RateLimit-Limit": str(policy.capacity),
-        "X-RateLimit-Remaining": str(remaining),
-        "X-RateLimit-Reset": str(_seconds(now + reset_after)),
+        "X-RateLimit-Limit": str(binding.charge.policy.capacity),
+        "X-RateLimit-Remaining": str(binding.remaining),
+        "X-RateLimit-Reset": str(_seconds(now + binding.reset_after)),
     }
 
 
 def _draft_11(told: Sequence[Outcome], _now: int) -> dict[str, str]:
     limits, policies = [], []
-    for (_, policy, _), allowed, remaining, reset_after, retry_after in told:
-        wait = reset_after if allowed else retry_after or 0
-        limits.append(f"{policy.quoted};r={remaining};t={_seconds(wait)}")
+    for outcome in told:
+        policy = outcome.charge.policy
+        wait = outcome.reset_after if outcome.allowed else outcome.retry_after or 0
+        limits.append(f"{policy.quoted};r={outcome.remaining};t={_seconds(wait)}")
         policies.append(policy.told)
     return {"RateLimit-Policy": ", ".join(policies), "RateLimit": ", ".join(limits)}
 

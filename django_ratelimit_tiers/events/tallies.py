@@ -56,8 +56,7 @@ class TallySheet:
             if subject.startswith(("user:", "key:")) and len(self._sightings) < MOST_ENTRIES:
                 self._sightings.add((subject, network))
             for outcome in decision.outcomes:
-                (_, policy, _), _, _, _, _ = outcome
-                if policy.period >= DAY and _runs_short(outcome):
+                if outcome.charge.policy.period >= DAY and _runs_short(outcome):
                     self._note_quota(outcome, decision.now)
 
     @property

@@ -31,6 +31,7 @@ from django_ratelimit_tiers.policy.exemptions import (
     exempt_by_rule,
     exempt_by_view,
 )
+from django_ratelimit_tiers.policy.express import usual_bill
 from django_ratelimit_tiers.policy.failures import degraded_decision
 from django_ratelimit_tiers.policy.flows import Flow, Step, done, in_thread
 from django_ratelimit_tiers.policy.identity import identified_client
@@ -39,8 +40,7 @@ from django_ratelimit_tiers.policy.refusals import RefusalMemory
 from django_ratelimit_tiers.policy.snapshots import Snapshot, SnapshotCache, SnapshotUnavailable
 from django_ratelimit_tiers.policy.tallies import Teller
 from django_ratelimit_tiers.policy.tariffs import NOTHING, Bill
-from django_ratelimit_tiers.policy.tiers import called, find_tier
-from django_ratelimit_tiers.policy.views import view_marks
+from django_ratelimit_tiers.policy.tiers import called
 from django_ratelimit_tiers.store.base import Store
 from django_ratelimit_tiers.store.configured import configured_store
 from django_ratelimit_tiers.store.memory import MemoryStore
@@ -63,16 +63,17 @@ class Limiter:
         self.teller = Teller(store, self._local.records)
         self._refusals = RefusalMemory(conf.REFUSAL_MEMORY)
 
+    def passes_door(self, request: HttpRequest) -> bool:
+        """Return whether nobody can be exempt and nothing be charged at the first stage."""
+        ledger = open_ledger(request)
+        known = self._snapshots.in_force
+        if known is None or known.has_accounts:
+            return False
+        return not stages.door_passage(known, ledger).rules.acts_early
+
     def door(self, request: HttpRequest) -> Flow[Decision]:
         """Decide the first stage: what is known before authentication, by the path alone."""
         ledger = open_ledger(request)
-        known = self._snapshots.in_force
-        if (
-            known is not None
-            and not known.has_accounts
-            and not stages.door_passage(known, ledger).rules.acts_early
-        ):
-            return ledger.decision
 
         def compose(snapshot: Snapshot) -> Flow[Bill]:
             now = time.time()
@@ -91,8 +92,10 @@ class Limiter:
     def route(self, request: HttpRequest) -> Flow[Decision]:
         """Decide the rest of the first stage: what only the resolved route shows."""
         ledger = open_ledger(request)
-        exempt_by_view(ledger, request)
         known = self._snapshots.current
+        if known is not None and stages.passage(known, ledger, request).is_usual:
+            return ledger.decision
+        exempt_by_view(ledger, request)
         if known is not None and not stages.passage(known, ledger, request).rules.acts_early:
             return ledger.decision
 
@@ -114,27 +117,23 @@ class Limiter:
         if ledger.client_decided:
             return ledger.decision
         ledger.client_decided = True
-        exempt_by_view(ledger, request)
-        key_id = None
-        if conf.API_KEY_RESOLVER is not None:
-            key_id = yield from called(conf.API_KEY_RESOLVER, request)
-        ledger.client = identified_client(ledger.client, user, key_id)
-        match = request.resolver_match
-        if match is not None:
-            cost = view_marks(match.func, ledger.method).cost or cost
         revisions: dict[str, str] = {}
+        usual, known = None, self._snapshots.in_force
+        if known is not None:
+            usual = usual_bill(known, ledger, request, user, cost, revisions)
+        if usual is None:
+            exempt_by_view(ledger, request)
+            key_id = None
+            if conf.API_KEY_RESOLVER is not None:
+                key_id = yield from called(conf.API_KEY_RESOLVER, request)
+            ledger.client = identified_client(ledger.client, user, key_id)
 
         def compose(snapshot: Snapshot) -> Flow[Bill]:
-            now = time.time()
-            exempt_account(snapshot, ledger, request)
-            passage = stages.passage(snapshot, ledger, request)
-            if passage.rules.acts_early:
-                group = passage.rules.in_force(now, preflight=ledger.preflight)
-                exempt_by_rule(group.rules, ledger)
-            tier = None
-            if not ledger.exempt and not ledger.preflight:
-                tier = yield from find_tier(snapshot, ledger.client, request, revisions)
-            return stages.client_bill(passage, tier, ledger, request, cost, now)
+            nonlocal usual
+            bill, usual = usual, None
+            if bill is not None and snapshot is known:
+                return done(bill)
+            return stages.plain_bill(snapshot, ledger, request, cost, revisions)
 
         return (yield from self._decide(ledger, request, compose, revisions))
 
@@ -185,7 +184,10 @@ class Limiter:
                 else:
                     is_last = attempt == MAX_RELOADS - 1
                     plan = stages.make_plan(ledger, bill, snapshot, revisions, is_last)
-                    reply = yield from self._answer(plan)
+                    reply = self._recall(plan)
+                    if reply is None:
+                        reply = yield from self._execute(plan)
+                        self._refusals.learn(plan, reply)
                     stale, decision = reply.stale, Decision(reply.outcomes, reply.now)
                     if stale is None:
                         self._snapshots.confirm()
@@ -245,15 +247,13 @@ class Limiter:
                 snapshot.assignments.forget(subject)
                 revisions[subject] = revision
 
-    def _answer(self, plan: Plan) -> Flow[Reply]:
-        """Return what the store says, or would say again to a client that it keeps refusing."""
+    def _recall(self, plan: Plan) -> Reply | None:
+        """Return what the store would say again to a client that it keeps refusing."""
         recalled = self._refusals.recall(plan)
-        if recalled is not None:
-            part, reply = recalled
-            self.teller.count_refusal(part, reply.outcomes)
-            return reply
-        reply = yield from self._execute(plan)
-        self._refusals.learn(plan, reply)
+        if recalled is None:
+            return None
+        part, reply = recalled
+        self.teller.count_refusal(part, reply.outcomes)
         return reply
 
     def _execute(self, plan: Plan) -> Flow[Reply]:

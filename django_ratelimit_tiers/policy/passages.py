@@ -15,7 +15,7 @@ from django.urls import ResolverMatch
 from django_ratelimit_tiers.core.rules import Rule
 from django_ratelimit_tiers.policy.routes import RouteIndex, routes_of
 from django_ratelimit_tiers.policy.tariffs import RuleGroup, Tariff
-from django_ratelimit_tiers.policy.views import View
+from django_ratelimit_tiers.policy.views import View, view_marks
 
 REMEMBERED = 10_000
 """How many passages one snapshot remembers."""
@@ -29,14 +29,17 @@ class Passage:
     """The way of one method to one view, among the same rules by path.
 
     `rules` are those by path and on the view. Where nothing was resolved there is no `view`, and no
-    `route` that stands for it. `on_path` and `view` are kept so that no others can come to have
-    their identity.
+    `route` that stands for it. `cost` is what a decorator has marked the view with. It `is_usual`
+    if nobody is exempt on it, and no rule on it is charged early or for a time only. `on_path` and
+    `view` are kept so that no others can come to have their identity.
     """
 
     on_path: Sequence[Rule]
     view: View | None
     route: str | None
     rules: RuleGroup
+    is_usual: bool = False
+    cost: int | None = None
     tariffs: dict[object, Tariff] = field(default_factory=dict)
 
     def remember(self, key: object, tariff: Tariff) -> None:
@@ -72,7 +75,10 @@ class PassageBook:
             return known
         route, on_view = self._routes.look_up(match, method, routes)
         group = RuleGroup.of((*on_path, *on_view))
-        return self._remember(key, Passage(on_path, match.func, route, group))
+        marks = view_marks(match.func, method)
+        is_usual = group.lasts and not group.acts_early and not marks.is_exempt
+        passage = Passage(on_path, match.func, route, group, is_usual, marks.cost)
+        return self._remember(key, passage)
 
     def _remember(self, key: object, passage: Passage) -> Passage:
         if len(self._passages) >= REMEMBERED:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 from dataclasses import replace
 from functools import lru_cache
@@ -20,11 +21,14 @@ from django_ratelimit_tiers.core.rules import (
     TierPolicies,
 )
 from django_ratelimit_tiers.policy.compilation import CompiledTier
+from django_ratelimit_tiers.policy.exemptions import exempt_account, exempt_by_rule
+from django_ratelimit_tiers.policy.flows import Flow
 from django_ratelimit_tiers.policy.identity import Client, rule_subject
 from django_ratelimit_tiers.policy.ledgers import Ledger
 from django_ratelimit_tiers.policy.passages import Passage
 from django_ratelimit_tiers.policy.snapshots import Snapshot
 from django_ratelimit_tiers.policy.tariffs import Bill, Item, RuleGroup, Tariff, items_of
+from django_ratelimit_tiers.policy.tiers import find_tier
 
 KNOWN_METHODS = frozenset(("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE"))
 
@@ -91,22 +95,46 @@ def door_bill(group: RuleGroup, ledger: Ledger, request: HttpRequest) -> Bill:
     return bill(Tariff(tuple(items)), ledger.client, request)
 
 
+def plain_bill(
+    snapshot: Snapshot,
+    ledger: Ledger,
+    request: HttpRequest,
+    cost: int,
+    revisions: dict[str, str],
+) -> Flow[Bill]:
+    """Return what is charged once the client is known, whatever there is to find out about it.
+
+    `express.usual_bill` is the short way to the same bill.
+    """
+    now = time.time()
+    exempt_account(snapshot, ledger, request)
+    way = passage(snapshot, ledger, request)
+    group = way.rules.in_force(now, preflight=ledger.preflight)
+    exempt_by_rule(group.rules, ledger)
+    tier = None
+    if not ledger.exempt and not ledger.preflight:
+        tier = yield from find_tier(snapshot, ledger.client, request, revisions)
+    return client_bill(way, group, tier, ledger, request, way.cost or cost)
+
+
 def client_bill(
     passage: Passage,
+    group: RuleGroup,
     tier: CompiledTier | None,
     ledger: Ledger,
     request: HttpRequest,
     cost: int,
-    now: float,
 ) -> Bill:
-    """Return what is charged once the client is known: its tier, and all remaining rules."""
-    if ledger.charged_rules or ledger.preflight or not passage.rules.lasts:
-        group = passage.rules.in_force(now, preflight=ledger.preflight)
+    """Return what a client of a tier is charged: that, and those rules which were not yet.
+
+    `group` are the rules of the passage that are in force.
+    """
+    if ledger.charged_rules or not group.lasts:
         return bill(_client_tariff(group, tier, ledger, cost), ledger.client, request)
-    key = tier.slug if tier else None, ledger.client.user_subject is None, cost
+    key = tier and tier.slug, ledger.client.user_subject is None, cost
     tariff = passage.tariffs.get(key)
     if tariff is None:
-        tariff = replace(_client_tariff(passage.rules, tier, ledger, cost), lasts=True)
+        tariff = replace(_client_tariff(group, tier, ledger, cost), lasts=True)
         passage.remember(key, tariff)
     return bill(tariff, ledger.client, request)
 
@@ -133,13 +161,14 @@ def make_plan(
     at_any_revision: bool,
 ) -> Plan:
     """Return what the store is asked for these charges."""
+    charges, tariff = charged
     return Plan(
-        charges=charged.charges,
+        charges,
         revision=None if at_any_revision else snapshot.revision,
         subject_revisions={} if at_any_revision else revisions,
-        labels=charged.tariff.labels,
+        labels=tariff.labels,
         detail=f"{ledger.id}\0{snapshot.edition.number}\0{ledger.detail}",
-        form=charged.tariff if charged.tariff.lasts else None,
+        form=tariff if tariff.lasts else None,
     )
 
 

@@ -118,7 +118,8 @@ class TestBills:
         ledger = open_ledger(request)
         ledger.client = identified_client(ledger.client, None, None)
         passage = stages.passage(snapshot, ledger, request)
-        return stages.client_bill(passage, snapshot.tiers[tier], ledger, request, cost, 0.0)
+        group, found = passage.rules, snapshot.tiers[tier]
+        return stages.client_bill(passage, group, found, ledger, request, cost)
 
     def test_clients_share_a_tariff_and_have_charges_of_their_own(self, snapshot: Snapshot) -> None:
         requests = [RequestFactory().get("/plain/", REMOTE_ADDR=f"192.0.2.{n}") for n in (1, 2)]
@@ -153,7 +154,7 @@ class TestBills:
         request = RequestFactory().get("/plain/")
         ledger, tier = open_ledger(request), snapshot.tiers["free"]
         one, two = (
-            stages.client_bill(passage, tier, ledger, request, 1, now=1.0) for _ in range(2)
+            stages.client_bill(passage, passage.rules, tier, ledger, request, 1) for _ in range(2)
         )
         assert one.tariff is not two.tariff
         assert not one.tariff.lasts
