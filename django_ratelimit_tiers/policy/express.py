@@ -28,7 +28,7 @@ def usual_bill(
     cost: int,
     revisions: dict[str, str],
 ) -> Bill | None:
-    """Return what the plain way would charge at the second stage, None for it to find out.
+    """Return what the plain way would charge who has no API key, None for it to find out.
 
     The ledger then knows the client, and `revisions` holds the token of its tier.
     """
@@ -39,7 +39,6 @@ def usual_bill(
         or ledger.exempt
         or ledger.preflight
         or ledger.charged_rules
-        or conf.API_KEY_RESOLVER is not None
         or conf.TIER_RESOLVER is not None
         or conf.VERIFIED_TEST is not None
     ):

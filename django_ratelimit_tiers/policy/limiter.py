@@ -118,14 +118,14 @@ class Limiter:
             return ledger.decision
         ledger.client_decided = True
         revisions: dict[str, str] = {}
-        usual, known = None, self._snapshots.in_force
-        if known is not None:
+        usual = key_id = None
+        if conf.API_KEY_RESOLVER is not None:
+            key_id = yield from called(conf.API_KEY_RESOLVER, request)
+        known = self._snapshots.in_force
+        if known is not None and key_id in (None, ""):
             usual = usual_bill(known, ledger, request, user, cost, revisions)
         if usual is None:
             exempt_by_view(ledger, request)
-            key_id = None
-            if conf.API_KEY_RESOLVER is not None:
-                key_id = yield from called(conf.API_KEY_RESOLVER, request)
             ledger.client = identified_client(ledger.client, user, key_id)
 
         def compose(snapshot: Snapshot) -> Flow[Bill]:

@@ -1,0 +1,186 @@
+"""The short way to what a request is charged: the same as the plain way, or none at all."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from django.contrib.auth.models import AnonymousUser, Group, User
+from django.http import HttpRequest
+from django.test import RequestFactory, override_settings
+from django.urls import resolve
+
+from django_ratelimit_tiers.models import ServiceAccount, TierAssignment
+from django_ratelimit_tiers.policy import stages
+from django_ratelimit_tiers.policy.assignments import AssignmentCache
+from django_ratelimit_tiers.policy.express import usual_bill
+from django_ratelimit_tiers.policy.flows import drive
+from django_ratelimit_tiers.policy.identity import identified_client
+from django_ratelimit_tiers.policy.ledgers import Ledger, open_ledger
+from django_ratelimit_tiers.policy.snapshots import Snapshot, build_snapshot
+from django_ratelimit_tiers.policy.tariffs import Bill
+from tests.policies import limit_tier, make_rule
+
+pytestmark = [pytest.mark.django_db, pytest.mark.urls("tests.site")]
+
+Ways = tuple[Bill, dict[str, str], Ledger]
+
+
+@pytest.fixture(autouse=True)
+def _policy() -> None:
+    for slug, size in {"anonymous": 10, "free": 20, "pro": 30, "business": 40}.items():
+        limit_tier(slug, size, {"requests": 100 * size, "period": 60})
+    make_rule("plain", 7, identify_by="user_or_ip")
+    make_rule("plain for users", 8, path="/plain/", identify_by="user")
+    make_rule("plain for keys", 9, path="/plain/", identify_by="api_key")
+
+
+@pytest.fixture
+def snapshot() -> Snapshot:
+    return build_snapshot("", AssignmentCache())
+
+
+def asked(path: str = "/plain/", method: str = "GET", **meta: str) -> tuple[HttpRequest, Ledger]:
+    request = RequestFactory().generic(method, path, **meta)
+    request.resolver_match = resolve(request.path_info)
+    return request, open_ledger(request)
+
+
+def plainly(snapshot: Snapshot, user: Any, *, cost: int = 1, **wanted: Any) -> Ways:
+    """Return the bill, the tokens and the ledger by the plain way."""
+    request, ledger = asked(**wanted)
+    ledger.client = identified_client(ledger.client, user, None)
+    revisions: dict[str, str] = {}
+    bill = drive(stages.plain_bill(snapshot, ledger, request, cost, revisions))
+    return bill, revisions, ledger
+
+
+def shortly(snapshot: Snapshot, user: Any, *, cost: int = 1, **wanted: Any) -> Ways | None:
+    """Return the same by the short way, None where it leads nowhere."""
+    request, ledger = asked(**wanted)
+    revisions: dict[str, str] = {}
+    bill = usual_bill(snapshot, ledger, request, user, cost, revisions)
+    return None if bill is None else (bill, revisions, ledger)
+
+
+def in_pro() -> User:
+    user = User.objects.create_user("in pro")
+    TierAssignment.objects.create(user=user, tier=limit_tier("pro", 30))
+    return user
+
+
+def in_a_group() -> User:
+    user, group = User.objects.create_user("in a group"), Group.objects.create(name="group")
+    user.groups.add(group)
+    TierAssignment.objects.create(group=group, tier=limit_tier("business", 40))
+    return user
+
+
+def in_both() -> User:
+    user = in_a_group()
+    TierAssignment.objects.create(user=user, tier=limit_tier("pro", 30))
+    return user
+
+
+USERS: dict[str, Callable[[], Any]] = {
+    "nobody": lambda: None,
+    "anonymous": AnonymousUser,
+    "without a tier": lambda: User.objects.create_user("without a tier"),
+    "with a tier": in_pro,
+    "in a group with a tier": in_a_group,
+    "with a tier and in a group with one": in_both,
+}
+
+
+@pytest.mark.parametrize("make_user", USERS.values(), ids=USERS)
+@pytest.mark.parametrize("path", ["/plain/", "/dear/", "/async/"])
+@pytest.mark.parametrize("cost", [1, 2])
+def test_the_short_way_charges_what_the_plain_way_does(
+    snapshot: Snapshot, make_user: Callable[[], Any], path: str, cost: int
+) -> None:
+    user = make_user()
+    bill, revisions, ledger = plainly(snapshot, user, path=path, cost=cost)
+    short = shortly(snapshot, user, path=path, cost=cost)
+    assert short is not None
+    assert short[0] == bill
+    assert short[1] == revisions
+    assert (short[2].client, short[2].route) == (ledger.client, ledger.route)
+
+
+def test_what_nobody_was_charged_before_goes_the_plain_way(snapshot: Snapshot) -> None:
+    user = in_pro()
+    assert shortly(snapshot, user) is None
+    plainly(snapshot, user)
+    assert shortly(snapshot, user) is not None
+    assert shortly(snapshot, user, method="POST") is None
+    assert shortly(snapshot, user, cost=5) is None
+
+
+def test_a_user_whose_tier_is_not_remembered_goes_the_plain_way(snapshot: Snapshot) -> None:
+    user = in_pro()
+    plainly(snapshot, user)
+    snapshot.assignments.forget(f"user:{user.pk}")
+    assert shortly(snapshot, user) is None
+
+
+SPECIAL: dict[str, dict[str, Any]] = {
+    "a rule charged before authentication": {"identify_by": "ip"},
+    "a rule for everyone together": {"identify_by": "everyone"},
+    "a rule by a field of the body": {"identify_by": "field", "request_field": "username"},
+    "a rule that exempts": {"exempt": True, "identify_by": "user_or_ip"},
+    "a rule for a time": {"identify_by": "user_or_ip", "ends_at": "2999-01-01T00:00:00Z"},
+}
+
+
+@pytest.mark.parametrize("fields", SPECIAL.values(), ids=SPECIAL)
+def test_special_rules_lead_the_plain_way(fields: dict[str, Any]) -> None:
+    limits = [] if fields.get("exempt") else [5]
+    make_rule("special", *limits, path="/plain/", **fields)
+    snapshot = build_snapshot("", AssignmentCache())
+    plainly(snapshot, None)
+    assert shortly(snapshot, None) is None
+
+
+def test_exempt_views_lead_the_plain_way(snapshot: Snapshot) -> None:
+    plainly(snapshot, None, path="/free/")
+    assert shortly(snapshot, None, path="/free/") is None
+
+
+def test_service_accounts_lead_the_plain_way() -> None:
+    ServiceAccount.objects.create(
+        name="probe", owner="operations", reason="it is ours", networks="192.0.2.0/24"
+    )
+    snapshot = build_snapshot("", AssignmentCache())
+    plainly(snapshot, None)
+    assert shortly(snapshot, None) is None
+
+
+def test_preflights_lead_the_plain_way(snapshot: Snapshot) -> None:
+    meta = {
+        "HTTP_ORIGIN": "https://example.org",
+        "HTTP_ACCESS_CONTROL_REQUEST_METHOD": "POST",
+        "method": "OPTIONS",
+    }
+    plainly(snapshot, None, **meta)
+    assert shortly(snapshot, None, **meta) is None
+
+
+@pytest.mark.parametrize(
+    ("setting", "function"),
+    [
+        ("TIER_RESOLVER", "tests.site.tier_from_header"),
+        ("VERIFIED_TEST", "tests.site.is_verified"),
+    ],
+)
+def test_resolvers_lead_the_plain_way(snapshot: Snapshot, setting: str, function: str) -> None:
+    plainly(snapshot, None)
+    with override_settings(RATELIMIT_TIERS={setting: function}):
+        assert shortly(snapshot, None) is None
+
+
+def test_what_was_charged_at_the_door_leads_the_plain_way(snapshot: Snapshot) -> None:
+    plainly(snapshot, None)
+    request, ledger = asked()
+    ledger.charged_rules = frozenset((1,))
+    assert usual_bill(snapshot, ledger, request, None, 1, {}) is None
