@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 from django.contrib.auth.models import AnonymousUser, Group, User
 from django.http import HttpRequest
-from django.test import RequestFactory, override_settings
+from django.test import Client, RequestFactory, override_settings
 from django.urls import resolve
 
-from django_ratelimit_tiers.models import ServiceAccount, TierAssignment
+from django_ratelimit_tiers.models import ServiceAccount, Tier, TierAssignment
 from django_ratelimit_tiers.policy import stages
 from django_ratelimit_tiers.policy.assignments import AssignmentCache
 from django_ratelimit_tiers.policy.express import usual_bill
@@ -20,6 +20,7 @@ from django_ratelimit_tiers.policy.identity import identified_client
 from django_ratelimit_tiers.policy.ledgers import Ledger, open_ledger
 from django_ratelimit_tiers.policy.snapshots import Snapshot, build_snapshot
 from django_ratelimit_tiers.policy.tariffs import Bill
+from django_ratelimit_tiers.store.configured import configured_store
 from tests.policies import limit_tier, make_rule
 
 pytestmark = [pytest.mark.django_db, pytest.mark.urls("tests.site")]
@@ -184,3 +185,13 @@ def test_what_was_charged_at_the_door_leads_the_plain_way(snapshot: Snapshot) ->
     request, ledger = asked()
     ledger.charged_rules = frozenset((1,))
     assert usual_bill(snapshot, ledger, request, None, 1, {}) is None
+
+
+def test_a_tier_edited_elsewhere_is_charged_by_the_very_next_request(client: Client) -> None:
+    user = in_pro()
+    client.force_login(user)
+    for _ in range(3):
+        assert "q=30" in client.get("/async/").headers["RateLimit-Policy"]
+    TierAssignment.objects.filter(user=user).update(tier=Tier.objects.get(slug="business"))
+    configured_store().announce_subjects([f"user:{user.pk}"])  # as the process that saved it does
+    assert "q=40" in client.get("/async/").headers["RateLimit-Policy"]
