@@ -8,7 +8,6 @@ opened: nobody waits for somebody else's, and there is no pool that could be exh
 from __future__ import annotations
 
 import asyncio
-import select
 import time
 from collections import deque
 from collections.abc import Sequence
@@ -24,7 +23,7 @@ from redis.exceptions import ReadOnlyError, RedisError, ResponseError
 from redis.retry import Retry
 
 from django_ratelimit_tiers.exceptions import StoreUnavailable
-from django_ratelimit_tiers.store.deadlines import Asked, Bounded, Words
+from django_ratelimit_tiers.store.deadlines import Asked, Bounded, Command, is_readable, over
 from django_ratelimit_tiers.store.loops import LoopConnections, Until
 
 IDLE_SECONDS = 1.0
@@ -62,9 +61,9 @@ class Locator(Protocol):
 class Commanded(Protocol):
     """What takes commands and answers them by a deadline."""
 
-    def run(self, words: Words, deadline: float) -> Any: ...
+    def run(self, command: Command, deadline: float) -> Any: ...
 
-    async def arun(self, words: Words, deadline: float) -> Any: ...
+    async def arun(self, command: Command, deadline: float) -> Any: ...
 
     def close(self) -> None: ...
 
@@ -87,27 +86,43 @@ class Server:
             if key in TAKEN_OVER or key.startswith("ssl")
         } | {"protocol": 2, "socket_timeout": None, "socket_connect_timeout": None, **address}
         self._locator = locator
-        self._idle: deque[tuple[Any, float]] = deque()
+        self._idle: deque[Any] = deque()
         self._aidle: WeakKeyDictionary[Any, LoopConnections] = WeakKeyDictionary()
         self._distrusted = 0.0  # connections idle since before then may lead nowhere
         _SERVERS.add(self)
 
-    def run(self, words: Words, deadline: float, *before: Words) -> Any:
+    def run(self, command: Command, deadline: float, *before: Command) -> Any:
         """Return the answer to a command; `before` are commands that must come before it."""
+        connection = None
         try:
-            return self._exchange([*before, words], deadline)
-        except ResponseError:
+            connection = self._take(deadline)
+            for other in before:
+                connection.ask(other)
+            answer = connection.ask(command)
+        except ResponseError as error:
+            if connection is not None:
+                self._give_back(connection)
+            if isinstance(error, ReadOnlyError):
+                self._distrusted = time.monotonic()
             raise
-        except (RedisError, OSError) as error:
-            raise StoreUnavailable(f"{type(error).__name__}: {error}") from error
+        except BaseException as error:
+            if connection is not None:
+                connection.disconnect()
+            self._distrusted = time.monotonic()
+            self.close()
+            if isinstance(error, RedisError | OSError):
+                raise StoreUnavailable(f"{type(error).__name__}: {error}") from error
+            raise
+        self._give_back(connection)
+        return answer
 
-    async def arun(self, words: Words, deadline: float, *before: Words) -> Any:
+    async def arun(self, command: Command, deadline: float, *before: Command) -> Any:
         """Return the answer to a command; `before` are commands that must come before it."""
         try:
             async with (await self._of_loop()).turn() as waited:
                 deadline += waited
                 async with Until(deadline):
-                    return await self._aexchange([*before, words], deadline)
+                    return await self._aexchange([*before, command], deadline)
         except ResponseError:
             raise
         except (RedisError, OSError) as error:
@@ -116,7 +131,7 @@ class Server:
     def close(self) -> None:
         """Close the idle connections; those in use close when they are given back."""
         while self._idle:
-            self._idle.pop()[0].disconnect()
+            self._idle.pop().disconnect()
 
     async def aclose(self) -> None:
         """Close the idle connections of the running event loop."""
@@ -129,33 +144,12 @@ class Server:
         self._idle = deque()
         self._aidle = WeakKeyDictionary()
 
-    def _exchange(self, commands: Sequence[Words], deadline: float) -> Any:
-        connection = None
-        try:
-            connection = self._take(deadline)
-            for words in commands:
-                answer = connection.ask(words)
-        except ResponseError as error:
-            if connection is not None:
-                self._give_back(connection)
-            if isinstance(error, ReadOnlyError):
-                self._distrusted = time.monotonic()
-            raise
-        except BaseException:
-            if connection is not None:
-                connection.disconnect()
-            self._distrusted = time.monotonic()
-            self.close()
-            raise
-        self._give_back(connection)
-        return answer
-
-    async def _aexchange(self, commands: Sequence[Words], deadline: float) -> Any:
+    async def _aexchange(self, commands: Sequence[Command], deadline: float) -> Any:
         connection = None
         try:
             connection = await self._atake(deadline)
-            for words in commands:
-                answer = await connection.ask(words)
+            for command in commands:
+                answer = await connection.ask(command)
         except ResponseError as error:
             if connection is not None:
                 await self._agive_back(connection)
@@ -172,26 +166,34 @@ class Server:
         return answer
 
     def _take(self, deadline: float) -> Any:
+        now = time.monotonic()
+        if now >= deadline:
+            over()
         while self._idle:
             try:
-                connection, since = self._idle.pop()
+                connection = self._idle.pop()
             except IndexError:  # another thread took the last one
                 break
-            fresh = time.monotonic() - since <= IDLE_SECONDS
-            if since > self._distrusted and (fresh or not _is_readable(connection._sock)):
+            since, connection.since = connection.since, now
+            fresh = now - since <= IDLE_SECONDS
+            if since > self._distrusted and (fresh or not connection.is_readable()):
                 connection.deadline = deadline
                 return connection
             connection.disconnect()
         address = self._locator.locate(deadline) if self._locator else {}
         connection = self._class(**self._options | address, retry=Retry(NoBackoff(), 0))
-        connection.deadline = deadline
-        connection.connect()
+        connection.since, connection.deadline = now, deadline
+        try:
+            connection.open()
+        except BaseException:
+            connection.disconnect()
+            raise
         return connection
 
     def _give_back(self, connection: Any) -> None:
-        self._idle.append((connection, time.monotonic()))
+        self._idle.append(connection)
         if len(self._idle) > MAX_IDLE:
-            self._idle.popleft()[0].disconnect()
+            self._idle.popleft().disconnect()
 
     async def _atake(self, deadline: float) -> Any:
         of_loop = await self._of_loop()
@@ -261,16 +263,7 @@ def _forget_connections() -> None:
 register_at_fork(after_in_child=_forget_connections)
 
 
-def _is_readable(socket: Any) -> bool:
-    """Return whether an idle connection was closed, or has something on it that nobody read."""
-    if socket is None:
-        return True
-    poll = select.poll()
-    poll.register(socket.fileno(), select.POLLIN)
-    return bool(poll.poll(0))
-
-
 def _is_areadable(connection: Any) -> bool:
     if not connection.is_connected or connection._reader.at_eof():
         return True
-    return _is_readable(connection._writer.get_extra_info("socket"))
+    return is_readable(connection._writer.get_extra_info("socket"))

@@ -2,12 +2,15 @@
 
 The library opens a connection, with everything that takes: TLS, users, databases. Commands on it
 are written and answers read here, with the library's own codec: the machinery that its connections
-put around the two system calls takes longer than they do (`make bench`, one decision).
+put around the system calls takes longer than they do (`make bench`, one decision).
 """
 
 from __future__ import annotations
 
+import _socket
+import select
 import time
+from collections.abc import Callable
 from typing import Any, NoReturn
 
 from hiredis import Reader, pack_command
@@ -16,6 +19,9 @@ from redis.exceptions import ConnectionError as Disconnected
 from redis.exceptions import InvalidResponse, RedisError
 
 Words = tuple[str | bytes | int, ...]
+
+Command = Words | bytes
+"""A command in words, or as it is sent."""
 
 MOST_READ = 65_536
 """Bytes of an answer that are read at once."""
@@ -48,30 +54,90 @@ class BoundedSocket:
         """Return the socket for one operation, which ends by the deadline."""
         left = self._connection.deadline - time.monotonic()
         if left <= 0:
-            raise TimeoutError("the time for the call is over")
+            over()
         self._socket.settimeout(left)
         return self._socket
+
+
+class PolledSocket(BoundedSocket):
+    """The same for a socket of the operating system, in three system calls for a command.
+
+    It never blocks, and sends at once what goes into its buffer: nearly always all of it. The one
+    wait, for the answer, is a `poll`. A `recv` that the system ends by itself (SO_RCVTIMEO) would
+    save that call, but Python begins it anew after a signal, and a timer would prolong it for ever.
+    """
+
+    __slots__ = ("_poll", "_recv", "_send")
+
+    def __init__(self, socket: Any, connection: Any) -> None:
+        super().__init__(socket, connection)
+        socket.setblocking(False)
+        self._send, self._recv = socket.send, socket.recv
+        self._poll = _poll_of(socket, select.POLLIN)
+
+    @staticmethod
+    def suits(socket: Any) -> bool:
+        """Return whether nothing but the system sends and receives: no TLS, no greenlets."""
+        kind: Any = type(socket)
+        plain = _socket.socket
+        return hasattr(select, "poll") and (kind.send, kind.recv) == (plain.send, plain.recv)
+
+    def sendall(self, *arguments: Any) -> None:
+        (data,) = arguments
+        try:
+            sent = self._send(data)
+        except BlockingIOError:
+            sent = 0
+        if sent < len(data):
+            self._send_rest(memoryview(data)[sent:])
+
+    def recv(self, *arguments: Any) -> bytes:
+        self._wait(self._poll)
+        return self._recv(*arguments)  # type: ignore[no-any-return]
+
+    def _send_rest(self, rest: memoryview) -> None:
+        poll = _poll_of(self._socket, select.POLLOUT)
+        while rest:
+            self._wait(poll)
+            rest = rest[self._send(rest) :]
+
+    def _wait(self, poll: Callable[[float], object]) -> None:
+        left = self._connection.deadline - time.monotonic()
+        if left <= 0 or not poll(left * 1000):
+            over()
 
 
 class Bounded:
     """Makes a connection of the client library end every wait at its `deadline`."""
 
     deadline = 0.0
+    since = 0.0  # when a call took it last
 
     _sock: Any  # the library takes the socket of _connect for its own
-    _answers: Reader | None = None
 
-    def ask(self, words: Words) -> Any:
+    def open(self) -> None:
+        """Connect, and leave the library's way to use a connection for a shorter one."""
+        self.connect()  # type: ignore[attr-defined]
+        socket = self._sock.in_time()
+        if PolledSocket.suits(socket):
+            self._sock = PolledSocket(socket, self)
+        self._answers = new_reader()
+
+    def ask(self, command: Command) -> Any:
         """Return the answer to a command; raises what the client library raises."""
-        self._sock.in_time().sendall(pack_command(words))  # type: ignore[arg-type]
-        answers = self._answers = self._answers or new_reader()
+        sock, answers = self._sock, self._answers
+        sock.sendall(packed(command))
         answer: Any = INCOMPLETE
         while answer is INCOMPLETE:
-            answers.feed(self._sock.in_time().recv(MOST_READ) or _closed())
+            answers.feed(sock.recv(MOST_READ) or closed())
             answer = answers.gets()
         if isinstance(answer, RedisError):
             raise answer
         return answer
+
+    def is_readable(self) -> bool:
+        """Return whether it is closed, or has something on it that nobody read."""
+        return self._sock is None or is_readable(self._sock)
 
     def _connect(self) -> BoundedSocket:
         return BoundedSocket(super()._connect(), self)  # type: ignore[misc]
@@ -98,18 +164,23 @@ class Asked:
     _writer: Any
     _answers: Reader | None = None
 
-    async def ask(self, words: Words) -> Any:
+    async def ask(self, command: Command) -> Any:
         """Return the answer to a command; raises what the client library raises."""
-        self._writer.write(pack_command(words))  # type: ignore[arg-type]
+        self._writer.write(packed(command))
         await self._writer.drain()
         answers = self._answers = self._answers or new_reader()
         answer: Any = INCOMPLETE
         while answer is INCOMPLETE:
-            answers.feed(await self._reader.read(MOST_READ) or _closed())
+            answers.feed(await self._reader.read(MOST_READ) or closed())
             answer = answers.gets()
         if isinstance(answer, RedisError):
             raise answer
         return answer
+
+
+def packed(command: Command) -> bytes:
+    """Return a command as it is sent."""
+    return command if type(command) is bytes else pack_command(command)  # type: ignore[arg-type]
 
 
 def new_reader() -> Reader:
@@ -117,5 +188,21 @@ def new_reader() -> Reader:
     return Reader(protocolError=InvalidResponse, replyError=DefaultParser.parse_error)
 
 
-def _closed() -> NoReturn:
+def is_readable(socket: Any) -> bool:
+    """Return whether the other end closed a socket, or sent something that nobody read."""
+    return bool(_poll_of(socket, select.POLLIN)(0))
+
+
+def closed() -> NoReturn:
     raise Disconnected("the server closed the connection")
+
+
+def over() -> NoReturn:
+    raise TimeoutError("the time for the call is over")
+
+
+def _poll_of(socket: Any, event: int) -> Callable[[float], list[tuple[int, int]]]:
+    """Return what waits so many milliseconds for something to happen on a socket."""
+    poll = select.poll()
+    poll.register(socket.fileno(), event)
+    return poll.poll

@@ -10,7 +10,7 @@ from redis.exceptions import AskError, ClusterDownError, MovedError, ResponseErr
 
 from django_ratelimit_tiers.exceptions import StoreUnavailable
 from django_ratelimit_tiers.store.connections import Server
-from django_ratelimit_tiers.store.deadlines import Words
+from django_ratelimit_tiers.store.deadlines import Command
 
 MOST_REDIRECTIONS = 5
 """How often one command follows slots that move while it is sent."""
@@ -104,13 +104,13 @@ class Slot:
         self._nodes = nodes
         self._number = number
 
-    def run(self, words: Words, deadline: float) -> Any:
+    def run(self, command: Command, deadline: float) -> Any:
         """Return the answer to a command; a node that redirects has not carried it out."""
-        before: tuple[Words, ...] = ()
+        before: tuple[Command, ...] = ()
         server = self._nodes.owner(self._number, deadline)
         for _ in range(MOST_REDIRECTIONS):
             try:
-                return server.run(words, deadline, *before)
+                return server.run(command, deadline, *before)
             except StoreUnavailable:
                 self._nodes.forget()
                 raise
@@ -118,13 +118,13 @@ class Slot:
                 server, before = self._redirected(error)
         raise StoreUnavailable("the nodes of the cluster redirect in a circle")
 
-    async def arun(self, words: Words, deadline: float) -> Any:
+    async def arun(self, command: Command, deadline: float) -> Any:
         """Return the answer to a command; a node that redirects has not carried it out."""
-        before: tuple[Words, ...] = ()
+        before: tuple[Command, ...] = ()
         server = await self._nodes.aowner(self._number, deadline)
         for _ in range(MOST_REDIRECTIONS):
             try:
-                return await server.arun(words, deadline, *before)
+                return await server.arun(command, deadline, *before)
             except StoreUnavailable:
                 self._nodes.forget()
                 raise
@@ -138,7 +138,7 @@ class Slot:
     async def aclose(self) -> None:
         """Leave the connections open: all parts share them."""
 
-    def _redirected(self, error: ResponseError) -> tuple[Server, tuple[Words, ...]]:
+    def _redirected(self, error: ResponseError) -> tuple[Server, tuple[Command, ...]]:
         """Return where a reply redirects to; raises the error when it is about something else."""
         kind, *where = str(error).split() or [""]
         if isinstance(error, AskError):  # a class of its own in some versions of the library

@@ -1,0 +1,292 @@
+"""Every wait of a call ends at its deadline, on the sockets of the system and on any other."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import socket
+import ssl
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hiredis import pack_command
+from redis import ConnectionPool
+
+from django_ratelimit_tiers.exceptions import StoreUnavailable
+from django_ratelimit_tiers.store.connections import Server
+from django_ratelimit_tiers.store.deadlines import PolledSocket
+from tests.servers import HOST, ValkeyProcess
+
+TIMEOUT = 0.3
+LATEST = 1.5
+"""Seconds after which a call of TIMEOUT seconds has missed its deadline, on the slowest machine."""
+
+PATIENT = 20.0
+LONG = b"x" * 700_000
+
+Serve = Callable[[socket.socket], object]
+
+WAYS = ["tcp", "unix"]
+
+every_way = pytest.mark.parametrize("way", WAYS)
+sync_and_async = pytest.mark.parametrize("run", [Server.run, lambda *call: arun(*call)])
+
+
+def arun(server: Server, command: Any, deadline: float) -> Any:
+    async def run() -> Any:
+        try:
+            return await server.arun(command, deadline)
+        finally:
+            await server.aclose()
+
+    return asyncio.run(run())
+
+
+def by(seconds: float) -> float:
+    return time.monotonic() + seconds
+
+
+@pytest.fixture(scope="module")
+def private(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ValkeyProcess]:
+    """A server that may be paused and killed, with a Unix socket, too."""
+    path = tmp_path_factory.mktemp("socket") / "valkey.sock"
+    with ValkeyProcess(f"unixsocket {path}") as server:
+        yield server
+
+
+@contextmanager
+def connected(url: str) -> Iterator[Server]:
+    server = Server(ConnectionPool.from_url(url))
+    yield server
+    server.close()
+
+
+@pytest.fixture
+def server(private: ValkeyProcess, way: str) -> Iterator[Server]:
+    url = private.url if way == "tcp" else f"unix://{private.lines[0].split()[1]}"
+    with connected(url) as server:
+        server.run(("PING",), by(PATIENT))
+        yield server
+
+
+@contextmanager
+def fake(way: str, tmp_path: Path, serve: Serve) -> Iterator[Server]:
+    """Connect to a server that greets as it should and then does as `serve` says."""
+    listener: socket.socket
+    if way == "tcp":
+        listener = socket.create_server((HOST, 0))
+        url = f"redis://{HOST}:{listener.getsockname()[1]}/0"
+    else:
+        listener = socket.socket(socket.AF_UNIX)
+        listener.bind(str(tmp_path / "fake.sock"))
+        listener.listen()
+        url = f"unix://{tmp_path / 'fake.sock'}"
+
+    def accept() -> None:
+        with suppress(OSError):
+            while True:
+                one, _ = listener.accept()
+                threading.Thread(target=greet, args=(one,), daemon=True).start()
+
+    def greet(one: socket.socket) -> None:
+        with suppress(OSError), one:
+            while b"SETINFO" in one.recv(65_536, socket.MSG_PEEK):
+                words = one.recv(65_536).count(b"SETINFO")
+                one.sendall(b"+OK\r\n" * words)
+            serve(one)
+
+    threading.Thread(target=accept, daemon=True).start()
+    with listener, connected(url) as server:
+        yield server
+        with suppress(OSError):
+            listener.shutdown(socket.SHUT_RDWR)
+
+
+@contextmanager
+def in_time() -> Iterator[None]:
+    """Expect a call of TIMEOUT seconds to end as it should: without an answer, soon."""
+    started = time.monotonic()
+    with pytest.raises(StoreUnavailable):
+        yield
+    assert time.monotonic() - started < LATEST
+
+
+@every_way
+@sync_and_async
+def test_a_command_may_come_as_it_is_sent(server: Server, run: Any) -> None:
+    assert run(server, pack_command(("ECHO", "a")), by(PATIENT)) == b"a"  # type: ignore[arg-type]
+    assert run(server, ("ECHO", "b"), by(PATIENT)) == b"b"
+
+
+@every_way
+@sync_and_async
+def test_a_server_that_hangs_is_given_up_at_the_deadline(
+    private: ValkeyProcess, server: Server, run: Any
+) -> None:
+    private.pause()
+    try:
+        for _ in range(2):  # on a connection that was open, and on a new one
+            with in_time():
+                run(server, ("PING",), by(TIMEOUT))
+    finally:
+        private.resume()
+
+
+@every_way
+@sync_and_async
+def test_nothing_is_sent_after_the_deadline(server: Server, run: Any) -> None:
+    with pytest.raises(StoreUnavailable):
+        run(server, ("SET", "late", "1"), by(-1))
+    assert run(server, ("GET", "late"), by(PATIENT)) is None
+
+
+@every_way
+@sync_and_async
+def test_half_an_answer_is_none(way: str, tmp_path: Path, run: Any) -> None:
+    def serve(one: socket.socket) -> None:
+        one.recv(100)
+        one.sendall(b"$10\r\nhalf")
+        time.sleep(LATEST)
+
+    with fake(way, tmp_path, serve) as server, in_time():
+        run(server, ("PING",), by(TIMEOUT))
+
+
+@every_way
+@sync_and_async
+def test_an_answer_that_dribbles_on_ends_at_the_deadline(
+    way: str, tmp_path: Path, run: Any
+) -> None:
+    def serve(one: socket.socket) -> None:
+        one.sendall(b"$1000\r\n")
+        for _ in range(100):
+            one.sendall(b"x")
+            time.sleep(TIMEOUT / 10)
+
+    with fake(way, tmp_path, serve) as server, in_time():
+        run(server, ("PING",), by(TIMEOUT))
+
+
+@every_way
+@sync_and_async
+def test_long_commands_and_answers_come_whole(server: Server, run: Any) -> None:
+    assert run(server, ("ECHO", LONG), by(PATIENT)) == LONG
+    assert run(server, ("ECHO", "a"), by(PATIENT)) == b"a"
+
+
+@every_way
+@sync_and_async
+def test_a_command_goes_on_while_the_server_reads_slowly(
+    way: str, tmp_path: Path, run: Any
+) -> None:
+    command = pack_command(("ECHO", LONG * 20))  # type: ignore[arg-type]
+    read = []
+
+    def serve(one: socket.socket) -> None:
+        while sum(read) < len(command):
+            read.append(len(one.recv(1_000_000)))
+            time.sleep(0.01)
+        one.sendall(b"+read\r\n")
+
+    with fake(way, tmp_path, serve) as server:
+        assert run(server, command, by(PATIENT)) == b"read"
+    assert sum(read) == len(command)
+
+
+@every_way
+def test_a_command_that_nobody_reads_is_given_up_at_the_deadline(way: str, tmp_path: Path) -> None:
+    with fake(way, tmp_path, lambda _: time.sleep(LATEST)) as server, in_time():
+        server.run(("ECHO", LONG * 20), by(TIMEOUT))
+
+
+@every_way
+@sync_and_async
+def test_a_server_that_dies_meanwhile_is_not_waited_for(
+    private: ValkeyProcess, server: Server, run: Any
+) -> None:
+    killer = threading.Timer(0.2, private.kill)
+    private.pause()
+    killer.start()
+    try:
+        started = time.monotonic()
+        with pytest.raises(StoreUnavailable):
+            run(server, ("PING",), by(PATIENT))
+        assert time.monotonic() - started < PATIENT / 2
+    finally:
+        killer.join()
+        private.start()
+    assert run(server, ("PING",), by(PATIENT)) == b"PONG"
+
+
+@every_way
+def test_signals_do_not_prolong_a_wait(private: ValkeyProcess, server: Server) -> None:
+    came: list[int] = []
+    before = signal.signal(signal.SIGALRM, lambda number, _: came.append(number))
+    private.pause()
+    limit = threading.Timer(3 * LATEST, private.resume)  # if the wait has no end, the test has one
+    limit.start()
+    signal.setitimer(signal.ITIMER_REAL, 0.02, 0.02)
+    try:
+        with in_time():
+            server.run(("PING",), by(TIMEOUT))
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+        limit.cancel()
+        private.resume()
+    assert len(came) > 1
+
+
+@every_way
+def test_a_command_takes_three_system_calls(server: Server) -> None:
+    called: list[str] = []
+
+    def note(_frame: object, event: str, function: Any) -> None:
+        if event == "c_call":
+            owner = type(getattr(function, "__self__", None))
+            if issubclass(owner, socket.socket) or owner.__module__ == "select":
+                called.append(function.__name__)
+
+    sys.setprofile(note)
+    try:
+        server.run(("PING",), by(PATIENT))
+    finally:
+        sys.setprofile(None)
+    assert called == ["send", "poll", "recv"]
+
+
+class Cooperative(socket.socket):
+    """A socket that gives others a turn while it waits, in its own way."""
+
+    received = 0
+
+    def recv(self, *arguments: Any) -> bytes:
+        assert self.gettimeout()
+        Cooperative.received += 1
+        return super().recv(*arguments)
+
+
+def test_sockets_that_wait_in_their_own_way_are_left_to_it(
+    valkey: ValkeyProcess, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(socket, "socket", Cooperative)
+    with connected(valkey.url) as server:
+        assert server.run(("ECHO", LONG), by(PATIENT)) == LONG
+    assert Cooperative.received
+
+
+def test_tls_is_left_to_its_own_way() -> None:
+    context = ssl.create_default_context()
+    ours, theirs = socket.socketpair()
+    with (
+        theirs,
+        context.wrap_socket(ours, server_hostname="a", do_handshake_on_connect=False) as one,
+    ):
+        assert not PolledSocket.suits(one)
+        assert PolledSocket.suits(theirs)
