@@ -15,7 +15,6 @@ from typing import Any, NoReturn
 
 from hiredis import Reader, pack_command
 from redis.connection import DefaultParser
-from redis.exceptions import ConnectionError as Disconnected
 from redis.exceptions import InvalidResponse, RedisError
 
 Words = tuple[str | bytes | int, ...]
@@ -28,6 +27,9 @@ MOST_READ = 65_536
 
 INCOMPLETE = False
 """What a reader says that needs more bytes; no answer of this protocol is false."""
+
+CLOSED = "the server closed the connection"
+OVER = "the time for the call is over"
 
 
 class BoundedSocket:
@@ -54,7 +56,7 @@ class BoundedSocket:
         """Return the socket for one operation, which ends by the deadline."""
         left = self._connection.deadline - time.monotonic()
         if left <= 0:
-            over()
+            raise TimeoutError(OVER)
         self._socket.settimeout(left)
         return self._socket
 
@@ -104,7 +106,7 @@ class PolledSocket(BoundedSocket):
     def _wait(self, poll: Callable[[float], object]) -> None:
         left = self._connection.deadline - time.monotonic()
         if left <= 0 or not poll(left * 1000):
-            over()
+            raise TimeoutError(OVER)
 
 
 class Bounded:
@@ -129,7 +131,7 @@ class Bounded:
         sock.sendall(packed(command))
         answer: Any = INCOMPLETE
         while answer is INCOMPLETE:
-            answers.feed(sock.recv(MOST_READ) or closed())
+            answers.feed(sock.recv(MOST_READ) or _closed())
             answer = answers.gets()
         if isinstance(answer, RedisError):
             raise answer
@@ -154,30 +156,6 @@ class Bounded:
     socket_connect_timeout = socket_timeout
 
 
-class Asked:
-    """Gives an asynchronous connection of the client library the same way to ask.
-
-    The caller bounds the time.
-    """
-
-    _reader: Any
-    _writer: Any
-    _answers: Reader | None = None
-
-    async def ask(self, command: Command) -> Any:
-        """Return the answer to a command; raises what the client library raises."""
-        self._writer.write(packed(command))
-        await self._writer.drain()
-        answers = self._answers = self._answers or new_reader()
-        answer: Any = INCOMPLETE
-        while answer is INCOMPLETE:
-            answers.feed(await self._reader.read(MOST_READ) or closed())
-            answer = answers.gets()
-        if isinstance(answer, RedisError):
-            raise answer
-        return answer
-
-
 def packed(command: Command) -> bytes:
     """Return a command as it is sent."""
     return command if type(command) is bytes else pack_command(command)  # type: ignore[arg-type]
@@ -190,15 +168,13 @@ def new_reader() -> Reader:
 
 def is_readable(socket: Any) -> bool:
     """Return whether the other end closed a socket, or sent something that nobody read."""
+    if not hasattr(select, "poll"):  # eventlet takes it away: nobody can tell
+        return True
     return bool(_poll_of(socket, select.POLLIN)(0))
 
 
-def closed() -> NoReturn:
-    raise Disconnected("the server closed the connection")
-
-
-def over() -> NoReturn:
-    raise TimeoutError("the time for the call is over")
+def _closed() -> NoReturn:
+    raise ConnectionError(CLOSED)
 
 
 def _poll_of(socket: Any, event: int) -> Callable[[float], list[tuple[int, int]]]:

@@ -6,7 +6,6 @@ import asyncio
 import time
 from collections import deque
 from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -51,30 +50,18 @@ class LoopConnections:
     """
 
     def __init__(self) -> None:
-        self.idle: deque[tuple[Any, float]] = deque()
-        self._turns = asyncio.Semaphore(MOST_AT_ONCE)
-
-    @asynccontextmanager
-    async def turn(self) -> AsyncGenerator[float]:
-        """Wait until few enough calls are under way, and give the seconds that it took.
-
-        A loop with much to do at once goes through all of it first: the call that comes after
-        would otherwise find its time spent on others, and the store would be blamed.
-        """
-        begin = time.monotonic()
-        async with self._turns:
-            await asyncio.sleep(0)
-            yield time.monotonic() - begin
+        self.idle: deque[Any] = deque()
+        self.turns = asyncio.Semaphore(MOST_AT_ONCE)
 
     async def close(self) -> None:
         """Close the idle connections, and wait for it: a TLS connection says good-bye first."""
         while self.idle:
-            await self.idle.pop()[0].disconnect()
+            await self.idle.pop().disconnect()
 
     async def drop(self) -> None:
         """Let go of the idle connections at once, as the other end may never answer."""
         while self.idle:
-            await self.idle.pop()[0].disconnect(nowait=True)
+            await self.idle.pop().drop()
 
     async def close_with(self, loop: Any, known: WeakKeyDictionary[Any, LoopConnections]) -> None:
         self._waiting = self._wait(loop, known)

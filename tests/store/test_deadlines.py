@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import select
 import signal
 import socket
 import ssl
@@ -19,6 +20,7 @@ from hiredis import pack_command
 from redis import ConnectionPool
 
 from django_ratelimit_tiers.exceptions import StoreUnavailable
+from django_ratelimit_tiers.store import connections
 from django_ratelimit_tiers.store.connections import Server
 from django_ratelimit_tiers.store.deadlines import PolledSocket
 from tests.servers import HOST, ValkeyProcess
@@ -200,9 +202,12 @@ def test_a_command_goes_on_while_the_server_reads_slowly(
 
 
 @every_way
-def test_a_command_that_nobody_reads_is_given_up_at_the_deadline(way: str, tmp_path: Path) -> None:
+@sync_and_async
+def test_a_command_that_nobody_reads_is_given_up_at_the_deadline(
+    way: str, tmp_path: Path, run: Any
+) -> None:
     with fake(way, tmp_path, lambda _: time.sleep(LATEST)) as server, in_time():
-        server.run(("ECHO", LONG * 20), by(TIMEOUT))
+        run(server, ("ECHO", LONG * 20), by(TIMEOUT))
 
 
 @every_way
@@ -222,6 +227,41 @@ def test_a_server_that_dies_meanwhile_is_not_waited_for(
         killer.join()
         private.start()
     assert run(server, ("PING",), by(PATIENT)) == b"PONG"
+
+
+@sync_and_async
+def test_what_is_not_of_the_protocol_is_no_answer(tmp_path: Path, run: Any) -> None:
+    with (
+        fake(
+            "tcp", tmp_path, lambda one: one.recv(100) and one.sendall(b"HTTP/1.1 400\r\n")
+        ) as server,
+        pytest.raises(StoreUnavailable, match="InvalidResponse"),
+    ):
+        run(server, ("PING",), by(PATIENT))
+
+
+def test_what_comes_unasked_answers_no_command(tmp_path: Path) -> None:
+    said = threading.Event()
+
+    def serve(one: socket.socket) -> None:
+        for answer in (b"+first\r\n+unasked\r\n", b"+second\r\n"):
+            one.recv(100)
+            one.sendall(answer[:8])
+            time.sleep(0.05)
+            one.sendall(answer[8:])
+            said.set()
+
+    async def call(server: Server) -> None:
+        assert await server.arun(("PING",), by(PATIENT)) == b"first"
+        while not said.is_set():
+            await asyncio.sleep(0.01)
+        await asyncio.sleep(0.05)
+        with pytest.raises(StoreUnavailable):
+            await server.arun(("PING",), by(PATIENT))
+        await server.aclose()
+
+    with fake("tcp", tmp_path, serve) as server:
+        asyncio.run(call(server))
 
 
 @every_way
@@ -279,6 +319,16 @@ def test_sockets_that_wait_in_their_own_way_are_left_to_it(
     with connected(valkey.url) as server:
         assert server.run(("ECHO", LONG), by(PATIENT)) == LONG
     assert Cooperative.received
+
+
+def test_without_poll_a_connection_that_was_idle_is_not_trusted(
+    valkey: ValkeyProcess, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delattr(select, "poll")
+    monkeypatch.setattr(connections, "IDLE_SECONDS", 0)
+    with connected(valkey.url) as server:
+        for _ in range(2):
+            assert server.run(("PING",), by(PATIENT)) == b"PONG"
 
 
 def test_tls_is_left_to_its_own_way() -> None:
