@@ -99,13 +99,12 @@ def give_back(
             return settled
 
 
-def standing(policy: QuotaPolicy, settled: CounterState) -> Standing:
+def standing(policy: QuotaPolicy, last: int, current: int, previous: int) -> Standing:
     """Return what may still be taken at the settled time, and when the full quota is back.
 
     The times of a log are not needed for it, only their number and the newest. It is asked for
-    every charge of every request, and so is one function.
+    every charge of every request, and so is one function of the bare numbers.
     """
-    last, current, previous, _ = settled
     algorithm, window = policy.algorithm, policy.window
     used, reset_after = current, 0
     if algorithm is Algorithm.TOKEN_BUCKET:

@@ -92,15 +92,15 @@ def decide(
     )
     final = working if spend and not refused else settled
     outcomes = tuple(
-        outcome(charge, waiting, final[_key(charge)])
+        outcome(charge, waiting, *final[_key(charge)][:3])
         for charge, waiting in zip(charges, waits, strict=True)
     )
     return outcomes, {key: state for key, state in final.items() if state is not settled[key]}
 
 
-def outcome(charge: Charge, waiting: int, settled: CounterState) -> Outcome:
-    """Return the answer of one policy, whose counter is as `settled` after the decision."""
-    remaining, reset_after = algorithms.standing(charge.policy, settled)
+def outcome(charge: Charge, waiting: int, last: int, current: int, previous: int) -> Outcome:
+    """Return the answer of one policy, whose counter is settled so after the decision."""
+    remaining, reset_after = algorithms.standing(charge.policy, last, current, previous)
     return Outcome(charge, not waiting, remaining, reset_after, waiting or None)
 
 

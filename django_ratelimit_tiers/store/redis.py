@@ -23,7 +23,8 @@ from django_ratelimit_tiers.store import protocol
 from django_ratelimit_tiers.store.base import Store
 from django_ratelimit_tiers.store.connections import Commanded
 from django_ratelimit_tiers.store.examination import Finding, examine_server
-from django_ratelimit_tiers.store.protocol import Call, Protocol
+from django_ratelimit_tiers.store.protocol import Protocol
+from django_ratelimit_tiers.store.scripts import Call
 from django_ratelimit_tiers.store.sentinels import server_of
 from django_ratelimit_tiers.store.server_records import ServerRecords
 
@@ -58,12 +59,12 @@ class RedisStore(Store):
         self._server: Commanded = server_of(pool)
 
     def execute(self, plan: Plan) -> Reply:
-        call = self.protocol.acquire(plan)
-        return protocol.parse_reply(plan, call, self._run(call))
+        call, layout = self.protocol.acquire(plan)
+        return protocol.parse_reply(plan, layout, self._run(call))
 
     async def aexecute(self, plan: Plan) -> Reply:
-        call = self.protocol.acquire(plan)
-        return protocol.parse_reply(plan, call, await self._arun(call))
+        call, layout = self.protocol.acquire(plan)
+        return protocol.parse_reply(plan, layout, await self._arun(call))
 
     def refund(
         self, charges: Sequence[Charge], *, now: int | None = None, charged_at: int | None = None

@@ -23,7 +23,7 @@ from django_ratelimit_tiers.core.refusals import (
 from django_ratelimit_tiers.core.sightings import Sighting
 from django_ratelimit_tiers.core.tallies import ACCOUNT, Tally, Usage
 from django_ratelimit_tiers.exceptions import StoreUnavailable
-from django_ratelimit_tiers.store.protocol import Protocol, Script
+from django_ratelimit_tiers.store.protocol import Protocol
 from django_ratelimit_tiers.store.records import (
     BUSIEST,
     MOST_QUOTAS,
@@ -33,6 +33,7 @@ from django_ratelimit_tiers.store.records import (
     USAGE_TTL,
     Records,
 )
+from django_ratelimit_tiers.store.scripts import Script
 
 ADD = Script.load("tally")
 

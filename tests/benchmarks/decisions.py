@@ -42,7 +42,7 @@ COLUMNS = ("", "median us", "p99 us", "x F", "commands")
 
 
 class Decisions:
-    """Plans of the first so many policies, with revisions and labels."""
+    """Plans of the first so many policies, with revisions, labels and a form, as the limiter's."""
 
     def __init__(self, store: RedisStore, policies: int) -> None:
         self.store = store
@@ -57,6 +57,7 @@ class Decisions:
             revision=self._revision,
             subject_revisions={subject: ""},
             labels=self._labels,
+            form=self,
         )
 
     def run(self, number: int) -> None:

@@ -75,22 +75,23 @@ def refuse(refusals: int, addresses: int, client: redis.Redis) -> None:
     from django_ratelimit_tiers.core.plans import Plan  # noqa: PLC0415
     from django_ratelimit_tiers.core.policies import Charge, QuotaPolicy  # noqa: PLC0415
     from django_ratelimit_tiers.core.refusals import request_detail  # noqa: PLC0415
-    from django_ratelimit_tiers.store.protocol import ACQUIRE, Protocol  # noqa: PLC0415
+    from django_ratelimit_tiers.store.protocol import Protocol  # noqa: PLC0415
+    from django_ratelimit_tiers.store.scripts import ACQUIRE  # noqa: PLC0415
+    from tests.benchmarks.pipelines import answers  # noqa: PLC0415
 
     protocol, policy = Protocol(), QuotaPolicy("anonymous-minute", 1, 60)
     client.script_load(ACQUIRE.text)
     labels = ("anonymous-minute\0anonymous\0GET api/search/\0",)
     agent = "Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/126.0"
     for first in range(0, refusals, BATCH):
-        calls = client.pipeline(transaction=False)
+        calls = []
         for number in range(first, min(first + BATCH, refusals)):
             at = number % addresses
             address = f"10.{at >> 16 & 255}.{at >> 8 & 255}.{at & 255}"
             detail = f"{number:016x}\0007\0" + request_detail("GET", address, "/api/search/", agent)
             charges = (Charge(f"ip:{address}", policy, 2),)
-            call = protocol.acquire(Plan(charges, labels=labels, detail=detail))
-            calls.evalsha(call.script.digest, len(call.keys), *call.keys, *call.arguments)
-        calls.execute()
+            calls.append(protocol.acquire(Plan(charges, labels=labels, detail=detail))[0])
+        answers(client, calls)
 
 
 def timed(run: Callable[[], Any]) -> float:

@@ -80,7 +80,7 @@ class Spoofing:
             "the server's memory": self.used - self.before <= self.bound,
             "the peak of the server's memory": self.peak - self.before <= 1.5 * self.bound,
             "every key expires": self.eternal_keys == 0,
-            "no key lives longer than two days": self.longest_ttl <= 2 * DAY + 60,
+            "no key lives longer than two days and an hour": self.longest_ttl <= 2 * DAY + 3660,
             "one key for each subject, and few others": self.keys < self.addresses + 1000,
             "every key is gone once it expires": self.keys_left == 0,
             "expired memory is given back": self.after - self.before <= MOST_FOR_SAMPLE,
@@ -125,24 +125,24 @@ def charge(numbers: range, client: redis.Redis) -> int:
     from django_ratelimit_tiers.core.refusals import request_detail  # noqa: PLC0415
     from django_ratelimit_tiers.policy.assignments import AssignmentCache  # noqa: PLC0415
     from django_ratelimit_tiers.policy.snapshots import build_snapshot  # noqa: PLC0415
-    from django_ratelimit_tiers.store.protocol import ACQUIRE, Protocol, parse_reply  # noqa: PLC0415
+    from django_ratelimit_tiers.store.protocol import Protocol, parse_reply  # noqa: PLC0415
+    from django_ratelimit_tiers.store.scripts import ACQUIRE  # noqa: PLC0415
+    from tests.benchmarks.pipelines import answers  # noqa: PLC0415
 
     protocol, refused = Protocol(), 0
     policies = build_snapshot("", AssignmentCache()).tiers["anonymous"].policies
     labels = tuple(f"{policy.name}\0anonymous\0GET plain/" for policy in policies)
     client.script_load(ACQUIRE.text)
     for some in batched(asking(numbers)):
-        pipeline, plans, calls = client.pipeline(transaction=False), [], []
+        plans = []
         for number in some:
             at = address(number)
             subject = address_subject(at, 64)
             charges = tuple(Charge(subject, policy) for policy in policies)
             detail = f"{number:016x}\0007\0" + request_detail("GET", at, "/plain/", AGENT)
             plans.append(Plan(charges, labels=labels, detail=detail))
-            call = protocol.acquire(plans[-1])
-            calls.append(call)
-            pipeline.evalsha(call.script.digest, len(call.keys), *call.keys, *call.arguments)
-        replies = map(parse_reply, plans, calls, pipeline.execute())
+        calls, layouts = zip(*map(protocol.acquire, plans), strict=True)
+        replies = map(parse_reply, plans, layouts, answers(client, calls))
         refused += sum(any(outcome.refuses for outcome in reply.outcomes) for reply in replies)
     return refused
 

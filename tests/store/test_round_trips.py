@@ -20,8 +20,8 @@ from django_ratelimit_tiers.models import Tier, TierAssignment
 from django_ratelimit_tiers.policy.tallies import Teller
 from django_ratelimit_tiers.store.configured import configured_store
 from django_ratelimit_tiers.store.memory_records import MemoryRecords
-from django_ratelimit_tiers.store.protocol import ACQUIRE, REFUND
 from django_ratelimit_tiers.store.redis import RedisStore
+from django_ratelimit_tiers.store.scripts import ACQUIRE, REFUND
 from django_ratelimit_tiers.store.server_records import ADD
 from tests.policies import limit_tier, make_rule
 from tests.servers import ValkeyProcess
@@ -100,7 +100,7 @@ def scripts(proxy: CountingProxy) -> list[bytes]:
 
 REFUSED = Outcome(charges(1, 1)[0], False, 0, 1, 1)
 
-ONE_ACQUIRE = [ACQUIRE.digest.encode()]
+ONE_ACQUIRE = [ACQUIRE.digest]
 
 
 @pytest.mark.parametrize("subjects", [1, 3])
@@ -170,7 +170,7 @@ class TestRequests:
         self, proxy: CountingProxy, get_twice: Ask
     ) -> None:
         make_rule("plain", PLENTY, count="failed")
-        refund = [REFUND.digest.encode()]
+        refund = [REFUND.digest]
         assert self.commands_of(proxy, get_twice, "/plain/") == ONE_ACQUIRE * 2 + refund
 
     @pytest.mark.parametrize("path", ["/free/", "/afree/"])

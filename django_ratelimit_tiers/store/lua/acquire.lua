@@ -1,118 +1,111 @@
 -- Decide every charge of a plan, all or none: core.plans.decide, on the server's clock.
 --
--- KEYS[1]    the policy revision
--- KEYS[2..]  for each subject its counters; then the revisions of those subjects whose revision
+-- KEYS[1]    the counts of refusals; the minute, ':minutes' and ':sample' are appended
+-- KEYS[2]    the policy revision
+-- KEYS[3..]  for each subject its counters; then the revisions of those subjects whose revision
 --            the caller knows
--- KEYS[#]    the counts of refusals; the minute, ':minutes' and ':sample' are appended
--- ARGV[1]    the charges, CHARGE each: the number of its counter among those of the plan from 1,
---            the place of its subject's counters in KEYS, and the policy
--- ARGV[2]    the caller's policy revision, '*' when any will do
--- ARGV[3]    '1' to spend, '0' to look
--- ARGV[4]    now in microseconds, '' for this server's clock
--- ARGV[5]    most distinct fields of a minute's counts, its seconds to live, and the length of the
---            sample: '2000 86400 1000'
--- ARGV[6]    for each charge the label its refusal is counted under, '' for none: its length in 4
---            bytes before it
--- ARGV[7]    what a sampled refusal tells of the request, '' for no sample
--- ARGV[8..]  the caller's revisions of subjects
--- Reply: now and the counters' records in one string; where not everything fits, that and each
---        charge's wait (0: none). When a revision is not current: {0, the policy revision, and
---        each known subject's revision}.
+-- ARGV[1]    1 to spend, 0 to look (1 byte); the place of the last counters in KEYS (2); 1 if now is
+--            given, 0 for this server's clock (1); now in microseconds (8); then the charges; then
+--            what only a refusal needs:
+--            most distinct fields of a minute's counts, its seconds to live, and the length of the
+--            sample (4 each); and for each charge in the order of the plan, which it is of those
+--            above, the place of its subject's counters in KEYS (2 each), its mode (1), and the
+--            label its refusal is counted under, '' for none: its length (4) before it
+-- ARGV[2]    what a sampled refusal tells of the request, '' for no sample
+-- ARGV[3]    the caller's policy revision, '*' when any will do
+-- ARGV[4..]  the caller's revisions of subjects
+-- Reply: now and the counter's record of each charge in one string; where not everything fits, that
+--        and each charge's wait in the order of the plan (0: none). When a revision is not current:
+--        {0, the policy revision, and each known subject's revision}.
 
-local CHARGE, CHARGE_SIZE = '<HHBBc8I4I8I4I4', 34
 local ENFORCE, SHADOW, OFF = 1, 2, 3
 
-local known = #ARGV - 7
-local of_subjects = #KEYS - 1 - known
-local values = call('MGET', unpack(KEYS, 1, #KEYS - 1))
+local spends, last_place, is_given, now = unpack_from('<BHBI8', ARGV[1])
+local values = call('MGET', unpack(KEYS, 2))
 
-local stale = ARGV[2] ~= '*' and ARGV[2] ~= (values[1] or '')
+local known = #KEYS - last_place
+local stale = ARGV[3] ~= '*' and ARGV[3] ~= (values[1] or '')
 for i = 1, known do
-  if ARGV[7 + i] ~= (values[of_subjects + i] or '') then stale = true end
+  if ARGV[3 + i] ~= (values[last_place - 1 + i] or '') then stale = true end
 end
 if stale then
   local current = {0, values[1] or ''}
-  for i = 1, known do current[i + 2] = values[of_subjects + i] or '' end
+  for i = 1, known do current[i + 2] = values[last_place - 1 + i] or '' end
   return current
 end
 
 local clock = call('TIME')
-local seconds = tonumber(clock[1])
-local now = tonumber(ARGV[4]) or seconds * 1000000 + tonumber(clock[2])
+local seconds = clock[1] + 0
+if is_given == 0 then now = seconds * 1000000 + clock[2] end
 
 -- The charges are gone through once, each as if those before it were spent. When one refuses, or
--- the caller only looks, that was for the waits alone, and the counters are read again as they are.
-local records, latest, waits, grown, logs = {}, {}, nil, nil, nil
-local refused, spends = false, ARGV[3] == '1'
+-- the caller only looks, that was for the waits alone, and they are gone through again to tell the
+-- counters as they are. `told` is what the reply says of a subject; that is its new value's `head`
+-- as long as this holds the record of every charge and no other.
+local reply, bodies, expiries, waits, logs, at
+local refused, changes = false, false
 for pass = 1, 2 do
   local number_of_charge = 0
-  for at = 1, #ARGV[1], CHARGE_SIZE do
-    local number, place, algorithm, mode, id, limit, window, capacity, cost =
-      unpack_from(CHARGE, ARGV[1], at)
-    -- @settle
-    local log, written
-    if algorithm == LOG then
-      logs = logs or {}
-      log = logs[number]
-      if not log then
-        local value_key = KEYS[place]
-        -- @log
-        logs[number] = log
+  reply, bodies, expiries, at = pack('<I8', now), {}, nil, 13
+  for place = 3, last_place do
+    local value, is_last, told = values[place - 1], 0, nil
+    -- @subject
+    while is_last == 0 do
+      local algorithm, mode, id, limit, window, capacity, cost, log, record
+      is_last, algorithm, mode, id, limit, window, capacity, cost =
+        unpack_from(CHARGE, ARGV[1], at)
+      at, number_of_charge = at + CHARGE_SIZE, number_of_charge + 1
+      -- @find
+      if from ~= unread then told = told or head end
+      -- @settle
+      if algorithm == LOG then
+        logs = logs or {}
+        log = logs[place .. id]
+        if not log then
+          local value_key = KEYS[place]
+          -- @log
+          logs[place .. id] = log
+        end
+        current = log.length - log.expired + log.added
+        previous = log.added > 0 and time or log.newest
       end
-      current = log.length - log.expired + log.added
-      previous = log.added > 0 and time or log.newest
+      if pass == 2 then
+        -- nothing is spent
+      elseif current + part + cost > capacity then
+        refused = refused or mode == ENFORCE
+        -- @wait
+        waits = waits or {}
+        waits[number_of_charge] = waiting
+      elseif mode ~= OFF and cost > 0 then
+        current = current + cost
+        changes = true
+        if log then log.added, previous = log.added + cost, time end
+        -- @record
+        if log then log.time, log.expires = time, expires end
+      end
+      if not record then
+        told = told or head
+        record = pack(RECORD, id, 0, time, current, previous)
+      end
+      if told then told = told .. record end
     end
-    number_of_charge = number_of_charge + 1
-    if pass == 2 then
-      -- nothing is spent
-    elseif current + part + cost > capacity then
-      refused = refused or mode == ENFORCE
-      -- core.algorithms.wait
-      local to_window_end, waiting = window - time % window, window
-      local function weight_falls_to(count, most)
-        if count <= most then return 0 end
-        local quotient, rest = muldiv(most + 1, window, count)
-        return window - (rest > 0 and quotient or quotient - 1)
+    reply = reply .. (told or head)
+    if latest > 0 then
+      -- @finish
+      bodies[place] = body
+      if expires then
+        expiries = expiries or {}
+        expiries[place] = expires
       end
-      if cost > capacity then
-        waiting = window
-      elseif algorithm == BUCKET then
-        local quotient, rest = muldiv(current + cost - capacity, window, limit)
-        waiting = math.min(quotient + ceil((rest + previous) / limit), FOREVER)
-      elseif algorithm == FIXED then
-        waiting = to_window_end
-      elseif algorithm == LOG then
-        local index = log.expired + current + cost - limit - 1
-        local entry = index < log.length and tonumber(call('LINDEX', log.key, index)) or time
-        waiting = entry + window - time
-      elseif current + cost <= limit then
-        waiting = weight_falls_to(previous, limit - cost - current) - time % window
-      else
-        waiting = to_window_end + weight_falls_to(current, limit - cost)
-      end
-      waits = waits or {}
-      waits[number_of_charge] = waiting
-    elseif mode ~= OFF and cost > 0 then
-      current = current + cost
-      if log then log.added, previous = log.added + cost, time end
-      -- @record
-      values[place], written = value, record
-      if log then log.time, log.expires = time, expires end
-      if not from then
-        grown = grown or {}
-        grown[place] = true
-      end
-      if expires > (latest[place] or 0) then latest[place] = expires end
     end
-    records[number] = written or pack(RECORD, id, 0, time, current, previous)
   end
-  if spends and not refused then break end
-  values, logs = call('MGET', unpack(KEYS, 1, #KEYS - 1)), nil
+  if spends == 1 and not refused or not changes then break end
+  for _, log in pairs(logs or {}) do log.added = 0 end
 end
 
-if spends and not refused then
-  for place, expires in pairs(latest) do
-    local value_key, value, has_grown = KEYS[place], values[place], grown and grown[place]
+if spends == 1 and not refused then
+  for place, body in pairs(bodies) do
+    local value_key, expires = KEYS[place], expiries and expiries[place]
     -- @save
   end
   for _, log in pairs(logs or {}) do
@@ -123,16 +116,16 @@ if spends and not refused then
     end
   end
 end
-local reply = pack('<I8', now) .. table.concat(records)
 if not waits then return reply end
+
+local most, ttl, sampled, next_label = unpack_from('<I4I4I4', ARGV[1], at)
 
 -- Add 1 to the minute's count of what was refused, and put the refusal at the head of the sample.
 -- Past the most distinct fields of a minute, and of every minute while too many wait to be read,
 -- the subject gives way to '*', so that totals by label stay exact in bounded memory.
 local function record_refusal(place, mode, waiting, label)
-  local BACKLOG, counts, sample = 60, KEYS[#KEYS], ARGV[7]
+  local BACKLOG, counts, sample = 60, KEYS[1], ARGV[2]
   local function integer(value) return string.format('%.0f', value) end
-  local most, ttl, sampled = string.match(ARGV[5], '(%d+) (%d+) (%d+)')
   local minute, minutes = seconds - seconds % 60, counts .. ':minutes'
   local key, subject_key = counts .. ':' .. integer(minute), KEYS[place]
   local counted, rule = string.match(label, '^([^%z]*%z[^%z]*%z[^%z]*)%z?(.*)$')
@@ -145,13 +138,13 @@ local function record_refusal(place, mode, waiting, label)
       call('ZREMRANGEBYSCORE', minutes, '-inf', minute - ttl)
       call('EXPIRE', minutes, ttl)
     end
-    if fields >= tonumber(most) or call('ZCARD', minutes) > BACKLOG then field = head .. '*' end
+    if fields >= most or call('ZCARD', minutes) > BACKLOG then field = head .. '*' end
     call('HINCRBY', key, field, 1)
     if fields == 0 then call('EXPIRE', key, ttl) end
   else
     call('HINCRBY', key, field, 1)
   end
-  if sampled ~= '0' and sample ~= '' then
+  if sampled > 0 and sample ~= '' then
     local at = seconds * 1000000 + tonumber(clock[2])
     call('LPUSH', counts .. ':sample', integer(at) .. '\0' .. integer(waiting) .. '\0' .. head
       .. subject_key .. '\0' .. (rule or '') .. '\0' .. sample)
@@ -162,19 +155,21 @@ end
 
 -- A refused request is counted once, under the refusing charge with the longest wait; what shadow
 -- policies would refuse is counted by itself (core.refusals.counted_outcomes).
-local charges, binding, next_label = {}, nil, 1
-for at = 1, #ARGV[1], CHARGE_SIZE do
-  local _, place, _, mode = unpack_from(CHARGE, ARGV[1], at)
-  local i, label = #charges + 1, ''
-  if ARGV[6] ~= '' then label, next_label = unpack_from('<I4c0', ARGV[6], next_label) end
-  charges[i] = {place = place, mode = mode, label = label}
-  if mode == ENFORCE and waits[i] and (not binding or waits[i] > waits[binding]) then binding = i end
+local charges, binding = {}, nil
+while next_label <= #ARGV[1] do
+  local number, place, mode, label
+  number, place, mode, label, next_label = unpack_from('<HHBI4c0', ARGV[1], next_label)
+  local waiting = waits[number] or 0
+  local charge = {place = place, mode = mode, waiting = waiting, label = label}
+  if mode == ENFORCE and waiting > (binding and binding.waiting or 0) then binding = charge end
+  charges[#charges + 1] = charge
 end
 local with_waits = {reply}
 for i, charge in ipairs(charges) do
-  with_waits[i + 1] = waits[i] or 0
-  if spends and charge.label ~= '' and (i == binding or charge.mode == SHADOW and waits[i]) then
-    record_refusal(charge.place, charge.mode, waits[i], charge.label)
+  with_waits[i + 1] = charge.waiting
+  local counts = charge == binding or charge.mode == SHADOW and charge.waiting > 0
+  if spends == 1 and charge.label ~= '' and counts then
+    record_refusal(charge.place, charge.mode, charge.waiting, charge.label)
   end
 end
 return with_waits

@@ -9,7 +9,7 @@ if length > 0 and gone(0) then
   while high < length and gone(high) do low, high = high, high * 2 end
   if high > length then high = length end
   while high - low > 1 do
-    local middle = floor((low + high) / 2)
+    local middle = (low + high - (low + high) % 2) / 2
     if gone(middle) then low = middle else high = middle end
   end
 end

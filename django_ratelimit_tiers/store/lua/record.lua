@@ -1,14 +1,18 @@
--- Write a counter that was changed into its subject's value. Put in after settle.lua. Gives
--- `record`, the new `value` and when the counter `expires`: once it can weigh nothing any more.
+-- Write a counter that was changed into its subject's value. Put in after settle.lua. Gives its
+-- `record`, which lasts until it can weigh nothing any more.
 local lasts = window
 if algorithm == SLIDING then lasts = 2 * window
 elseif algorithm == BUCKET then lasts = window + (current + 1) * window / limit end
-local expires = seconds + ceil(lasts / 1000000) + 1
-if expires < seconds + LEAST_TTL then expires = seconds + LEAST_TTL end
+local expires = seconds + lasts / 1000000
+expires = expires + -expires % 1 + 1
+if expires < seconds + 60 then expires = seconds + 60 end
 if expires > LAST_SECOND then expires = LAST_SECOND end
-local record = pack(RECORD, id, expires, time, current, previous)
-if from then
-  value = sub(value, 1, from - 1) .. record .. sub(value, from + RECORD_SIZE)
+if expires > latest then latest = expires end
+record = pack(RECORD, id, expires, time, current, previous)
+if not from then
+  value, head, unread = EMPTY .. head .. sub(value, unread) .. record, '', FIRST
+  has_grown = true
 else
-  value = value .. record
+  if from > unread then head = head .. sub(value, unread, from - 1) end
+  head, unread = head .. record, from + RECORD_SIZE
 end

@@ -1,12 +1,10 @@
 -- Give back charges: core.algorithms.give_back.
 --
 -- KEYS       for each subject its counters
--- ARGV[1]    the charges, as in acquire.lua
+-- ARGV[1]    the charges
 -- ARGV[2]    now in microseconds, '' for this server's clock
 -- ARGV[3]    when the charges were made, in microseconds, '' for the newest ones
 -- Reply: how many counters changed.
-
-local CHARGE, CHARGE_SIZE = '<HHBBc8I4I8I4I4', 34
 
 if #KEYS == 0 then return 0 end
 
@@ -20,37 +18,45 @@ local function less(count, cost)
   return count > cost and count - cost or 0
 end
 
-local given = 0
-for at = 1, #ARGV[1], CHARGE_SIZE do
-  local _, place, algorithm, _, id, limit, window, _, cost = unpack_from(CHARGE, ARGV[1], at)
-  local value_key, has_grown, log = KEYS[place], false
-  -- @settle
-  local age, gives = charged_at and floor(time / window) - floor(charged_at / window), false
-  if from and cost > 0 then
-    if algorithm == LOG then
-      -- @list
-      if not charged_at then
-        gives = current > 0 and previous > time - window
-        call('LTRIM', list, 0, -cost - 1)
-      elseif charged_at > time - window then
-        gives = call('LREM', list, -cost, string.format('%.0f', charged_at)) > 0
-      end
-      -- @log
-      current, previous = log.length - log.expired, log.newest
-    elseif algorithm == BUCKET then
-      if current < cost then previous = 0 end
-      current, gives = less(current, cost), true
-    elseif not charged_at then
-      local of_current = current < cost and current or cost
-      current, previous, gives = current - of_current, less(previous, cost - of_current), true
-    elseif age == 0 then current, gives = less(current, cost), true
-    elseif age == 1 then previous, gives = less(previous, cost), true end
+local given, at = 0, 1
+for place, value_key in ipairs(KEYS) do
+  local value, is_last = values[place], 0
+  -- @subject
+  while is_last == 0 do
+    local algorithm, id, limit, window, cost, log, record, _
+    is_last, algorithm, _, id, limit, window, _, cost = unpack_from(CHARGE, ARGV[1], at)
+    at = at + CHARGE_SIZE
+    -- @find
+    -- @settle
+    local age, gives = charged_at and math.floor(time / window) - math.floor(charged_at / window), false
+    if from and cost > 0 then
+      if algorithm == LOG then
+        -- @list
+        if not charged_at then
+          gives = current > 0 and previous > time - window
+          call('LTRIM', list, 0, -cost - 1)
+        elseif charged_at > time - window then
+          gives = call('LREM', list, -cost, string.format('%.0f', charged_at)) > 0
+        end
+        -- @log
+        current, previous = log.length - log.expired, log.newest
+      elseif algorithm == BUCKET then
+        if current < cost then previous = 0 end
+        current, gives = less(current, cost), true
+      elseif not charged_at then
+        local of_current = current < cost and current or cost
+        current, previous, gives = current - of_current, less(previous, cost - of_current), true
+      elseif age == 0 then current, gives = less(current, cost), true
+      elseif age == 1 then previous, gives = less(previous, cost), true end
+    end
+    if gives then
+      -- @record
+      given = given + 1
+    end
   end
-  if gives then
-    -- @record
+  if latest > 0 then
+    -- @finish
     -- @save
-    values[place] = value
-    given = given + 1
   end
 end
 return given

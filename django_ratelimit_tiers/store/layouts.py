@@ -1,0 +1,131 @@
+"""What calls of the acquire script have in common, worked out once for plans of one form.
+
+Two such calls differ only by the names of their subjects, by the revisions and by what a refusal
+would tell of the request. All else is one template, written as the server reads it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from struct import Struct
+from typing import NamedTuple
+
+from django_ratelimit_tiers.core.plans import Plan
+from django_ratelimit_tiers.core.policies import Algorithm, Charge, Mode
+from django_ratelimit_tiers.store.scripts import ACQUIRE, WORD, beginning, written
+
+HEADER = Struct("<BHBQ")
+"""Whether to spend, the place of the last subject's counters among the keys, whether now is given,
+and now in microseconds."""
+
+CHARGE = Struct("<BBB8sIQII")
+"""One charge: whether it is the last of its subject, algorithm, mode, counter id, limit, window,
+capacity, cost."""
+
+BOUNDS = Struct("<III")
+"""Most distinct fields of a minute's counts of refusals, their seconds to live, and the length of
+the sample."""
+
+REFUSAL = Struct("<HHBI")
+"""How the refusal of a charge is counted: which charge it is of those sent, the place of its
+subject's counters among the keys, its mode, and the length of the label that follows."""
+
+NOW, STATE = "<Q", "12xQIQ"
+"""The reply: the time of the decision, and `last`, `current` and `previous` of each counter."""
+
+ALGORITHM_CODES = {
+    Algorithm.FIXED_WINDOW: 1,
+    Algorithm.SLIDING_WINDOW_LOG: 2,
+    Algorithm.SLIDING_WINDOW_COUNTER: 3,
+    Algorithm.TOKEN_BUCKET: 4,
+}
+MODE_CODES = {Mode.ENFORCE: 1, Mode.SHADOW: 2, Mode.OFF: 3}
+
+
+class Layout(NamedTuple):
+    """How plans of one form are sent and answered.
+
+    `template` is the command without the words that differ. `reply` unpacks the time and the
+    states of the counters; `numbers` has for each charge of the plan which of them is its own.
+    """
+
+    template: bytes
+    reply: Struct
+    numbers: tuple[int, ...]
+
+    def fill(self, words: Iterable[bytes]) -> bytes:
+        """Return the command with the words that differ, in their order."""
+        lengths_and_words: list[int | bytes] = []
+        for word in words:
+            lengths_and_words += len(word), word
+        return self.template % tuple(lengths_and_words)
+
+    def read(self, reply: bytes) -> tuple[int, list[tuple[int, int, int]]]:
+        """Return the time of the decision, and the state of each charge's counter after it."""
+        now, *numbers = self.reply.unpack(reply)
+        fields = iter(numbers)
+        states = list(zip(fields, fields, fields, strict=True))
+        return now, [states[number] for number in self.numbers]
+
+
+def layout_of(
+    plan: Plan, grouping: Sequence[int], keys: Sequence[bytes], bounds: Sequence[int]
+) -> Layout:
+    """Return the layout of a plan.
+
+    `grouping` has for each charge the number of its subject from 0, `keys` are those that come
+    before the subjects', and `bounds` are those of what is kept of refusals.
+    """
+    order = sorted(range(len(grouping)), key=grouping.__getitem__)
+    of_subjects, known = len(set(grouping)), len(plan.subject_revisions)
+    now = 0 if plan.now is None else plan.now
+    form = (
+        HEADER.pack(plan.spend, len(keys) + of_subjects, plan.now is not None, now)
+        + pack_charges([plan.charges[turn] for turn in order])
+        + BOUNDS.pack(*bounds)
+        + b"".join(_refusals(plan, order, [len(keys) + 1 + number for number in grouping]))
+    )
+    number_of_keys = len(keys) + of_subjects + known
+    template = (
+        beginning(ACQUIRE, number_of_keys + 3 + known)
+        + _literal(written(b"%d" % number_of_keys, *keys))
+        + WORD * (of_subjects + known)
+        + _literal(written(form))
+        + WORD * (2 + known)
+    )
+    own = {(grouping[turn], _counter(plan, turn)): at for at, turn in enumerate(order)}
+    numbers = tuple(own[number, _counter(plan, turn)] for turn, number in enumerate(grouping))
+    return Layout(template, Struct(NOW + STATE * len(order)), numbers)
+
+
+def pack_charges(charges: Sequence[Charge]) -> bytes:
+    """Return charges that are grouped by subject as the scripts read them."""
+    return b"".join(
+        CHARGE.pack(
+            following is None or following.subject != charge.subject,
+            ALGORITHM_CODES[charge.policy.algorithm],
+            MODE_CODES[charge.policy.mode],
+            charge.policy.counter_id,
+            charge.policy.requests,
+            charge.policy.window,
+            charge.policy.capacity,
+            charge.cost,
+        )
+        for charge, following in zip(charges, [*charges[1:], None], strict=False)
+    )
+
+
+def _refusals(plan: Plan, order: Sequence[int], places: Sequence[int]) -> Iterator[bytes]:
+    labels = plan.labels or [""] * len(plan.charges)
+    for turn, (charge, label) in enumerate(zip(plan.charges, labels, strict=True)):
+        text = label.encode(errors="replace")
+        mode = MODE_CODES[charge.policy.mode]
+        yield REFUSAL.pack(order.index(turn) + 1, places[turn], mode, len(text)) + text
+
+
+def _counter(plan: Plan, turn: int) -> bytes:
+    return plan.charges[turn].policy.counter_id
+
+
+def _literal(part: bytes) -> bytes:
+    return part.replace(b"%", b"%%")
