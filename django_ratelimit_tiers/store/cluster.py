@@ -153,6 +153,7 @@ class RedisClusterStore(Store):
                     charges=tuple(plan.charges[place] for place in places),
                     labels=tuple(plan.labels[place] for place in places) if plan.labels else (),
                     subject_revisions={s: r for s, r in known if self._part_of(s) is part},
+                    form=None if plan.form is None else (plan.form, places),
                 ),
             )
 

@@ -8,6 +8,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from itertools import pairwise
 
 import pytest
 from django.test import Client, override_settings
@@ -109,6 +110,16 @@ def test_a_refusal_in_one_part_gives_back_what_the_others_charged(
     assert [o.allowed for o in outcomes] == [True] * (len(charges) - 1) + [False]
     assert [o.remaining for o in outcomes] == [5] * (len(charges) - 1) + [0]
     assert [o.remaining for o in store.peek(charges)] == [5] * (len(charges) - 1) + [0]
+
+
+def test_plans_of_one_form_are_divided_each_by_its_own_subjects(store: RedisClusterStore) -> None:
+    policies = limit(5, "a"), limit(9, "b")
+    for subjects in pairwise(SUBJECTS):
+        charges = tuple(map(Charge, subjects, policies))
+        store.execute(Plan(charges, form=policies))
+    peeked = store.peek([Charge(subject, policy) for subject in SUBJECTS for policy in policies])
+    used = [o.charge.policy.requests - o.remaining for o in peeked]
+    assert used == [1, 0] + [1, 1] * (len(SUBJECTS) - 2) + [0, 1]
 
 
 def test_a_shadow_policy_in_another_part_refuses_nothing(store: RedisClusterStore) -> None:
