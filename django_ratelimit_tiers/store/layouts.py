@@ -120,7 +120,7 @@ def _refusals(plan: Plan, order: Sequence[int], places: Sequence[int]) -> Iterat
     for turn, (charge, label) in enumerate(zip(plan.charges, labels, strict=True)):
         text = label.encode(errors="replace")
         mode = MODE_CODES[charge.policy.mode]
-        yield REFUSAL.pack(order.index(turn) + 1, places[turn], mode, len(text)) + text
+        yield REFUSAL.pack(order.index(turn), places[turn], mode, len(text)) + text
 
 
 def _counter(plan: Plan, turn: int) -> bytes:

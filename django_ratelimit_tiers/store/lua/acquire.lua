@@ -18,9 +18,10 @@
 --        and each charge's wait in the order of the plan (0: none). When a revision is not current:
 --        {0, the policy revision, and each known subject's revision}.
 
-local ENFORCE, SHADOW, OFF = 1, 2, 3
+local ENFORCE, SHADOW, OFF, FIRST_CHARGE = 1, 2, 3, 13
 
-local spends, last_place, is_given, now = unpack_from('<BHBI8', ARGV[1])
+local plan = ARGV[1]
+local spends, last_place, is_given, now = unpack_from('<BHBI8', plan)
 local values = call('MGET', unpack(KEYS, 2))
 
 local known = #KEYS - last_place
@@ -45,18 +46,19 @@ if is_given == 0 then now = seconds * 1000000 + clock[2] end
 local reply, bodies, expiries, waits, logs, at
 local refused, changes = false, false
 for pass = 1, 2 do
-  local number_of_charge = 0
-  reply, bodies, expiries, at = pack('<I8', now), {}, nil, 13
+  reply, bodies, expiries, at = pack('<I8', now), {}, {}, FIRST_CHARGE
   for place = 3, last_place do
-    local value, is_last, told = values[place - 1], 0, nil
+    local value, told = values[place - 1], nil
     -- @subject
-    while is_last == 0 do
-      local algorithm, mode, id, limit, window, capacity, cost, log, record
-      is_last, algorithm, mode, id, limit, window, capacity, cost =
-        unpack_from(CHARGE, ARGV[1], at)
-      at, number_of_charge = at + CHARGE_SIZE, number_of_charge + 1
-      -- @find
-      if from ~= unread then told = told or head end
+    repeat
+      local is_last, algorithm, mode, id, limit, window, capacity, cost =
+        unpack_from(CHARGE, plan, at)
+      local from = find(value, id, unread, true)
+      local log, record
+      if from ~= unread then
+        told = told or head
+        -- @seek
+      end
       -- @settle
       if algorithm == LOG then
         logs = logs or {}
@@ -75,10 +77,9 @@ for pass = 1, 2 do
         refused = refused or mode == ENFORCE
         -- @wait
         waits = waits or {}
-        waits[number_of_charge] = waiting
+        waits[at] = waiting
       elseif mode ~= OFF and cost > 0 then
         current = current + cost
-        changes = true
         if log then log.added, previous = log.added + cost, time end
         -- @record
         if log then log.time, log.expires = time, expires end
@@ -88,15 +89,12 @@ for pass = 1, 2 do
         record = pack(RECORD, id, 0, time, current, previous)
       end
       if told then told = told .. record end
-    end
+      at = at + CHARGE_SIZE
+    until is_last == 1
     reply = reply .. (told or head)
     if latest > 0 then
       -- @finish
-      bodies[place] = body
-      if expires then
-        expiries = expiries or {}
-        expiries[place] = expires
-      end
+      bodies[place], expiries[place], changes = body, expires, true
     end
   end
   if spends == 1 and not refused or not changes then break end
@@ -104,9 +102,11 @@ for pass = 1, 2 do
 end
 
 if spends == 1 and not refused then
-  for place, body in pairs(bodies) do
-    local value_key, expires = KEYS[place], expiries and expiries[place]
-    -- @save
+  for place = 3, last_place do
+    local value_key, body, expires = KEYS[place], bodies[place], expiries[place]
+    if body then
+      -- @save
+    end
   end
   for _, log in pairs(logs or {}) do
     if log.added > 0 then
@@ -118,7 +118,7 @@ if spends == 1 and not refused then
 end
 if not waits then return reply end
 
-local most, ttl, sampled, next_label = unpack_from('<I4I4I4', ARGV[1], at)
+local most, ttl, sampled, next_label = unpack_from('<I4I4I4', plan, at)
 
 -- Add 1 to the minute's count of what was refused, and put the refusal at the head of the sample.
 -- Past the most distinct fields of a minute, and of every minute while too many wait to be read,
@@ -156,10 +156,10 @@ end
 -- A refused request is counted once, under the refusing charge with the longest wait; what shadow
 -- policies would refuse is counted by itself (core.refusals.counted_outcomes).
 local charges, binding = {}, nil
-while next_label <= #ARGV[1] do
+while next_label <= #plan do
   local number, place, mode, label
-  number, place, mode, label, next_label = unpack_from('<HHBI4c0', ARGV[1], next_label)
-  local waiting = waits[number] or 0
+  number, place, mode, label, next_label = unpack_from('<HHBI4c0', plan, next_label)
+  local waiting = waits[FIRST_CHARGE + number * CHARGE_SIZE] or 0
   local charge = {place = place, mode = mode, waiting = waiting, label = label}
   if mode == ENFORCE and waiting > (binding and binding.waiting or 0) then binding = charge end
   charges[#charges + 1] = charge

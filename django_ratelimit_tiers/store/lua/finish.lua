@@ -17,6 +17,7 @@ end
 if latest > kept_until then
   local longer = (latest - seconds) / 8
   if longer < 10 then longer = 10 elseif longer > 3600 then longer = 3600 end
-  expires = latest + longer - longer % 1
+  expires = latest + longer
+  expires = expires - expires % 1
   if expires > LAST_SECOND then expires = LAST_SECOND end
 end

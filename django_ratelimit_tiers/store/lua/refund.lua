@@ -20,15 +20,19 @@ end
 
 local given, at = 0, 1
 for place, value_key in ipairs(KEYS) do
-  local value, is_last = values[place], 0
+  local value = values[place]
   -- @subject
-  while is_last == 0 do
-    local algorithm, id, limit, window, cost, log, record, _
-    is_last, algorithm, _, id, limit, window, _, cost = unpack_from(CHARGE, ARGV[1], at)
+  repeat
+    local is_last, algorithm, _, id, limit, window, _, cost = unpack_from(CHARGE, ARGV[1], at)
+    local from = find(value, id, unread, true)
+    local log, record
     at = at + CHARGE_SIZE
-    -- @find
+    if from ~= unread then
+      -- @seek
+    end
     -- @settle
-    local age, gives = charged_at and math.floor(time / window) - math.floor(charged_at / window), false
+    local gives, age = false, nil
+    if charged_at then age = math.floor(time / window) - math.floor(charged_at / window) end
     if from and cost > 0 then
       if algorithm == LOG then
         -- @list
@@ -53,7 +57,7 @@ for place, value_key in ipairs(KEYS) do
       -- @record
       given = given + 1
     end
-  end
+  until is_last == 1
   if latest > 0 then
     -- @finish
     -- @save
