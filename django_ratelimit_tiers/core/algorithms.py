@@ -33,12 +33,8 @@ class CounterState(NamedTuple):
 
 EMPTY = CounterState()
 
-
-class Standing(NamedTuple):
-    """What may still be taken, and the microseconds until the full quota is back."""
-
-    remaining: int
-    reset_after: int
+BUCKET, SLIDING = Algorithm.TOKEN_BUCKET, Algorithm.SLIDING_WINDOW_COUNTER
+FIXED = Algorithm.FIXED_WINDOW
 
 
 def settle(policy: QuotaPolicy, state: CounterState, now: int) -> CounterState:
@@ -99,34 +95,33 @@ def give_back(
             return settled
 
 
-def standing(policy: QuotaPolicy, last: int, current: int, previous: int) -> Standing:
-    """Return what may still be taken at the settled time, and when the full quota is back.
+def standing(policy: QuotaPolicy, last: int, current: int, previous: int) -> tuple[int, int]:
+    """Return what may still be taken at the settled time, and the microseconds to the full quota.
 
     The times of a log are not needed for it, only their number and the newest. It is asked for
     every charge of every request, and so is one function of the bare numbers.
     """
     algorithm, window = policy.algorithm, policy.window
     used, reset_after = current, 0
-    if algorithm is Algorithm.TOKEN_BUCKET:
-        used = current + 1 if previous else current
+    if algorithm is BUCKET:
+        if previous:
+            used += 1
         reset_after = -(-(current * window + previous) // policy.requests)
-    elif algorithm is Algorithm.SLIDING_WINDOW_COUNTER:
+    elif algorithm is SLIDING:
         to_window_end = window - last % window
         if previous:
             used += previous * to_window_end // window
+        # The weight of a count falls to 0 that much after its window: _weight_falls_to, unfolded.
         if current:
-            reset_after = to_window_end + _weight_falls_to(policy, current, 0)
+            reset_after = to_window_end + window + 1 + -window // current
         elif used:
-            reset_after = to_window_end + _weight_falls_to(policy, previous, 0) - window
+            reset_after = to_window_end + 1 + -window // previous
     elif current:
-        if algorithm is Algorithm.FIXED_WINDOW:
-            reset_after = window - last % window
-        else:
-            reset_after = previous + window - last
+        reset_after = window - last % window if algorithm is FIXED else previous + window - last
     remaining = policy.capacity - used
     if remaining < 0:
         remaining = 0
-    return Standing(remaining, reset_after if reset_after < FOREVER else FOREVER)
+    return remaining, reset_after if reset_after < FOREVER else FOREVER
 
 
 def _ceil_div(numerator: int, denominator: int) -> int:

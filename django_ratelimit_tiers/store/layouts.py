@@ -6,7 +6,7 @@ would tell of the request. All else is one template, written as the server reads
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from struct import Struct
 from typing import NamedTuple
 
@@ -45,27 +45,16 @@ MODE_CODES = {Mode.ENFORCE: 1, Mode.SHADOW: 2, Mode.OFF: 3}
 class Layout(NamedTuple):
     """How plans of one form are sent and answered.
 
-    `template` is the command without the words that differ. `reply` unpacks the time and the
-    states of the counters; `numbers` has for each charge of the plan which of them is its own.
+    `template` is the command without what differs: the keys of subjects, the header, and the
+    arguments after the plan, each word after its length. `last_place` is that of the last subject's
+    counters among the keys. `reply` unpacks the time and the states of the counters; `places` has
+    for each charge of the plan where in that its counter's state begins.
     """
 
     template: bytes
+    last_place: int
     reply: Struct
-    numbers: tuple[int, ...]
-
-    def fill(self, words: Iterable[bytes]) -> bytes:
-        """Return the command with the words that differ, in their order."""
-        lengths_and_words: list[int | bytes] = []
-        for word in words:
-            lengths_and_words += len(word), word
-        return self.template % tuple(lengths_and_words)
-
-    def read(self, reply: bytes) -> tuple[int, list[tuple[int, int, int]]]:
-        """Return the time of the decision, and the state of each charge's counter after it."""
-        now, *numbers = self.reply.unpack(reply)
-        fields = iter(numbers)
-        states = list(zip(fields, fields, fields, strict=True))
-        return now, [states[number] for number in self.numbers]
+    places: tuple[int, ...]
 
 
 def layout_of(
@@ -78,10 +67,8 @@ def layout_of(
     """
     order = sorted(range(len(grouping)), key=grouping.__getitem__)
     of_subjects, known = len(set(grouping)), len(plan.subject_revisions)
-    now = 0 if plan.now is None else plan.now
-    form = (
-        HEADER.pack(plan.spend, len(keys) + of_subjects, plan.now is not None, now)
-        + pack_charges([plan.charges[turn] for turn in order])
+    argument = (
+        pack_charges([plan.charges[turn] for turn in order])
         + BOUNDS.pack(*bounds)
         + b"".join(_refusals(plan, order, [len(keys) + 1 + number for number in grouping]))
     )
@@ -90,12 +77,16 @@ def layout_of(
         beginning(ACQUIRE, number_of_keys + 3 + known)
         + _literal(written(b"%d" % number_of_keys, *keys))
         + WORD * (of_subjects + known)
-        + _literal(written(form))
+        + b"$%d\r\n%%b%b\r\n" % (HEADER.size + len(argument), _literal(argument))
         + WORD * (2 + known)
     )
-    own = {(grouping[turn], _counter(plan, turn)): at for at, turn in enumerate(order)}
-    numbers = tuple(own[number, _counter(plan, turn)] for turn, number in enumerate(grouping))
-    return Layout(template, Struct(NOW + STATE * len(order)), numbers)
+    counters = [
+        (number, charge.policy.counter_id)
+        for number, charge in zip(grouping, plan.charges, strict=True)
+    ]
+    last_of = {counters[turn]: at for at, turn in enumerate(order)}
+    places = tuple(1 + 3 * last_of[counter] for counter in counters)
+    return Layout(template, len(keys) + of_subjects, Struct(NOW + STATE * len(order)), places)
 
 
 def pack_charges(charges: Sequence[Charge]) -> bytes:
@@ -121,10 +112,6 @@ def _refusals(plan: Plan, order: Sequence[int], places: Sequence[int]) -> Iterat
         text = label.encode(errors="replace")
         mode = MODE_CODES[charge.policy.mode]
         yield REFUSAL.pack(order.index(turn), places[turn], mode, len(text)) + text
-
-
-def _counter(plan: Plan, turn: int) -> bytes:
-    return plan.charges[turn].policy.counter_id
 
 
 def _literal(part: bytes) -> bytes:

@@ -126,7 +126,8 @@ class MemoryStore(Store):
             for old in [old for old, expires in counters.expires.items() if expires <= seconds]:
                 del counters.states[old], counters.expires[old]
             policy = policies[subject, counter_id]
-            lasts = 2 * policy.window + algorithms.standing(policy, *state[:3]).reset_after
+            _, reset_after = algorithms.standing(policy, *state[:3])
+            lasts = 2 * policy.window + reset_after
             counters.states[counter_id] = state
             counters.expires[counter_id] = seconds + max(LEAST_TTL, lasts / MICROSECONDS)
         while len(self._subjects) > self.max_subjects:

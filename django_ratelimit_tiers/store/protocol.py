@@ -12,7 +12,7 @@ from typing import Any
 
 from django_ratelimit_tiers.core.plans import Plan, Reply, Stale, outcome
 from django_ratelimit_tiers.core.policies import Charge
-from django_ratelimit_tiers.store.layouts import Layout, layout_of, pack_charges
+from django_ratelimit_tiers.store.layouts import HEADER, Layout, layout_of, pack_charges
 from django_ratelimit_tiers.store.scripts import ACQUIRE, REFUND, RESET, Call
 
 ANY = b"*"
@@ -73,12 +73,22 @@ class Protocol:
             [numbers.setdefault(charge.subject, len(numbers)) for charge in plan.charges]
         )
         layout = self._layout(plan, grouping)
-        words = [self.counters_key(subject).encode() for subject in numbers]
-        words += [self.subject_revision_key(subject).encode() for subject in known]
-        words.append(plan.detail.encode(errors="replace"))
-        words.append(ANY if plan.revision is None else plan.revision.encode())
-        words += [revision.encode() for revision in known.values()]
-        return Call(ACQUIRE, layout.fill(words)), layout
+        words: list[int | bytes] = []
+        for subject in numbers:
+            key = self.counters_key(subject).encode()
+            words += len(key), key
+        for subject in known:
+            key = self.subject_revision_key(subject).encode()
+            words += len(key), key
+        given, now = (0, 0) if plan.now is None else (1, plan.now)
+        words.append(HEADER.pack(plan.spend, layout.last_place, given, now))
+        detail = plan.detail.encode(errors="replace")
+        revision = ANY if plan.revision is None else plan.revision.encode()
+        words += len(detail), detail, len(revision), revision
+        for known_revision in known.values():
+            revision = known_revision.encode()
+            words += len(revision), revision
+        return Call(ACQUIRE, layout.template % tuple(words)), layout
 
     def refund(self, charges: Sequence[Charge], now: int | None, charged_at: int | None) -> Call:
         of_subjects: dict[str, list[Charge]] = {}
@@ -96,9 +106,9 @@ class Protocol:
         return Call.of(RESET, [self.counters_key(subject).encode()])
 
     def _layout(self, plan: Plan, grouping: tuple[int, ...]) -> Layout:
-        if plan.form is None or plan.now is not None:
+        if plan.form is None:
             return self._new_layout(plan, grouping)
-        key = plan.form, grouping, len(plan.subject_revisions), plan.spend
+        key = plan.form, grouping, len(plan.subject_revisions)
         layout = self.layouts.get(key)
         if layout is None:
             if len(self.layouts) >= MOST_LAYOUTS:
@@ -118,10 +128,10 @@ def parse_reply(plan: Plan, layout: Layout, reply: bytes | list[Any]) -> Reply:
         revision, *of_subjects = map(bytes.decode, others)
         subjects = dict(zip(plan.subject_revisions, of_subjects, strict=True))
         return Reply((), 0, Stale(revision, subjects))
-    now, states = layout.read(answer)
+    told = layout.reply.unpack(answer)
     waits = others or repeat(0)  # none where everything fits
     outcomes = [
-        outcome(charge, waiting, *state)
-        for charge, waiting, state in zip(plan.charges, waits, states, strict=False)
+        outcome(charge, waiting, told[place], told[place + 1], told[place + 2])
+        for charge, waiting, place in zip(plan.charges, waits, layout.places, strict=False)
     ]
-    return Reply(tuple(outcomes), now)
+    return Reply(tuple(outcomes), told[0])

@@ -26,11 +26,11 @@ def waits(policy: QuotaPolicy, state: CounterState, now: int, cost: int = 1) -> 
 
 
 def remaining(policy: QuotaPolicy, state: CounterState, now: int) -> int:
-    return algorithms.standing(policy, *algorithms.settle(policy, state, now)[:3]).remaining
+    return algorithms.standing(policy, *algorithms.settle(policy, state, now)[:3])[0]
 
 
 def reset_after(policy: QuotaPolicy, state: CounterState, now: int) -> int:
-    return algorithms.standing(policy, *algorithms.settle(policy, state, now)[:3]).reset_after
+    return algorithms.standing(policy, *algorithms.settle(policy, state, now)[:3])[1]
 
 
 @st.composite

@@ -112,14 +112,15 @@ def test_a_refusal_in_one_part_gives_back_what_the_others_charged(
     assert [o.remaining for o in store.peek(charges)] == [5] * (len(charges) - 1) + [0]
 
 
-def test_plans_of_one_form_are_divided_each_by_its_own_subjects(store: RedisClusterStore) -> None:
-    policies = limit(5, "a"), limit(9, "b")
-    for subjects in pairwise(SUBJECTS):
-        charges = tuple(map(Charge, subjects, policies))
-        store.execute(Plan(charges, form=policies))
-    peeked = store.peek([Charge(subject, policy) for subject in SUBJECTS for policy in policies])
-    used = [o.charge.policy.requests - o.remaining for o in peeked]
-    assert used == [1, 0] + [1, 1] * (len(SUBJECTS) - 2) + [0, 1]
+def test_shares_of_one_form_with_other_charges_are_other_shares(store: RedisClusterStore) -> None:
+    here, there = next(
+        pair for pair in pairwise(SUBJECTS) if len(set(map(store._part_of, pair))) > 1
+    )
+    policies = [limit(5, name) for name in "abc"]
+    for subjects in ((here, here, there), (here, there, here)):
+        store.execute(Plan(tuple(map(Charge, subjects, policies)), form="any"))
+    peeked = store.peek([Charge(here, policy) for policy in policies])
+    assert [outcome.remaining for outcome in peeked] == [3, 4, 4]
 
 
 def test_a_shadow_policy_in_another_part_refuses_nothing(store: RedisClusterStore) -> None:

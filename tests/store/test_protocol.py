@@ -39,7 +39,7 @@ def test_plans_of_one_form_are_sent_as_those_without(
         call, layout = PROTOCOL.acquire(Plan(charges, form=form))
         alone, layout_alone = PROTOCOL.acquire(Plan(charges))
         assert call == alone
-        assert layout.numbers == layout_alone.numbers
+        assert layout.places == layout_alone.places
         assert layout.reply.format == layout_alone.reply.format
 
 
@@ -83,14 +83,14 @@ def test_charges_of_one_counter_have_its_last_state() -> None:
     minute, day = QuotaPolicy("t", 10, 60), QuotaPolicy("t", 100, 86_400)
     charges = [Charge("user:1", policy) for policy in (minute, day, minute)]
     _, layout = PROTOCOL.acquire(Plan((*charges, Charge("user:2", minute))))
-    assert layout.numbers == (2, 1, 2, 3)
+    assert layout.places == (7, 4, 7, 10)
 
 
 def test_charges_of_one_subject_are_sent_together() -> None:
     policies = [QuotaPolicy(name, 10, 60) for name in "abc"]
     subjects = ["user:1", "all", "user:1"]
     _, layout = PROTOCOL.acquire(Plan(tuple(map(Charge, subjects, policies))))
-    assert layout.numbers == (0, 2, 1)
+    assert layout.places == (1, 7, 4)
 
 
 def test_no_more_layouts_are_remembered_than_a_bound(monkeypatch: pytest.MonkeyPatch) -> None:
