@@ -36,11 +36,10 @@ class Script:
 
 
 class Call(NamedTuple):
-    """One invocation of a script."""
+    """One invocation of a script; `evalsha` is the command for a server that knows it."""
 
     script: Script
     evalsha: bytes
-    """The command for a server that knows the script."""
 
     @property
     def eval(self) -> bytes:

@@ -59,7 +59,13 @@ def test_a_call_is_written_as_the_client_library_writes_commands(words: list[byt
 def test_a_plan_is_a_command_whose_words_are_all_there(
     charges: list[Charge], revisions: dict[str, str], now: int | None
 ) -> None:
-    plan = Plan(tuple(charges), now=now, subject_revisions=revisions, detail="100 % \N{SNOWMAN}")
+    plan = Plan(
+        tuple(charges),
+        now=now,
+        subject_revisions=revisions,
+        labels=("%b\0%d\0GET /",) * len(charges),
+        detail="100 % \N{SNOWMAN}",
+    )
     call, _ = PROTOCOL.acquire(plan)
     reader = Reader()
     reader.feed(call.evalsha)
@@ -72,6 +78,7 @@ def test_a_plan_is_a_command_whose_words_are_all_there(
         *(PROTOCOL.counters_key(subject).encode() for subject in subjects),
         *(PROTOCOL.subject_revision_key(subject).encode() for subject in revisions),
     ]
+    assert arguments[0].count(b"%b\0%d\0GET /") == len(charges)
     assert arguments[1:] == [
         plan.detail.encode(),
         b"*",

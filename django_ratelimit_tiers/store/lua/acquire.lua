@@ -9,8 +9,8 @@
 --            what only a refusal needs:
 --            most distinct fields of a minute's counts, its seconds to live, and the length of the
 --            sample (4 each); and for each charge in the order of the plan, which it is of those
---            above, the place of its subject's counters in KEYS (2 each), its mode (1), and the
---            label its refusal is counted under, '' for none: its length (4) before it
+--            above from 0, the place of its subject's counters in KEYS (2 each), its mode (1), and
+--            the label its refusal is counted under, '' for none: its length (4) before it
 -- ARGV[2]    what a sampled refusal tells of the request, '' for no sample
 -- ARGV[3]    the caller's policy revision, '*' when any will do
 -- ARGV[4..]  the caller's revisions of subjects
