@@ -25,7 +25,7 @@ from redis.retry import Retry
 from django_ratelimit_tiers.exceptions import StoreUnavailable
 from django_ratelimit_tiers.store.deadlines import OVER, Bounded, Command
 from django_ratelimit_tiers.store.dialogues import Asked
-from django_ratelimit_tiers.store.loops import LoopConnections, Until
+from django_ratelimit_tiers.store.loops import LoopConnections, Until, others_first
 
 IDLE_SECONDS = 1.0
 """A connection idle for longer is looked at before use: the server may have closed it."""
@@ -123,9 +123,6 @@ class Server:
         of_loop = self._aidle.get(loop) or await self._begin_on(loop)
         begin = time.monotonic()
         async with of_loop.turns:
-            # A loop with much to do at once goes through all of it first: this call would otherwise
-            # find its time spent on others, and the store would be blamed.
-            await asyncio.sleep(0)
             deadline += time.monotonic() - begin
             return await self._aexchange(of_loop, deadline, command, before)
 
@@ -150,7 +147,10 @@ class Server:
     ) -> Any:
         connection = None
         try:
-            connection = await self._atake(of_loop, deadline)
+            connection = await self._areuse(of_loop)
+            if connection is None:
+                deadline += await others_first()
+                connection = await self._aopen(deadline)
             for other in before:
                 await connection.ask(other, deadline)
             answer = await connection.ask(command, deadline)
@@ -201,7 +201,7 @@ class Server:
         if len(self._idle) > MAX_IDLE:
             self._idle.popleft().disconnect()
 
-    async def _atake(self, of_loop: LoopConnections, deadline: float) -> Any:
+    async def _areuse(self, of_loop: LoopConnections) -> Any:
         now = time.monotonic()
         while of_loop.idle:
             connection = of_loop.idle.pop()
@@ -210,6 +210,10 @@ class Server:
             if since > self._distrusted and (fresh or not connection.is_readable()):
                 return connection
             await connection.drop()
+        return None
+
+    async def _aopen(self, deadline: float) -> Any:
+        now = time.monotonic()
         async with Until(deadline):
             address = await self._locator.alocate(deadline) if self._locator else {}
             options = self._options | address

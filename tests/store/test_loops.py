@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 
+import pytest
 import redis
 
 from django_ratelimit_tiers.core.policies import Algorithm, Charge, QuotaPolicy
@@ -16,8 +17,9 @@ LIMIT, CROWD = 500, 1_000
 CHARGE = Charge("user:1", QuotaPolicy("p", LIMIT, 86_400, Algorithm.FIXED_WINDOW))
 
 
+@pytest.mark.parametrize("opened_before", [0, MOST_AT_ONCE])
 def test_a_crowd_is_decided_on_few_connections_and_blames_no_store(
-    redis_url: str, valkey_client: redis.Redis
+    redis_url: str, valkey_client: redis.Redis, opened_before: int
 ) -> None:
     store = RedisStore(url=redis_url, timeout=0.5)
 
@@ -27,6 +29,7 @@ def test_a_crowd_is_decided_on_few_connections_and_blames_no_store(
         return outcomes[0].allowed
 
     async def crowd() -> list[bool]:
+        await asyncio.gather(*(store.acommand("PING") for _ in range(opened_before)))
         decided = await asyncio.gather(*(request() for _ in range(CROWD)))
         await store.aclose()
         return decided
