@@ -11,6 +11,7 @@ import asyncio
 import time
 from collections import deque
 from collections.abc import Iterable
+from contextlib import suppress
 from os import register_at_fork
 from typing import Any, Protocol
 from weakref import WeakKeyDictionary, WeakSet
@@ -28,7 +29,7 @@ from django_ratelimit_tiers.store.dialogues import Asked
 from django_ratelimit_tiers.store.loops import LoopConnections, Until, others_first
 
 IDLE_SECONDS = 1.0
-"""A connection idle for longer is looked at before use: the server may have closed it."""
+"""A connection that was not used for longer is looked at: the server may have closed it."""
 
 MAX_IDLE = 64
 """Connections kept open when no call needs them."""
@@ -89,7 +90,7 @@ class Server:
         self._locator = locator
         self._idle: deque[Any] = deque()
         self._aidle: WeakKeyDictionary[Any, LoopConnections] = WeakKeyDictionary()
-        self._distrusted = 0.0  # connections idle since before then may lead nowhere
+        self._distrusted = 0.0  # connections used last before then may lead nowhere
         _SERVERS.add(self)
 
     def run(self, command: Command, deadline: float, *before: Command) -> Any:
@@ -128,8 +129,9 @@ class Server:
 
     def close(self) -> None:
         """Close the idle connections; those in use close when they are given back."""
-        while self._idle:
-            self._idle.pop().disconnect()
+        with suppress(IndexError):  # other threads take from them, too
+            while self._idle:
+                self._idle.pop().disconnect()
 
     async def aclose(self) -> None:
         """Close the idle connections of the running event loop."""
