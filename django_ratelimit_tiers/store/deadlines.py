@@ -43,14 +43,14 @@ class BoundedSocket:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._socket, name)
 
-    def recv(self, *arguments: Any) -> bytes:
-        return self.in_time().recv(*arguments)  # type: ignore[no-any-return]
+    def recv(self, size: int, flags: int = 0) -> bytes:
+        return self.in_time().recv(size, flags)  # type: ignore[no-any-return]
 
     def recv_into(self, *arguments: Any) -> int:
         return self.in_time().recv_into(*arguments)  # type: ignore[no-any-return]
 
-    def sendall(self, *arguments: Any) -> None:
-        self.in_time().sendall(*arguments)
+    def sendall(self, data: Any) -> None:
+        self.in_time().sendall(data)
 
     def in_time(self) -> Any:
         """Return the socket for one operation, which ends by the deadline."""
@@ -84,8 +84,7 @@ class PolledSocket(BoundedSocket):
         plain = _socket.socket
         return hasattr(select, "poll") and (kind.send, kind.recv) == (plain.send, plain.recv)
 
-    def sendall(self, *arguments: Any) -> None:
-        (data,) = arguments
+    def sendall(self, data: Any) -> None:
         try:
             sent = self._send(data)
         except BlockingIOError:
@@ -93,9 +92,9 @@ class PolledSocket(BoundedSocket):
         if sent < len(data):
             self._send_rest(memoryview(data)[sent:])
 
-    def recv(self, *arguments: Any) -> bytes:
+    def recv(self, size: int, flags: int = 0) -> bytes:
         self._wait(self._poll)
-        return self._recv(*arguments)  # type: ignore[no-any-return]
+        return self._recv(size, flags)  # type: ignore[no-any-return]
 
     def _send_rest(self, rest: memoryview) -> None:
         poll = _poll_of(self._socket, select.POLLOUT)

@@ -42,8 +42,8 @@ class Dialogue(asyncio.Protocol):
         loop = asyncio.get_running_loop()
         answer = self._answer = loop.create_future()
         self._transport.write(command)
-        # A loop that something else holds up is late for its timers and its sockets alike. Timers
-        # come first then, so this one waits until what has arrived was handed on.
+        # What `Until` does for the many waits of connecting, done for a single one: the timer lets
+        # what has arrived be handed on first, as a loop that is held up is late for both.
         limit = loop.call_later(left, loop.call_soon, _give_up, answer)
         try:
             return await answer
