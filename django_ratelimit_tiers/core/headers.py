@@ -118,18 +118,25 @@ def _told(decision: Decision) -> list[Outcome]:
                 continue
             return []
         other = told.get(policy.name)
-        if other is None or _tightness(outcome) < _tightness(other):
+        if other is None or _is_tighter(outcome, other):
             told[policy.name] = outcome
     return list(told.values())
 
 
-def _tightness(outcome: Outcome) -> tuple[bool, int, int, int]:
-    """Order outcomes from the one that a client should heed first."""
-    return outcome.allowed, -(outcome.retry_after or 0), outcome.remaining, -outcome.reset_after
+def _is_tighter(one: Outcome, other: Outcome) -> bool:
+    """Return whether a client should heed the one before the other."""
+    if not (one.allowed and other.allowed):
+        return (one.allowed, -(one.retry_after or 0)) < (other.allowed, -(other.retry_after or 0))
+    if one.remaining == other.remaining:
+        return one.reset_after > other.reset_after
+    return one.remaining < other.remaining
 
 
 def _x_ratelimit(told: Sequence[Outcome], now: int) -> dict[str, str]:
-    binding = told[0] if len(told) == 1 else min(told, key=_tightness)
+    binding = told[0]
+    for outcome in told[1:]:
+        if _is_tighter(outcome, binding):
+            binding = outcome
     return {
         "X-RateLimit-Limit": str(binding.charge.policy.capacity),
         "X-RateLimit-Remaining": str(binding.remaining),

@@ -7,7 +7,7 @@ and `adrive` on an event loop.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Generator
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, TypeVar
 
 from asgiref.sync import sync_to_async
 
@@ -16,11 +16,13 @@ R = TypeVar("R")
 Flow = Generator["Step", Any, R]
 
 
-class Step(NamedTuple):
+class Step:
     """One pause of a flow: the same input or output for threads and for event loops."""
 
-    run: Callable[[], Any]
-    arun: Callable[[], Awaitable[Any]]
+    __slots__ = ("arun", "run")
+
+    def __init__(self, run: Callable[[], Any], arun: Callable[[], Awaitable[Any]]) -> None:
+        self.run, self.arun = run, arun
 
 
 def in_thread(run: Callable[[], Any]) -> Step:

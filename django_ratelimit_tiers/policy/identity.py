@@ -76,7 +76,8 @@ def identified_client(door: Client, user: Any, key_id: object) -> Client:
     number = getattr(user, "pk", None) if getattr(user, "is_authenticated", False) else None
     if number is None:
         return Client(door.address, door.address_subject, None, None, keys)
-    return Client(door.address, door.address_subject, user, f"user:{number}", keys)
+    found = door.address, door.address_subject, user, f"user:{number}", keys
+    return tuple.__new__(Client, found)  # Client(*found) takes twice as long
 
 
 def presented_service_keys(request: HttpRequest) -> Iterator[str]:

@@ -13,6 +13,7 @@ from django_ratelimit_tiers.core.refusals import request_detail
 from django_ratelimit_tiers.core.rules import Rule
 from django_ratelimit_tiers.policy.identity import Client, address_client
 from django_ratelimit_tiers.policy.passages import Passage
+from django_ratelimit_tiers.policy.snapshots import Snapshot
 from django_ratelimit_tiers.policy.tariffs import Bill, is_reservation
 
 
@@ -41,7 +42,7 @@ class Ledger:
     route: str | None = None
     on_path: tuple[Rule, ...] = ()
     passage: Passage | None = None
-    snapshot: object = None
+    snapshot: Snapshot | None = None
     charged: list[tuple[Bill, Decision]] = field(default_factory=list)
     has_reservations: bool = False
 
@@ -80,24 +81,18 @@ def open_ledger(request: HttpRequest) -> Ledger:
     """Return the request's ledger, opening it if this is the first to decide anything."""
     ledger = ledger_of(request)
     if ledger is None:
+        client, method, path = address_client(request), request.method or "", request.path_info
         ledger = Ledger(
-            client=address_client(request),
-            method=request.method or "",
-            path=request.path_info,
-            preflight=_is_preflight(request),
-            id=f"{getrandbits(64):016x}",  # a name, no secret: it need not be hard to guess
-        )
-        user_agent = request.META.get("HTTP_USER_AGENT", "")
-        ledger.detail = request_detail(
-            ledger.method, ledger.client.address, ledger.path, user_agent
+            client,
+            method,
+            path,
+            method == "OPTIONS" and _asks_permission(request),
+            f"{getrandbits(64):016x}",  # a name, no secret: it need not be hard to guess
+            request_detail(method, client.address, path, request.META.get("HTTP_USER_AGENT", "")),
         )
         request.ratelimit = ledger  # type: ignore[attr-defined]
     return ledger
 
 
-def _is_preflight(request: HttpRequest) -> bool:
-    return (
-        request.method == "OPTIONS"
-        and "HTTP_ORIGIN" in request.META
-        and "HTTP_ACCESS_CONTROL_REQUEST_METHOD" in request.META
-    )
+def _asks_permission(request: HttpRequest) -> bool:
+    return "HTTP_ORIGIN" in request.META and "HTTP_ACCESS_CONTROL_REQUEST_METHOD" in request.META

@@ -9,7 +9,7 @@ import atexit
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from functools import cache
+from functools import cache, partial
 from http import HTTPStatus
 from typing import Any
 
@@ -20,7 +20,6 @@ from django.test.signals import setting_changed
 from django_ratelimit_tiers.conf import SETTING, conf
 from django_ratelimit_tiers.core.decisions import NOTHING_DECIDED, Decision
 from django_ratelimit_tiers.core.plans import Plan, Reply, Stale
-from django_ratelimit_tiers.core.policies import Charge
 from django_ratelimit_tiers.events.refusals import aannounce_refusal, announce_refusal
 from django_ratelimit_tiers.events.tallies import MOST_SAMPLED
 from django_ratelimit_tiers.exceptions import StoreUnavailable
@@ -121,7 +120,7 @@ class Limiter:
         usual = key_id = None
         if conf.API_KEY_RESOLVER is not None:
             key_id = yield from called(conf.API_KEY_RESOLVER, request)
-        known = self._snapshots.in_force
+        known = ledger.snapshot or self._snapshots.in_force  # the first stage has just looked
         if known is not None and key_id in (None, ""):
             usual = usual_bill(known, ledger, request, user, cost, revisions)
         if usual is None:
@@ -129,13 +128,9 @@ class Limiter:
             ledger.client = identified_client(ledger.client, user, key_id)
 
         def compose(snapshot: Snapshot) -> Flow[Bill]:
-            nonlocal usual
-            bill, usual = usual, None
-            if bill is not None and snapshot is known:
-                return done(bill)
             return stages.plain_bill(snapshot, ledger, request, cost, revisions)
 
-        return (yield from self._decide(ledger, request, compose, revisions))
+        return (yield from self._decide(ledger, request, compose, revisions, known, usual))
 
     def unreached(self, request: HttpRequest, status: int) -> Flow[Decision]:
         """Charge a request that never reached a view to its address's tier.
@@ -167,28 +162,36 @@ class Limiter:
         request: HttpRequest,
         compose: Compose,
         revisions: dict[str, str] | None = None,
+        known: Snapshot | None = None,
+        usual: Bill | None = None,
     ) -> Flow[Decision]:
-        """Plan with the snapshot, ask once, and again only after an edit that came in between."""
+        """Plan with the snapshot, ask once, and again only after an edit that came in between.
+
+        `usual` is what the first plan charges where that is known already, by the snapshot `known`.
+        """
         revisions = {} if revisions is None else revisions
         bill = NOTHING
         exempt_before = ledger.exempt
         for attempt in range(MAX_RELOADS):
             ledger.exempt = exempt_before
             try:
-                snapshot = self._snapshots.in_force or (yield from self._snapshot())
-                bill = NOTHING if ledger.exempt else (yield from compose(snapshot))
-                bill = NOTHING if ledger.exempt else bill
+                if usual is not None and known is not None and attempt == 0:
+                    snapshot, bill = known, usual
+                else:
+                    snapshot = self._snapshots.in_force or (yield from self._snapshot())
+                    bill = NOTHING if ledger.exempt else (yield from compose(snapshot))
+                    bill = NOTHING if ledger.exempt else bill
                 decision = NOTHING_DECIDED
                 if not bill.charges:
                     stale = yield from self._look(snapshot, revisions)
                 else:
                     is_last = attempt == MAX_RELOADS - 1
                     plan = stages.make_plan(ledger, bill, snapshot, revisions, is_last)
-                    reply = self._recall(plan)
-                    if reply is None:
-                        reply = yield from self._execute(plan)
-                        self._refusals.learn(plan, reply)
+                    recalled = self._recall(plan)
+                    reply = recalled or (yield from self._execute(plan))
                     stale, decision = reply.stale, Decision(reply.outcomes, reply.now)
+                    if recalled is None and (self._refusals or not decision.allowed):
+                        self._refusals.learn(plan, reply)
                     if stale is None:
                         self._snapshots.confirm()
             except SnapshotUnavailable:
@@ -262,14 +265,10 @@ class Limiter:
     def _give_back(self, ledger: Ledger, *, reservations_only: bool) -> Flow[None]:
         """Refund what earlier stages charged; a request that is refused is not charged at all."""
         for charged_at, charges in ledger.take_back(reservations_only=reservations_only).items():
+            refund = partial(self._store.refund, charges, charged_at=charged_at)
+            arefund = partial(self._store.arefund, charges, charged_at=charged_at)
             with suppress(StoreUnavailable):
-                yield from self._refund(charges, charged_at)
-
-    def _refund(self, charges: list[Charge], charged_at: int) -> Flow[None]:
-        return self._ask(
-            lambda: self._store.refund(charges, charged_at=charged_at),
-            lambda: self._store.arefund(charges, charged_at=charged_at),
-        )
+                yield from self._ask(refund, arefund)
 
     def _ask(self, run: Callable[[], Any], arun: Callable[[], Any]) -> Flow[Any]:
         """Ask the store: the one place where its failure is noticed."""

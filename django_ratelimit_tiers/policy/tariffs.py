@@ -40,6 +40,7 @@ class Tariff:
     rules: tuple[Rule | None, ...] = field(init=False)
     rule_ids: frozenset[int] = field(init=False)
     labels: tuple[str, ...] = field(init=False)
+    charged: tuple[tuple[Rule | None, QuotaPolicy, int], ...] = field(init=False)
     has_reservations: bool = field(init=False)
 
     def __post_init__(self) -> None:
@@ -50,6 +51,8 @@ class Tariff:
         put(self, "has_reservations", any(map(is_reservation, self.rules)))
         for item in self.items:
             Charge("", item.policy, item.cost)  # checked once here, not for each request
+        charged = tuple((item.rule, item.policy, item.cost) for item in self.items)
+        put(self, "charged", charged)  # bare tuples are taken apart in a fraction of the time
 
 
 class Bill(NamedTuple):

@@ -69,10 +69,8 @@ class Protocol:
         """Return the call that decides a plan, and how its reply is read."""
         known = plan.subject_revisions
         numbers: dict[str, int] = {}
-        grouping = tuple(
-            [numbers.setdefault(charge.subject, len(numbers)) for charge in plan.charges]
-        )
-        layout = self._layout(plan, grouping)
+        grouping = [numbers.setdefault(charge.subject, len(numbers)) for charge in plan.charges]
+        layout = self._layout(plan, tuple(grouping))
         words: list[int | bytes] = []
         for subject in numbers:
             key = self.counters_key(subject).encode()
@@ -82,7 +80,7 @@ class Protocol:
             words += len(key), key
         given, now = (0, 0) if plan.now is None else (1, plan.now)
         words.append(HEADER.pack(plan.spend, layout.last_place, given, now))
-        detail = plan.detail.encode(errors="replace")
+        detail = plan.detail.encode("utf-8", "replace")
         revision = ANY if plan.revision is None else plan.revision.encode()
         words += len(detail), detail, len(revision), revision
         for known_revision in known.values():
