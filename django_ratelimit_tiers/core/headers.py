@@ -11,7 +11,7 @@ from enum import StrEnum
 
 from django_ratelimit_tiers.core.decisions import Decision, Outcome
 from django_ratelimit_tiers.core.policies import MICROSECONDS
-from django_ratelimit_tiers.core.strings import MAX_INTEGER, printable
+from django_ratelimit_tiers.core.strings import printable
 
 DEGRADED_WAIT = 5
 """Seconds to wait after a refusal that no policy made, because the store was unavailable."""
@@ -53,7 +53,7 @@ def retry_after_seconds(decision: Decision) -> int | None:
     if decision.allowed:
         return None
     wait = decision.retry_after
-    return DEGRADED_WAIT if wait is None else max(1, _seconds(wait))
+    return DEGRADED_WAIT if wait is None else max(1, -(-wait // MICROSECONDS))
 
 
 def refusal_status(decision: Decision) -> int:
@@ -140,7 +140,7 @@ def _x_ratelimit(told: Sequence[Outcome], now: int) -> dict[str, str]:
     return {
         "X-RateLimit-Limit": str(binding.charge.policy.capacity),
         "X-RateLimit-Remaining": str(binding.remaining),
-        "X-RateLimit-Reset": str(_seconds(now + binding.reset_after)),
+        "X-RateLimit-Reset": str(-(-(now + binding.reset_after) // MICROSECONDS)),
     }
 
 
@@ -149,7 +149,7 @@ def _draft_11(told: Sequence[Outcome], _now: int) -> dict[str, str]:
     for outcome in told:
         policy = outcome.charge.policy
         wait = outcome.reset_after if outcome.allowed else outcome.retry_after or 0
-        limits.append(f"{policy.quoted};r={outcome.remaining};t={_seconds(wait)}")
+        limits.append(f"{policy.quoted};r={outcome.remaining};t={-(-wait // MICROSECONDS)}")
         policies.append(policy.told)
     return {"RateLimit-Policy": ", ".join(policies), "RateLimit": ", ".join(limits)}
 
@@ -159,8 +159,3 @@ SERIALIZERS: dict[str, Serializer] = {
     HeaderStyle.DRAFT_11: _draft_11,
 }
 """What writes the fields of each style: the draft still moves, and has one entry per version."""
-
-
-def _seconds(microseconds: int) -> int:
-    seconds = (microseconds + MICROSECONDS - 1) // MICROSECONDS
-    return seconds if seconds < MAX_INTEGER else MAX_INTEGER

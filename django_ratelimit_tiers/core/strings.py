@@ -5,9 +5,6 @@ from __future__ import annotations
 import string
 from urllib.parse import quote
 
-MAX_INTEGER = 999_999_999_999_999
-"""The largest integer of a structured field (RFC 9651, section 3.3.1)."""
-
 PRINTABLE = string.ascii_letters + string.digits + string.punctuation + " "
 """What a String can hold."""
 

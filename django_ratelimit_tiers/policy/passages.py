@@ -13,7 +13,7 @@ from typing import Any
 from django.urls import ResolverMatch
 
 from django_ratelimit_tiers.core.rules import Rule
-from django_ratelimit_tiers.policy.routes import RouteIndex, routes_of
+from django_ratelimit_tiers.policy.routes import RouteIndex, routes_epoch, routes_of
 from django_ratelimit_tiers.policy.tariffs import RuleGroup, Tariff
 from django_ratelimit_tiers.policy.views import View, view_marks
 
@@ -68,12 +68,12 @@ class PassageBook:
         self, on_path: Sequence[Rule], match: ResolverMatch, method: str, urlconf: Any
     ) -> Passage:
         """Return the passage to a view of a URLconf (None: the project's)."""
-        routes = routes_of(urlconf)
-        key = routes, id(on_path), id(match.func), method
+        # The map of the routes would tell the URLconf and the epoch, but takes longer to find.
+        key = urlconf, routes_epoch(), id(on_path), id(match.func), method
         known = self._passages.get(key)
         if known is not None:
             return known
-        route, on_view = self._routes.look_up(match, method, routes)
+        route, on_view = self._routes.look_up(match, method, routes_of(urlconf))
         group = RuleGroup.of((*on_path, *on_view))
         marks = view_marks(match.func, method)
         is_usual = group.lasts and not group.acts_early and not marks.is_exempt

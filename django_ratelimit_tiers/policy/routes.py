@@ -22,6 +22,10 @@ REMEMBERED_VIEWS = 10_000
 SETTINGS_OF_ROUTES = frozenset(("ROOT_URLCONF", "LANGUAGES", "LANGUAGE_CODE", "USE_I18N"))
 
 
+_EPOCH = [0]
+"""How often settings have changed that the routes depend on."""
+
+
 @dataclass(frozen=True, slots=True)
 class _Known:
     """What is known of a callable; it is kept, so that no other one can come to have its id."""
@@ -101,6 +105,11 @@ def reached_routes(path: str) -> frozenset[str]:
     return route_map().reached_routes(parse_pattern(path))
 
 
+def routes_epoch() -> int:
+    """Return a number that changes when settings do that the routes depend on, as in tests."""
+    return _EPOCH[0]
+
+
 @lru_cache(maxsize=16)
 def _route_map(resolver: URLResolver) -> RouteMap:
     return RouteMap(resolver)
@@ -109,6 +118,7 @@ def _route_map(resolver: URLResolver) -> RouteMap:
 def _forget_routes(*, setting: str, **_kwargs: Any) -> None:
     if setting in SETTINGS_OF_ROUTES:
         _route_map.cache_clear()
+        _EPOCH[0] += 1
 
 
 setting_changed.connect(_forget_routes, dispatch_uid="django_ratelimit_tiers.routes")
