@@ -14,8 +14,8 @@ from django.http.response import HttpResponseBase
 
 from django_ratelimit_tiers.conf import conf
 from django_ratelimit_tiers.core.policies import MAX_REQUESTS
-from django_ratelimit_tiers.policy.flows import Flow, Step, adrive, drive
-from django_ratelimit_tiers.policy.identity import asession_user, has_session_user, session_user
+from django_ratelimit_tiers.policy.flows import Flow, adrive, drive
+from django_ratelimit_tiers.policy.identity import request_user
 from django_ratelimit_tiers.policy.ledgers import ledger_of
 from django_ratelimit_tiers.policy.limiter import limiter
 from django_ratelimit_tiers.policy.stages import decides_client
@@ -113,9 +113,7 @@ def _enter(request: HttpRequest, view: View, cost: int) -> Flow[HttpResponse | N
     decision = yield from limiter().route(request)
     match = request.resolver_match  # `view` may be no more than a method of what was resolved
     if decision.allowed and not decides_client(match.func if match else view):
-        user = None
-        if has_session_user(request):
-            user = yield Step(lambda: session_user(request), lambda: asession_user(request))
+        user = yield from request_user(request)
         decision = yield from limiter().client(request, user, cost)
     return None if decision.allowed else (yield from refusal(request, decision))
 

@@ -10,8 +10,8 @@ from django.http import HttpRequest, HttpResponse
 from django.http.response import HttpResponseBase
 
 from django_ratelimit_tiers.conf import conf
-from django_ratelimit_tiers.policy.flows import Flow, Step, adrive, drive
-from django_ratelimit_tiers.policy.identity import asession_user, has_session_user, session_user
+from django_ratelimit_tiers.policy.flows import Flow, adrive, drive
+from django_ratelimit_tiers.policy.identity import request_user
 from django_ratelimit_tiers.policy.ledgers import ledger_of, open_ledger
 from django_ratelimit_tiers.policy.limiter import limiter
 from django_ratelimit_tiers.policy.stages import decides_client
@@ -72,9 +72,7 @@ class RateLimitMiddleware:
             return None
         decision = yield from limiter().route(request)
         if decision.allowed and not decides_client(view):
-            user = None
-            if has_session_user(request):
-                user = yield Step(lambda: session_user(request), lambda: asession_user(request))
+            user = yield from request_user(request)
             decision = yield from limiter().client(request, user)
         return None if decision.allowed else (yield from refusal(request, decision))
 

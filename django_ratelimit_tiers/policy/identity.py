@@ -17,6 +17,7 @@ from django_ratelimit_tiers.core.addresses import address_subject, client_addres
 from django_ratelimit_tiers.core.rules import IdentifyBy, Rule
 from django_ratelimit_tiers.digests import key_digests
 from django_ratelimit_tiers.policy.fields import field_subject
+from django_ratelimit_tiers.policy.flows import Flow, Step
 
 SERVICE_KEY_PREFIX = "rlt_"
 """How the keys of service accounts begin; nothing else is looked up."""
@@ -103,6 +104,16 @@ def rule_subject(rule: Rule, client: Client, request: HttpRequest) -> str:
             return client.key_subject or client.address_subject
         case IdentifyBy.FIELD:
             return field_subject(request, rule.request_field) or client.address_subject
+
+
+def request_user(request: HttpRequest) -> Flow[Any]:
+    """Return the user that sessions or other code have given a request, None when nobody has."""
+    if not has_session_user(request):
+        return None
+    user = request.user
+    if _is_unread(user):
+        user = yield Step(lambda: session_user(request), lambda: asession_user(request))
+    return user
 
 
 def has_session_user(request: HttpRequest) -> bool:
