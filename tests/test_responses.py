@@ -10,6 +10,9 @@ from django.contrib.auth.models import User
 from django.http import HttpResponse
 from django.test import AsyncClient, Client, override_settings
 
+from django_ratelimit_tiers.core.decisions import Decision, Outcome
+from django_ratelimit_tiers.core.policies import Charge, QuotaPolicy
+from django_ratelimit_tiers.responses import add_fields, decision_fields
 from django_ratelimit_tiers.signals import request_throttled
 from tests.policies import limit_tier, make_rule
 
@@ -221,3 +224,16 @@ def test_only_a_refusal_carries_its_decision_as_caches_keep_other_responses(clie
     assert (allowed.status_code, refused.status_code) == (200, 429)
     assert not hasattr(allowed, "ratelimit_decision")
     assert refused.ratelimit_decision.refusing
+
+
+def test_fields_are_where_django_itself_would_put_them() -> None:
+    policy = QuotaPolicy('a "quoted" name, é', 5, 60)
+    decision = Decision((Outcome(Charge("user:1", policy), False, 0, 60_000_000, 60_000_000),), 1)
+    ours, theirs = HttpResponse(), HttpResponse()
+    for response in (ours, theirs):
+        response["x-ratelimit-LIMIT"] = "set by the view"
+    add_fields(ours, decision)
+    for name, value in decision_fields(decision).items():
+        theirs[name] = value
+    assert ours.serialize_headers() == theirs.serialize_headers()
+    assert ours["X-RateLimit-Limit"] == "5"
