@@ -90,7 +90,8 @@ class Decision(_Decision):
 
     def named(self, id: str) -> Decision:  # noqa: A002 - as above
         """Return this decision with an id."""
-        return Decision(self.outcomes, self.now, self.degraded, id)
+        outcomes, now, degraded, _, refusing, allowed = self
+        return tuple.__new__(Decision, (outcomes, now, degraded, id, refusing, allowed))
 
     def merge(self, later: Decision) -> Decision:
         """Return the decision of both stages of one request."""

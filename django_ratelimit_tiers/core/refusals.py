@@ -60,6 +60,12 @@ def request_detail(method: str, address: str, path: str, user_agent: str) -> str
     return f"{method[:20]}\0{address}\0{path}\0{user_agent}"
 
 
+def labelled_key(label: str, mode: Mode, subject: str) -> tuple[RefusalKey, str]:
+    """Return what a refusal with a label is counted under, and the rule that the label names."""
+    policy, tier, endpoint, rule = (*label.split(SEPARATOR, 3), "", "", "")[:4]
+    return RefusalKey(mode, policy, tier, endpoint, subject), rule
+
+
 def parse_key(field: str) -> RefusalKey | None:
     """Return what a field of a minute's counts stands for, None for what none of ours wrote."""
     parts = field.split(SEPARATOR)

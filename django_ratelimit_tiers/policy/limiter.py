@@ -255,8 +255,8 @@ class Limiter:
         recalled = self._refusals.recall(plan)
         if recalled is None:
             return None
-        part, reply = recalled
-        self.teller.count_refusal(part, reply.outcomes)
+        place, reply = recalled
+        self.teller.count_refusal(reply.outcomes[0], plan.labels[place], plan.detail)
         return reply
 
     def _execute(self, plan: Plan) -> Flow[Reply]:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from contextlib import suppress
 from threading import Timer
 
 from django_ratelimit_tiers.core.decisions import Outcome
-from django_ratelimit_tiers.core.plans import Plan
-from django_ratelimit_tiers.events.tallies import FLUSH_SECONDS, TallySheet
+from django_ratelimit_tiers.core.refusals import Counts, SampledRefusal
+from django_ratelimit_tiers.events.repetitions import Repetitions
+from django_ratelimit_tiers.events.tallies import FLUSH_SECONDS, MOST_SAMPLED, TallySheet
 from django_ratelimit_tiers.exceptions import StoreUnavailable
 from django_ratelimit_tiers.policy.ledgers import Ledger
 from django_ratelimit_tiers.store.base import Store
@@ -26,6 +28,7 @@ class Teller:
         self._store = store
         self._local = local
         self._sheet = TallySheet()
+        self._repetitions = Repetitions()
         self._timer: Timer | None = None
 
     def note(self, ledger: Ledger) -> bool:
@@ -34,9 +37,9 @@ class Teller:
         self._sheet.note(ledger.account or ledger.client.subject, network, ledger.decision)
         return self._sheet.is_due
 
-    def count_refusal(self, plan: Plan, outcomes: Sequence[Outcome]) -> None:
-        """Count what was refused without asking the store."""
-        self._local.count(plan, outcomes)
+    def count_refusal(self, outcome: Outcome, label: str, detail: str) -> None:
+        """Count what was refused without asking the store, as a plan's label and detail say."""
+        self._repetitions.add(outcome, label, detail)
         if self._timer is None or not self._timer.is_alive():
             self._timer = Timer(FLUSH_SECONDS, self.tell_the_rest)
             self._timer.daemon = True
@@ -44,14 +47,14 @@ class Teller:
 
     def tell(self) -> None:
         """Tell the store everything; raises StoreUnavailable."""
-        tally = self._sheet.take(self._local.take_counts, self._local.take_sample)
+        tally = self._sheet.take(self._take_counts, self._take_sample)
         if tally:
             self._store.records.add(tally)
         self._sheet.told(tally)
 
     async def atell(self) -> None:
         """Tell the store everything; raises StoreUnavailable."""
-        tally = self._sheet.take(self._local.take_counts, self._local.take_sample)
+        tally = self._sheet.take(self._take_counts, self._take_sample)
         if tally:
             await self._store.records.aadd(tally)
         self._sheet.told(tally)
@@ -65,3 +68,10 @@ class Teller:
         """Let no timer go off any more."""
         if self._timer is not None:
             self._timer.cancel()
+
+    def _take_counts(self) -> Counts:
+        return Counter(self._local.take_counts()) + Counter(self._repetitions.take_counts())
+
+    def _take_sample(self) -> Sequence[SampledRefusal]:
+        sample = [*self._local.take_sample(), *self._repetitions.take_sample()]
+        return sorted(sample, key=lambda refusal: refusal.at)[-MOST_SAMPLED:]

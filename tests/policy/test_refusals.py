@@ -73,9 +73,9 @@ def test_an_attack_is_answered_from_memory(memory: RefusalMemory, clock: Clock) 
     clock.now += 0.05
     recalled = memory.recall(PLAN)
     assert recalled is not None
-    part, reply = recalled
-    assert part == plan_of(PLAN.charges[0])
+    place, reply = recalled
     (outcome,) = reply.outcomes
+    assert outcome.charge is PLAN.charges[place] is PLAN.charges[0]
     assert outcome.refuses
     assert outcome.retry_after == pytest.approx(30 * SECOND - 50_000, abs=1)
     assert reply.now == pytest.approx(REFUSED.now + 50_000, abs=1)
@@ -84,7 +84,9 @@ def test_an_attack_is_answered_from_memory(memory: RefusalMemory, clock: Clock) 
 def test_whatever_else_is_charged_the_same_charge_refuses(memory: RefusalMemory) -> None:
     attack(memory)
     elsewhere = plan_of(Charge("all", OTHER), PLAN.charges[0])
-    assert memory.recall(elsewhere) is not None
+    recalled = memory.recall(elsewhere)
+    assert recalled is not None
+    assert recalled[0] == 1
 
 
 @pytest.mark.parametrize(

@@ -133,7 +133,7 @@ def test_an_event_loop_decides_and_tells_usage_without_a_thread(redis_url: str) 
     async def run() -> None:
         asyncio.get_running_loop().run_in_executor = hops.append  # type: ignore[assignment,method-assign]
         reply = await store.aexecute(Plan(charges(2, 1), labels=("label\0\0GET /",) * 2))
-        teller.count_refusal(Plan(charges(1, 1), labels=("label\0\0GET /",)), [REFUSED])
+        teller.count_refusal(REFUSED, "label\0\0GET /", "")
         await teller.atell()
         await store.aclose()
         assert reply.outcomes
