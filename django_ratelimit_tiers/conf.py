@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from typing import Any
 
 from django.conf import settings
@@ -83,7 +84,7 @@ class Settings:
     def ON_STORE_FAILURE(self) -> FailurePolicy:  # noqa: N802 - named like its setting
         return FailurePolicy(getattr(settings, SETTING, {}).get("ON_STORE_FAILURE", "open"))
 
-    @property
+    @cached_property
     def EVENTS(self) -> Mapping[str, Any]:  # noqa: N802 - named like its setting
         """The event settings, each key with its default."""
         return {**EVENT_DEFAULTS, **getattr(settings, SETTING, {}).get("EVENTS", {})}

@@ -39,8 +39,21 @@ class LogGate:
             self._left_out += 1
             return False, left_out
 
+    def leaves_out(self, most: int) -> bool:
+        """Count one more line as left out if it is, otherwise leave it to `passes`."""
+        with self._lock:
+            if self._passed < most or int(self._clock()) != self._second:
+                return False
+            self._left_out += 1
+            return True
+
 
 _gate = LogGate()
+
+
+def unnoticed() -> bool:
+    """Return whether nobody receives the signal and no line is to be logged, which then counts."""
+    return not request_throttled.receivers and _gate.leaves_out(conf.EVENTS["LOG_PER_SECOND"])
 
 
 def announce_refusal(request: HttpRequest, decision: Decision, client: str, endpoint: str) -> None:

@@ -20,7 +20,7 @@ from django.test.signals import setting_changed
 from django_ratelimit_tiers.conf import SETTING, conf
 from django_ratelimit_tiers.core.decisions import NOTHING_DECIDED, Decision
 from django_ratelimit_tiers.core.plans import Plan, Reply, Stale
-from django_ratelimit_tiers.events.refusals import aannounce_refusal, announce_refusal
+from django_ratelimit_tiers.events.refusals import aannounce_refusal, announce_refusal, unnoticed
 from django_ratelimit_tiers.events.tallies import MOST_SAMPLED
 from django_ratelimit_tiers.exceptions import StoreUnavailable
 from django_ratelimit_tiers.policy import stages
@@ -210,10 +210,10 @@ class Limiter:
             # The client turns out to be exempt only now that it is known.
             yield from self._give_back(ledger, reservations_only=False)
             ledger.decision = NOTHING_DECIDED
-        if not decision.allowed:
+        if not decision.allowed and ledger.charged:
             yield from self._give_back(ledger, reservations_only=False)
-            endpoint = stages.endpoint_name(ledger)
-            told = request, decision, ledger.client.subject, endpoint
+        if not decision.allowed and not unnoticed():
+            told = request, decision, ledger.client.subject, stages.endpoint_name(ledger)
             yield Step(lambda: announce_refusal(*told), lambda: aannounce_refusal(*told))
         if (ledger.client_decided or not decision.allowed) and self.teller.note(ledger):
             with suppress(StoreUnavailable):

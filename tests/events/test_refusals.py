@@ -10,11 +10,13 @@ import pytest
 from django.contrib.auth.models import User
 from django.test import Client
 
+from django_ratelimit_tiers.conf import conf
 from django_ratelimit_tiers.core.decisions import Decision
 from django_ratelimit_tiers.core.policies import Mode
 from django_ratelimit_tiers.events import refusals
 from django_ratelimit_tiers.events.refusals import LogGate
 from django_ratelimit_tiers.models import PolicyRevision
+from django_ratelimit_tiers.policy import limiter as limiting
 from django_ratelimit_tiers.signals import request_throttled
 from django_ratelimit_tiers.store.configured import configured_store
 from tests.policies import YEAR, limit_tier, make_rule
@@ -154,3 +156,40 @@ def test_refusals_by_user_are_counted_for_the_user(client: Client) -> None:
     records = configured_store().records
     [key] = records.counts(records.minutes()[-1])
     assert key.subject == f"user:{user.pk}"
+
+
+def test_what_nobody_notices_is_still_left_out_by_count(
+    client: Client, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = 100.0
+    monkeypatch.setattr(refusals, "_gate", LogGate(lambda: now))
+    announced: list[str] = []
+    announce = limiting.announce_refusal
+
+    def announce_and_note(*told: Any) -> None:
+        announced.append(told[1].id)
+        announce(*told)
+
+    monkeypatch.setattr(limiting, "announce_refusal", announce_and_note)
+    most = conf.EVENTS["LOG_PER_SECOND"]
+    ids = refuse(client, most + 20)
+    assert announced == ids[:most]
+    now = 101.0
+    client.get("/plain/")
+    messages = [r.getMessage() for r in caplog.records if r.name == LOGGER]
+    assert messages[most] == "20 more refusals were not logged"
+
+
+def test_a_receiver_hears_of_refusals_that_are_not_logged(client: Client, settings: Any) -> None:
+    settings.RATELIMIT_TIERS = {"EVENTS": {"LOG_PER_SECOND": 0}}
+    received: list[str] = []
+
+    def receive(decision: Decision, **_: Any) -> None:
+        received.append(decision.id)
+
+    request_throttled.connect(receive)
+    try:
+        ids = refuse(client, 40)
+    finally:
+        request_throttled.disconnect(receive)
+    assert received == ids
