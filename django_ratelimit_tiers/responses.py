@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+import json
+from collections.abc import Callable, Collection
+from functools import lru_cache
+from typing import Any, NamedTuple
 
 from asgiref.sync import async_to_sync, iscoroutinefunction
-from django.http import HttpRequest, HttpResponse, HttpResponseBase, JsonResponse
+from django.http import HttpRequest, HttpResponse, HttpResponseBase
 from django.template import TemplateDoesNotExist, loader
 from django.utils.module_loading import import_string
 
 from django_ratelimit_tiers.conf import conf
 from django_ratelimit_tiers.core.decisions import Decision
 from django_ratelimit_tiers.core.headers import (
+    DECISION_FIELD,
+    Likeness,
     header_fields,
+    likeness,
     problem_body,
     refusal_body,
     refusal_message,
@@ -21,10 +26,25 @@ from django_ratelimit_tiers.core.headers import (
 )
 from django_ratelimit_tiers.policy.flows import Flow, Step, in_thread
 
+ANYTHING = "*/*"
+JSON, PROBLEM = "application/json", "application/problem+json"
+HTML, TEXT = "text/html", "text/plain"
+FORMS = JSON, PROBLEM, HTML, TEXT
+"""What a refusal can be told in; the first of those that a client likes equally is chosen."""
+
+MOST_ANSWERS = 512
+"""Answers that are remembered, of some two kilobytes each."""
+
+DECISION_KEY = DECISION_FIELD.lower()
+
 
 def decision_fields(decision: Decision) -> dict[str, str]:
     """Return the header fields of a decision in the styles of the setting `HEADERS`."""
-    fields = header_fields(decision, conf.HEADERS)
+    return _fields(decision, conf.HEADERS)
+
+
+def _fields(decision: Decision, styles: Collection[str]) -> dict[str, str]:
+    fields = header_fields(decision, styles)
     if not decision.allowed:
         fields["Cache-Control"] = "no-store"
     return fields
@@ -52,49 +72,99 @@ def refusal(request: HttpRequest, decision: Decision) -> Flow[HttpResponse]:
         if iscoroutinefunction(make):
             step = Step(lambda: async_to_sync(make)(request, decision), step.run)
         response: HttpResponse = yield step
+        add_fields(response, decision)
     else:
-        response = BODIES[_preferred_body(request)](decision)
-        response.status_code = refusal_status(decision)
-    add_fields(response, decision)
+        response = _own_refusal(_preferred_form(request), decision)
     response.ratelimit_decision = decision  # type: ignore[attr-defined]
     return response
 
 
-def _preferred_body(request: HttpRequest) -> str:
+class Answer(NamedTuple):
+    """What a refusal is answered; the header fields are as Django keeps them."""
+
+    body: bytes
+    content_type: str
+    status: int
+    fields: dict[str, tuple[str, str]]
+
+
+def _preferred_form(request: HttpRequest) -> str:
     if request.META.get("HTTP_ACCEPT", ANYTHING) == ANYTHING:  # as most programs ask
         return JSON
     try:
-        return request.get_preferred_type(list(BODIES)) or JSON
+        return request.get_preferred_type(FORMS) or JSON
     except ValueError:  # an Accept longer than Django reads
         return JSON
 
 
-def _json(decision: Decision) -> HttpResponse:
-    return JsonResponse(refusal_body(decision))
+def _own_refusal(form: str, decision: Decision) -> HttpResponse:
+    if form == HTML:
+        page = _page(decision)
+        if page is not None:
+            response = HttpResponse(page, status=refusal_status(decision))
+            add_fields(response, decision)
+            return response
+        form = TEXT
+    styles, alike = tuple(conf.HEADERS), likeness(decision)
+    answer = (
+        _answer(form, styles, decision) if alike is None else _answer_alike(form, styles, alike)
+    )
+    body, content_type, status, fields = answer
+    response = HttpResponse(body, content_type=content_type, status=status)
+    store = response.headers._store  # as in `add_fields`
+    store.update(fields)
+    if DECISION_KEY in fields:
+        store[DECISION_KEY] = DECISION_FIELD, decision.id
+    return response
 
 
-def _problem(decision: Decision) -> HttpResponse:
-    return JsonResponse(problem_body(decision), content_type=PROBLEM)
+@lru_cache(maxsize=MOST_ANSWERS)
+def _answer_alike(form: str, styles: tuple[str, ...], alike: Likeness) -> Answer:
+    """Return the answer to every refusal that is told the same, but for the id.
+
+    So a client that is refused over and over gets one that is made once a second.
+    """
+    return _answer(form, styles, alike.decision(id="any"))
 
 
-def _html(decision: Decision) -> HttpResponse:
+def _answer(form: str, styles: tuple[str, ...], decision: Decision) -> Answer:
+    content_type, body_of = BODIES[form]
+    fields = _fields(decision, styles)
+    return Answer(
+        body_of(decision).encode(),
+        content_type,
+        refusal_status(decision),
+        {name.lower(): (name, value) for name, value in fields.items()},
+    )
+
+
+def _page(decision: Decision) -> str | None:
+    """Return the page that refuses, None on a site without templates or those of its apps.
+
+    A site's own template may show anything of the decision, so no other gets the same page.
+    """
     context: dict[str, Any] = {"message": refusal_message(decision), "decision": decision}
     try:
-        page = loader.render_to_string("django_ratelimit_tiers/refusal.html", context)
-    except TemplateDoesNotExist:  # a site without templates, or without those of its apps
-        return _text(decision)
-    return HttpResponse(page)
+        return loader.render_to_string("django_ratelimit_tiers/refusal.html", context)
+    except TemplateDoesNotExist:
+        return None
 
 
-def _text(decision: Decision) -> HttpResponse:
-    return HttpResponse(refusal_message(decision) + "\n", content_type="text/plain; charset=utf-8")
+def _json(decision: Decision) -> str:
+    return json.dumps(refusal_body(decision))
 
 
-ANYTHING, JSON, PROBLEM = "*/*", "application/json", "application/problem+json"
+def _problem(decision: Decision) -> str:
+    return json.dumps(problem_body(decision))
 
-BODIES: dict[str, Callable[[Decision], HttpResponse]] = {
-    JSON: _json,
-    PROBLEM: _problem,
-    "text/html": _html,
-    "text/plain": _text,
+
+def _text(decision: Decision) -> str:
+    return refusal_message(decision) + "\n"
+
+
+BODIES: dict[str, tuple[str, Callable[[Decision], str]]] = {
+    JSON: (JSON, _json),
+    PROBLEM: (PROBLEM, _problem),
+    TEXT: ("text/plain; charset=utf-8", _text),
 }
+"""The content type and the body of each form but the page."""

@@ -3,16 +3,25 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
+from unittest.mock import patch
 
 import pytest
 from asgiref.sync import async_to_sync
 from django.contrib.auth.models import User
 from django.http import HttpResponse
-from django.test import AsyncClient, Client, override_settings
+from django.test import AsyncClient, Client, RequestFactory, override_settings
 
 from django_ratelimit_tiers.core.decisions import Decision, Outcome
 from django_ratelimit_tiers.core.policies import Charge, QuotaPolicy
-from django_ratelimit_tiers.responses import add_fields, decision_fields
+from django_ratelimit_tiers.policy.flows import drive
+from django_ratelimit_tiers.responses import (
+    MOST_ANSWERS,
+    _answer_alike,
+    add_fields,
+    decision_fields,
+    refusal,
+)
 from django_ratelimit_tiers.signals import request_throttled
 from tests.policies import limit_tier, make_rule
 
@@ -20,6 +29,7 @@ pytestmark = [pytest.mark.django_db, pytest.mark.urls("tests.site")]
 
 MESSAGE = re.compile(r"Too many requests\. Try again in \d+ seconds?\.")
 X_FIELDS = {"X-RateLimit-Limit", "X-RateLimit-Remaining", "X-RateLimit-Reset"}
+PAGE = "django_ratelimit_tiers/refusal.html"
 DRAFT_FIELDS = {"RateLimit", "RateLimit-Policy"}
 
 
@@ -237,3 +247,129 @@ def test_fields_are_where_django_itself_would_put_them() -> None:
         theirs[name] = value
     assert ours.serialize_headers() == theirs.serialize_headers()
     assert ours["X-RateLimit-Limit"] == "5"
+
+
+POLICY = QuotaPolicy("free-minute", 60, 60)
+SECRET = QuotaPolicy("secret", 60, 60, disclose=False)
+SECOND = 1_000_000
+NOW = 1_700_000_000 * SECOND
+
+
+def decision_of(
+    policy: QuotaPolicy = POLICY,
+    *,
+    subject: str = "user:1",
+    now: int = NOW,
+    wait: int = 30 * SECOND,
+    id: str = "one",  # noqa: A002 - as in `Decision`
+    others: tuple[Outcome, ...] = (),
+) -> Decision:
+    refused = Outcome(Charge(subject, policy), False, 0, wait + 7, wait)
+    return Decision((refused, *others), now, id=id)
+
+
+def answered(decision: Decision, accept: str | None = None) -> HttpResponse:
+    headers = {} if accept is None else {"Accept": accept}
+    return drive(refusal(RequestFactory().get("/", headers=headers), decision))
+
+
+def apart(decision: Decision, accept: str | None) -> HttpResponse:
+    """Return the answer that is made for this decision alone."""
+    with patch("django_ratelimit_tiers.responses.likeness", lambda _: None):
+        return answered(decision, accept)
+
+
+FORMS = ["application/json", "application/problem+json", "text/html", "text/plain"]
+
+
+@pytest.mark.parametrize("accept", [None, *FORMS])
+@pytest.mark.parametrize("policy", [POLICY, SECRET])
+@pytest.mark.parametrize("wait", [1, 999_999, SECOND, SECOND + 1, 30 * SECOND])
+@pytest.mark.parametrize("styles", [[], ["x-ratelimit"], ["ratelimit-draft-11", "x-ratelimit"]])
+def test_an_answer_that_is_used_again_is_the_one_made_for_the_decision(
+    accept: str | None, policy: QuotaPolicy, wait: int, styles: list[str]
+) -> None:
+    with override_settings(RATELIMIT_TIERS={"HEADERS": styles}):
+        for now in (NOW, NOW + 1, NOW + 999_999, NOW + 999_993):
+            decision = decision_of(policy, now=now, wait=wait)
+            expected, answers = apart(decision, accept), [answered(decision, accept)] * 2
+            for answer in answers:
+                assert answer.content == expected.content
+                assert list(answer.headers.items()) == list(expected.headers.items())
+                assert answer.status_code == expected.status_code == 429
+                assert answer.ratelimit_decision is decision
+
+
+@pytest.mark.parametrize("accept", FORMS)
+def test_no_answer_outlives_its_second(accept: str) -> None:
+    told = {}
+    for passed in range(0, 3 * SECOND, SECOND // 4):
+        answer = answered(decision_of(now=NOW + passed, wait=3 * SECOND - passed), accept)
+        told[passed] = int(answer.headers["Retry-After"])
+        assert f"t={told[passed]}" in answer.headers["RateLimit"]
+        assert int(answer.headers["X-RateLimit-Reset"]) == NOW // SECOND + 4
+        assert f"in {told[passed]} second" in answer.text
+    assert list(told.values()) == [3] * 4 + [2] * 4 + [1] * 4
+
+
+@pytest.mark.parametrize("accept", FORMS)
+def test_clients_that_are_told_the_same_see_only_their_own_decision(accept: str) -> None:
+    answers = [answered(decision_of(subject=f"user:{n}", id=f"id-{n}"), accept) for n in range(3)]
+    ids = [answer.headers["X-RateLimit-Decision"] for answer in answers]
+    assert ids == ["id-0", "id-1", "id-2"]
+
+
+def test_what_is_done_to_one_answer_is_not_seen_in_the_next() -> None:
+    first = answered(decision_of())
+    first.headers["X-Other"] = "1"
+    del first.headers["Retry-After"]
+    first.write(b"more")
+    first.set_cookie("a", "b")
+    second = answered(decision_of())
+    assert second.headers["Retry-After"] == "30"
+    assert "X-Other" not in second.headers
+    assert b"more" not in second.content
+    assert not second.cookies
+
+
+def test_a_refusal_without_an_id_names_no_decision() -> None:
+    assert answered(decision_of()).headers["X-RateLimit-Decision"] == "one"
+    assert "X-RateLimit-Decision" not in answered(decision_of(id="")).headers
+
+
+def test_an_edited_policy_is_told_at_once() -> None:
+    edited = replace(POLICY, requests=61)
+    assert answered(decision_of()).headers["X-RateLimit-Limit"] == "60"
+    assert answered(decision_of(edited)).headers["X-RateLimit-Limit"] == "61"
+
+
+def test_several_policies_are_all_told() -> None:
+    other = Outcome(Charge("user:1", QuotaPolicy("day", 9, 86_400)), True, 5, SECOND, None)
+    assert '"day"' in answered(decision_of(others=(other,))).headers["RateLimit"]
+
+
+def test_answers_that_are_remembered_are_bounded() -> None:
+    for second in range(1, MOST_ANSWERS + 100):
+        answered(decision_of(wait=second * SECOND))
+    assert _answer_alike.cache_info().currsize == MOST_ANSWERS
+
+
+@pytest.mark.parametrize(
+    "accept", ["nonsense;;;q=x,,/", "a" * 20_000, "text/html;q=nan", "*/*;q=0", ",", "\xff\x00"]
+)
+def test_a_hostile_accept_is_answered_with_the_usual_body(accept: str) -> None:
+    usual, hostile = answered(decision_of()), answered(decision_of(), accept)
+    assert hostile.status_code == usual.status_code
+    assert hostile.headers["Content-Type"] in {"application/json", "text/html; charset=utf-8"}
+
+
+def test_a_page_is_made_for_each_decision_as_a_site_may_name_it() -> None:
+    page = "{{ decision.id }}"
+    loaders = [("django.template.loaders.locmem.Loader", {PAGE: page})]
+    engine = {
+        "BACKEND": "django.template.backends.django.DjangoTemplates",
+        "OPTIONS": {"loaders": loaders},
+    }
+    with override_settings(TEMPLATES=[engine]):
+        texts = [answered(decision_of(id=name), "text/html").text for name in ("a", "b")]
+    assert texts == ["a", "b"]

@@ -8,13 +8,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
 from enum import StrEnum
+from typing import NamedTuple
 
 from django_ratelimit_tiers.core.decisions import Decision, Outcome
-from django_ratelimit_tiers.core.policies import MICROSECONDS
+from django_ratelimit_tiers.core.policies import MICROSECONDS, Charge, QuotaPolicy
 from django_ratelimit_tiers.core.strings import printable
 
 DEGRADED_WAIT = 5
 """Seconds to wait after a refusal that no policy made, because the store was unavailable."""
+
+DECISION_FIELD = "X-RateLimit-Decision"
+"""Names the decision of a refusal."""
 
 PROBLEM_TYPES = "https://iana.org/assignments/http-problem-types#"
 """Where the RateLimit draft registers its problem types (section 10.2)."""
@@ -43,7 +47,7 @@ def header_fields(decision: Decision, styles: Collection[str]) -> dict[str, str]
             fields |= SERIALIZERS[style](told, decision.now)
     if not decision.allowed:
         if told and decision.id and HeaderStyle.X_RATELIMIT in styles:
-            fields["X-RateLimit-Decision"] = decision.id
+            fields[DECISION_FIELD] = decision.id
         fields["Retry-After"] = str(retry_after_seconds(decision))
     return fields
 
@@ -54,6 +58,34 @@ def retry_after_seconds(decision: Decision) -> int | None:
         return None
     wait = decision.retry_after
     return DEGRADED_WAIT if wait is None else max(1, -(-wait // MICROSECONDS))
+
+
+class Likeness(NamedTuple):
+    """What a client is told of a refusal by one policy, but for the id; the times in seconds.
+
+    Refusals that are equal in this have the same body and header fields, whoever is refused.
+    """
+
+    policy: QuotaPolicy
+    remaining: int
+    reset_at: int
+    wait: int
+
+    def decision(self, id: str) -> Decision:  # noqa: A002 - as in `Decision`
+        """Return a decision that tells the same."""
+        reset_after, wait = self.reset_at * MICROSECONDS, self.wait * MICROSECONDS
+        told = Outcome(Charge("", self.policy), False, self.remaining, reset_after, wait)
+        return Decision((told,), id=id)
+
+
+def likeness(decision: Decision) -> Likeness | None:
+    """Return what a refusal by one policy has in common with others, None for any other one."""
+    outcomes, now, degraded, name, refusing, _ = decision
+    if degraded is not None or not name or len(outcomes) != 1 or not refusing:
+        return None
+    charge, _, remaining, reset_after, retry_after = outcomes[0]
+    reset_at, wait = -(-(now + reset_after) // MICROSECONDS), -(-(retry_after or 0) // MICROSECONDS)
+    return tuple.__new__(Likeness, (charge.policy, remaining, reset_at, wait))
 
 
 def refusal_status(decision: Decision) -> int:
