@@ -79,7 +79,7 @@ class TallySheet:
                 self._untold = Tally(
                     {subject: Usage(*numbers) for subject, numbers in self._usage.items()},
                     self._sightings,
-                    list(self._quotas.values()),
+                    [_day_quota(*noted) for noted in self._quotas.values()],
                     refusals(),
                     sample(),
                 )
@@ -95,15 +95,12 @@ class TallySheet:
     def _clear(self) -> None:
         self._usage: dict[str, list[int]] = {}
         self._sightings: set[tuple[str, str]] = set()
-        self._quotas: dict[tuple[str, str], DayQuota] = {}
+        self._quotas: dict[tuple[str, str], tuple[Outcome, int]] = {}
 
     def _note_quota(self, outcome: Outcome, now: int) -> None:
-        subject, policy = outcome.charge.subject, outcome.charge.policy
-        if len(self._quotas) < MOST_ENTRIES or (subject, policy.name) in self._quotas:
-            window = now // policy.window * policy.window // (MINUTE * MICROSECONDS)
-            used = policy.capacity - outcome.remaining
-            quota = DayQuota(subject, policy.name, policy.capacity, used, window)
-            self._quotas[subject, policy.name] = quota
+        quota = outcome.charge.subject, outcome.charge.policy.name
+        if len(self._quotas) < MOST_ENTRIES or quota in self._quotas:
+            self._quotas[quota] = outcome, now  # the last before it is told is what counts
 
 
 def _hourly_limit(outcomes: Sequence[Outcome]) -> int:
@@ -114,6 +111,13 @@ def _hourly_limit(outcomes: Sequence[Outcome]) -> int:
         if outcome.charge.policy.is_enforced
     ]
     return min(limits, default=0)
+
+
+def _day_quota(outcome: Outcome, now: int) -> DayQuota:
+    subject, policy = outcome.charge.subject, outcome.charge.policy
+    window = now // policy.window * policy.window // (MINUTE * MICROSECONDS)
+    used = policy.capacity - outcome.remaining
+    return DayQuota(subject, policy.name, policy.capacity, used, window)
 
 
 def _runs_short(outcome: Outcome) -> bool:

@@ -60,8 +60,9 @@ class RefusalMemory:
             return None
         now = self._clock()
         for place, charge in enumerate(plan.charges):
-            refusal = self._refusals.get(_key(charge))
-            if refusal and refusal.count >= SIGNS_OF_ATTACK and now < refusal.until:
+            subject, policy, cost = charge  # `_key`, written out as every request comes here
+            refusal = self._refusals.get((subject, id(policy), cost))
+            if refusal is not None and refusal.count >= SIGNS_OF_ATTACK and now < refusal.until:
                 refusal.count += 1
                 return place, _later(refusal, charge, now)
         return None

@@ -6,13 +6,14 @@ import pytest
 import redis
 from django.test import Client, override_settings
 
-from django_ratelimit_tiers.core.decisions import Outcome
+from django_ratelimit_tiers.core.decisions import Decision, Outcome
 from django_ratelimit_tiers.core.plans import Plan, Reply, Stale
 from django_ratelimit_tiers.core.policies import Charge, QuotaPolicy
 from django_ratelimit_tiers.core.refusals import LONGEST_PATH, LONGEST_USER_AGENT
 from django_ratelimit_tiers.events.tallies import MOST_SAMPLED
 from django_ratelimit_tiers.policy.limiter import limiter
 from django_ratelimit_tiers.policy.refusals import SIGNS_OF_ATTACK, SPENT_SECONDS, RefusalMemory
+from django_ratelimit_tiers.signals import request_throttled
 from django_ratelimit_tiers.store.configured import configured_store
 from tests.policies import limit_tier
 from tests.servers import wait_until
@@ -210,6 +211,22 @@ class TestAttack:
             assert (refusal.path + refusal.user_agent).isprintable()
             assert len(refusal.path) <= LONGEST_PATH
             assert len(refusal.user_agent) <= LONGEST_USER_AGENT
+
+    @override_settings(RATELIMIT_TIERS={"REFUSAL_MEMORY": 1})
+    def test_a_receiver_hears_of_each_refusal(self, client: Client) -> None:
+        received: list[str] = []
+
+        def receive(decision: Decision, **_: object) -> None:
+            received.append(decision.id)
+
+        request_throttled.connect(receive)
+        try:
+            answers = [client.get("/plain/") for _ in range(60)]
+        finally:
+            request_throttled.disconnect(receive)
+        told = [answer.headers.get("X-RateLimit-Decision") for answer in answers]
+        assert received == told[5:]
+        assert len(set(received)) == 55
 
     def test_it_is_counted_even_if_no_request_follows(self, client: Client) -> None:
         self.statuses(client)
