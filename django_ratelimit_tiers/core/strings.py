@@ -16,4 +16,6 @@ def quoted(name: str) -> str:
 
 def printable(name: str) -> str:
     """Percent-encode what a field cannot hold, so that different names stay different."""
+    if name.isascii() and name.isprintable():
+        return name
     return quote(name, safe=PRINTABLE, errors="surrogatepass")
