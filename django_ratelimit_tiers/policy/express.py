@@ -52,8 +52,9 @@ def usual_bill(
         if known is None:
             return None
         revisions[subject] = known.revision
-        slug = known.direct or known.through_group or ""
-        tier = snapshot.tiers.get(slug) or snapshot.default_tier("authenticated")
+        tiers = snapshot.tiers
+        assigned = tiers.get(known.direct or "") or tiers.get(known.through_group or "")
+        tier = assigned or snapshot.default_tier("authenticated")
     tariff = passage.tariffs.get((tier and tier.slug, subject is None, passage.cost or cost))
     if tariff is None:
         return None

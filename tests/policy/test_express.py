@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -123,6 +124,18 @@ def test_a_user_whose_tier_is_not_remembered_goes_the_plain_way(snapshot: Snapsh
     plainly(snapshot, user)
     snapshot.assignments.forget(f"user:{user.pk}")
     assert shortly(snapshot, user) is None
+
+
+def test_an_assigned_tier_that_is_gone_leaves_the_next_one(snapshot: Snapshot) -> None:
+    user = in_both()
+    plainly(snapshot, user)
+    tiers = {slug: tier for slug, tier in snapshot.tiers.items() if slug != "pro"}
+    without = replace(snapshot, tiers=tiers)
+    bill, _, _ = plainly(without, user)
+    short = shortly(without, user)
+    assert short is not None
+    assert short[0] == bill
+    assert {charge.policy.name for charge in bill.charges} >= {"business-minute"}
 
 
 SPECIAL: dict[str, dict[str, Any]] = {
