@@ -30,6 +30,7 @@ class Teller:
         self._sheet = TallySheet()
         self._repetitions = Repetitions()
         self._timer: Timer | None = None
+        self._is_stopped = False
 
     def note(self, ledger: Ledger) -> bool:
         """Count a request that was decided; returns whether it is time to tell."""
@@ -40,10 +41,7 @@ class Teller:
     def count_refusal(self, outcome: Outcome, label: str, detail: str) -> None:
         """Count what was refused without asking the store, as a plan's label and detail say."""
         self._repetitions.add(outcome, label, detail)
-        if self._timer is None or not self._timer.is_alive():
-            self._timer = Timer(FLUSH_SECONDS, self.tell_the_rest)
-            self._timer.daemon = True
-            self._timer.start()
+        self._tell_later()
 
     def tell(self) -> None:
         """Tell the store everything; raises StoreUnavailable."""
@@ -66,8 +64,24 @@ class Teller:
 
     def stop(self) -> None:
         """Let no timer go off any more."""
+        self._is_stopped = True
         if self._timer is not None:
             self._timer.cancel()
+
+    def _tell_later(self) -> None:
+        if self._timer is None and not self._is_stopped:
+            self._timer = Timer(FLUSH_SECONDS, self._tell_in_time)
+            self._timer.daemon = True
+            self._timer.start()
+
+    def _tell_in_time(self) -> None:
+        """Tell the store everything, and try again later if it does not hear: no request may come
+        that would."""
+        self._timer = None  # first, so that whatever is counted from now on sets another
+        try:
+            self.tell()
+        except StoreUnavailable:
+            self._tell_later()
 
     def _take_counts(self) -> Counts:
         return Counter(self._local.take_counts()) + Counter(self._repetitions.take_counts())

@@ -1,0 +1,72 @@
+"""What a process has counted by itself reaches the store, though no request follows."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from django_ratelimit_tiers.core.decisions import Outcome
+from django_ratelimit_tiers.core.policies import Charge, QuotaPolicy
+from django_ratelimit_tiers.policy import tallies
+from django_ratelimit_tiers.policy.tallies import Teller
+from django_ratelimit_tiers.store.memory_records import MemoryRecords
+from django_ratelimit_tiers.store.redis import RedisStore
+from tests.servers import PATIENT_SECONDS, ValkeyProcess
+
+REFUSED = Outcome(Charge("ip:192.0.2.1", QuotaPolicy("minute", 1, 60)), False, 0, 1, 1)
+LABEL = "minute\0free\0GET a/\0"
+
+
+@pytest.fixture
+def server() -> Iterator[ValkeyProcess]:
+    with ValkeyProcess() as own:
+        yield own
+
+
+@pytest.fixture
+def store(server: ValkeyProcess) -> RedisStore:
+    return RedisStore(url=server.url, timeout=PATIENT_SECONDS)
+
+
+@pytest.fixture
+def teller(store: RedisStore, monkeypatch: pytest.MonkeyPatch) -> Iterator[Teller]:
+    monkeypatch.setattr(tallies, "FLUSH_SECONDS", 0.05)
+    teller = Teller(store, MemoryRecords())
+    yield teller
+    teller.stop()
+
+
+def counted(store: RedisStore) -> int:
+    return sum(sum(store.records.counts(minute).values()) for minute in store.records.minutes())
+
+
+def wait_for(store: RedisStore, count: int) -> None:
+    deadline = time.monotonic() + 20
+    while counted(store) != count and time.monotonic() < deadline:
+        time.sleep(0.02)
+    assert counted(store) == count
+
+
+def test_refusals_are_told_again_and_again_by_themselves(store: RedisStore, teller: Teller) -> None:
+    for number in range(1, 4):
+        teller.count_refusal(REFUSED, LABEL, "")
+        wait_for(store, number)
+
+
+def test_refusals_that_the_store_did_not_hear_are_told_once_it_answers(
+    server: ValkeyProcess, store: RedisStore, teller: Teller
+) -> None:
+    server.kill()
+    teller.count_refusal(REFUSED, LABEL, "")
+    time.sleep(0.5)  # it is tried meanwhile
+    server.start()
+    wait_for(store, 1)
+
+
+def test_one_that_was_stopped_tells_nothing_by_itself(store: RedisStore, teller: Teller) -> None:
+    teller.stop()
+    teller.count_refusal(REFUSED, LABEL, "")
+    time.sleep(0.3)
+    assert counted(store) == 0
