@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from dataclasses import replace
-from unittest.mock import patch
 
 import pytest
 from asgiref.sync import async_to_sync
@@ -12,11 +11,13 @@ from django.contrib.auth.models import User
 from django.http import HttpResponse
 from django.test import AsyncClient, Client, RequestFactory, override_settings
 
+from django_ratelimit_tiers.conf import conf
 from django_ratelimit_tiers.core.decisions import Decision, Outcome
 from django_ratelimit_tiers.core.policies import Charge, QuotaPolicy
 from django_ratelimit_tiers.policy.flows import drive
 from django_ratelimit_tiers.responses import (
     MOST_ANSWERS,
+    _answer,
     _answer_alike,
     add_fields,
     decision_fields,
@@ -274,9 +275,14 @@ def answered(decision: Decision, accept: str | None = None) -> HttpResponse:
 
 
 def apart(decision: Decision, accept: str | None) -> HttpResponse:
-    """Return the answer that is made for this decision alone."""
-    with patch("django_ratelimit_tiers.responses.likeness", lambda _: None):
+    """Return the answer that is made for this decision alone, as a page always is."""
+    if accept == "text/html":
         return answered(decision, accept)
+    body, content_type, status, fields = _answer(accept or FORMS[0], tuple(conf.HEADERS), decision)
+    response = HttpResponse(body, content_type=content_type, status=status)
+    for name, value in fields.values():
+        response.headers[name] = value
+    return response
 
 
 FORMS = ["application/json", "application/problem+json", "text/html", "text/plain"]

@@ -19,6 +19,7 @@ from django_ratelimit_tiers.core.refusals import (
     RefusalKey,
     SampledRefusal,
     counted_outcomes,
+    labelled_key,
     parse_key,
     parse_sample,
     written_sample,
@@ -63,8 +64,7 @@ class MemoryRecords(Records):
             return
         for place in filter(plan.labels.__getitem__, counted_outcomes(outcomes)):
             charge = plan.charges[place]
-            policy, tier, endpoint, rule = (*plan.labels[place].split("\0", 3), "", "", "")[:4]
-            key = RefusalKey(charge.policy.mode, policy, tier, endpoint, charge.subject)
+            key, rule = labelled_key(plan.labels[place], charge.policy.mode, charge.subject)
             wait = outcomes[place].retry_after or 0
             parts = time.time_ns() // 1000, wait, *_written(key), rule, plan.detail
             with self._lock:
