@@ -46,21 +46,14 @@ class RouteIndex:
         self._rules = [(rule, parse_pattern(rule.path) if rule.path else None) for rule in rules]
         self._known: dict[tuple[RouteMap, int], _Known] = {}
 
-    def rules_for(self, match: ResolverMatch, method: str) -> tuple[Rule, ...]:
-        """Return the rules on the view of a match, in the order in which they were given."""
-        return self._on(match, route_map()).rules.get(method)
-
-    def route_of(self, match: ResolverMatch) -> str:
-        """Return the route that stands for the view of a match, whichever it was reached by.
-
-        It is the first one in the URLconf, in the site's own language.
-        """
-        return self._on(match, route_map()).route
-
     def look_up(
         self, match: ResolverMatch, method: str, routes: RouteMap
     ) -> tuple[str, tuple[Rule, ...]]:
-        """Return both at once, for a request among these routes."""
+        """Return the route that stands for the view of a match, and the rules on that view.
+
+        The route is the first of the view's in the URLconf, in the site's own language, whichever
+        it was reached by; the rules are in the order in which they were given.
+        """
         known = self._on(match, routes)
         return known.route, known.rules.get(method)
 
