@@ -12,10 +12,9 @@ from django_ratelimit_tiers.store.scripts import Call
 
 def answers(client: redis.Redis, calls: Sequence[Call]) -> list[Any]:
     """Return what a server that knows the scripts answers to these calls."""
-    pool = client.connection_pool
-    connection = pool.get_connection()
+    connection = redis.Connection(**client.connection_pool.connection_kwargs)
     try:
         connection.send_packed_command([call.evalsha for call in calls])
         return [connection.read_response() for _ in calls]
     finally:
-        pool.release(connection)
+        connection.disconnect()
