@@ -25,7 +25,7 @@ class Plan(NamedTuple):
     under, empty when refusals are not counted, and `detail` what a sampled refusal tells of the
     request (`core.refusals`). `now` is in microseconds, None for the store's own clock. Plans with
     the same `form` have the same labels, and differ in their charges only by the subjects; None
-    makes no such promise.
+    makes no such promise. `is_kept` tells that the very same `charges` are likely to come again.
     """
 
     charges: tuple[Charge, ...]
@@ -34,8 +34,9 @@ class Plan(NamedTuple):
     revision: str | None = None
     subject_revisions: Mapping[str, str] = MappingProxyType({})
     labels: tuple[str, ...] = ()
-    detail: str = ""
     form: Hashable = None
+    is_kept: bool = False
+    detail: str = ""
 
     @property
     def subjects(self) -> tuple[str, ...]:

@@ -14,8 +14,9 @@ from django.http import HttpRequest
 
 from django_ratelimit_tiers.conf import conf
 from django_ratelimit_tiers.policy import stages
-from django_ratelimit_tiers.policy.identity import identified_client
+from django_ratelimit_tiers.policy.identity import Client, identified_client, user_number
 from django_ratelimit_tiers.policy.ledgers import Ledger
+from django_ratelimit_tiers.policy.passages import Fare, Passage
 from django_ratelimit_tiers.policy.snapshots import Snapshot
 from django_ratelimit_tiers.policy.tariffs import Bill
 
@@ -43,20 +44,46 @@ def usual_bill(
         or conf.VERIFIED_TEST is not None
     ):
         return None
-    client = identified_client(ledger.client, user, None)
-    subject = client.user_subject
+    door, number = ledger.client, user_number(user)
+    key = passage, number, door.address, cost
+    fare = snapshot.passages.fares.get(key)
+    if fare is None or not _holds(fare, snapshot):
+        client = identified_client(door, user, None)
+        fare = _new_fare(snapshot, passage, client, request, cost)
+        if fare is None:
+            return None
+        snapshot.passages.remember_fare(key, fare)
+        fare = fare._replace(bill=fare.bill._replace(is_kept=False))
+    subject, assignment = fare.user_subject, fare.assignment
+    if subject is not None and assignment is not None:
+        revisions[subject] = assignment.revision
+        found = door.address, door.address_subject, user, subject, ()
+        ledger.client = tuple.__new__(Client, found)  # Client(*found) takes twice as long
+    return fare.bill
+
+
+def _holds(fare: Fare, snapshot: Snapshot) -> bool:
+    """Return whether its client is still assigned what it was."""
+    subject = fare.user_subject
+    return subject is None or snapshot.assignments.get(subject) is fare.assignment
+
+
+def _new_fare(
+    snapshot: Snapshot, passage: Passage, client: Client, request: HttpRequest, cost: int
+) -> Fare | None:
+    """Return what a client is going to be charged, None if its tier or tariff is not known yet."""
+    subject, assignment = client.user_subject, None
     if subject is None:
         tier = snapshot.default_tier("anonymous")
     else:
-        known = snapshot.assignments.get(subject)
-        if known is None:
+        assignment = snapshot.assignments.get(subject)
+        if assignment is None:
             return None
-        revisions[subject] = known.revision
         tiers = snapshot.tiers
-        assigned = tiers.get(known.direct or "") or tiers.get(known.through_group or "")
+        assigned = tiers.get(assignment.direct or "") or tiers.get(assignment.through_group or "")
         tier = assigned or snapshot.default_tier("authenticated")
     tariff = passage.tariffs.get((tier and tier.slug, subject is None, passage.cost or cost))
     if tariff is None:
         return None
-    ledger.client = client
-    return stages.bill(tariff, client, request)
+    bill = stages.bill(tariff, client, request)
+    return Fare(subject, assignment, bill._replace(is_kept=True))

@@ -8,17 +8,21 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from django.urls import ResolverMatch
 
 from django_ratelimit_tiers.core.rules import Rule
+from django_ratelimit_tiers.policy.assignments import Assignment
 from django_ratelimit_tiers.policy.routes import RouteIndex, routes_epoch, routes_of
-from django_ratelimit_tiers.policy.tariffs import RuleGroup, Tariff
+from django_ratelimit_tiers.policy.tariffs import Bill, RuleGroup, Tariff
 from django_ratelimit_tiers.policy.views import View, view_marks
 
 REMEMBERED = 10_000
 """How many passages one snapshot remembers."""
+
+MOST_FARES = 4096
+"""How many fares one snapshot remembers."""
 
 MOST_TARIFFS = 1000
 """How many tariffs one passage remembers."""
@@ -49,12 +53,27 @@ class Passage:
         self.tariffs[key] = tariff
 
 
+class Fare(NamedTuple):
+    """What one client is charged on one passage, as long as its user has the same `assignment`.
+
+    A client without a user has neither that nor a `user_subject`.
+    """
+
+    user_subject: str | None
+    assignment: Assignment | None
+    bill: Bill
+
+
 class PassageBook:
-    """The passages that one snapshot has shown so far."""
+    """The passages that one snapshot has shown so far, and what clients paid on them.
+
+    `fares` are by passage, user, address and cost (`express`).
+    """
 
     def __init__(self, routes: RouteIndex) -> None:
         self._routes = routes
         self._passages: dict[object, Passage] = {}
+        self.fares: dict[object, Fare] = {}
 
     def unresolved(self, on_path: Sequence[Rule], method: str) -> Passage:
         """Return the passage of requests of which only the path is known."""
@@ -79,6 +98,12 @@ class PassageBook:
         is_usual = group.lasts and not group.acts_early and not marks.is_exempt
         passage = Passage(on_path, match.func, route, group, is_usual, marks.cost)
         return self._remember(key, passage)
+
+    def remember_fare(self, key: object, fare: Fare) -> None:
+        """Remember a fare; the key holds everything else that it depends on."""
+        if len(self.fares) >= MOST_FARES:
+            self.fares.clear()
+        self.fares[key] = fare
 
     def _remember(self, key: object, passage: Passage) -> Passage:
         if len(self._passages) >= REMEMBERED:

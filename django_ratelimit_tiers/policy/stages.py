@@ -35,9 +35,7 @@ KNOWN_METHODS = frozenset(("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPT
 
 def door_passage(snapshot: Snapshot, ledger: Ledger) -> Passage:
     """Return the passage of a request of which nothing but the path is known."""
-    if ledger.snapshot is not snapshot:
-        ledger.snapshot, ledger.passage = snapshot, None
-        ledger.on_path = snapshot.rules.match(ledger.method, ledger.path)
+    _match_path(snapshot, ledger)
     return snapshot.passages.unresolved(ledger.on_path, ledger.method)
 
 
@@ -48,11 +46,13 @@ def passage(snapshot: Snapshot, ledger: Ledger, request: HttpRequest) -> Passage
     """
     if ledger.passage is not None and ledger.snapshot is snapshot:
         return ledger.passage
-    found = door_passage(snapshot, ledger)
-    if request.resolver_match is not None:
+    _match_path(snapshot, ledger)
+    match, on_path, method = request.resolver_match, ledger.on_path, ledger.method
+    if match is None:
+        found = snapshot.passages.unresolved(on_path, method)
+    else:
         urlconf = getattr(request, "urlconf", None)
-        on_path, method = ledger.on_path, ledger.method
-        found = snapshot.passages.resolved(on_path, request.resolver_match, method, urlconf)
+        found = snapshot.passages.resolved(on_path, match, method, urlconf)
         ledger.route = found.route
     ledger.passage = found
     return found
@@ -150,7 +150,7 @@ def bill(tariff: Tariff, client: Client, request: HttpRequest) -> Bill:
     for rule, policy, cost in tariff.charged:
         subject = of_tier if rule is None else rule_subject(rule, client, request)
         charges.append(tuple.__new__(Charge, (subject, policy, cost)))  # the cost was checked
-    return tuple.__new__(Bill, (tuple(charges), tariff))  # Bill(...) takes twice as long
+    return tuple.__new__(Bill, (tuple(charges), tariff, False))  # Bill(...) takes twice as long
 
 
 def make_plan(
@@ -162,16 +162,18 @@ def make_plan(
 ) -> Plan:
     """Return what the store is asked for these charges."""
     tariff = charged.tariff
-    return Plan(
+    asked = (
         charged.charges,
         True,
         None,
         None if at_any_revision else snapshot.revision,
         {} if at_any_revision else revisions,
         tariff.labels,
-        f"{ledger.id}\0{snapshot.edition.number}\0{ledger.detail}",
         tariff if tariff.lasts else None,
+        charged.is_kept,
+        f"{ledger.id}\0{snapshot.edition.number}\0{ledger.detail}",
     )
+    return tuple.__new__(Plan, asked)  # Plan(*asked) takes twice as long
 
 
 def decides_client(view: Any) -> bool:
@@ -197,6 +199,12 @@ def endpoint_name(ledger: Ledger, rule: Rule | None = None) -> str:
     route = ledger.route
     where = route if route is not None else rule.path if rule else "(no route)"
     return f"{method} {where}"
+
+
+def _match_path(snapshot: Snapshot, ledger: Ledger) -> None:
+    if ledger.snapshot is not snapshot:
+        ledger.snapshot, ledger.passage = snapshot, None
+        ledger.on_path = snapshot.rules.match(ledger.method, ledger.path)
 
 
 def _client_tariff(

@@ -146,14 +146,17 @@ class RedisClusterStore(Store):
                 if self._part_of(charge.subject) is part
             )
             known = plan.subject_revisions.items()
+            is_whole = len(places) == len(plan.charges)
+            charges = tuple(plan.charges[place] for place in places)
             yield Share(
                 part,
                 places,
                 plan._replace(
-                    charges=tuple(plan.charges[place] for place in places),
+                    charges=plan.charges if is_whole else charges,
                     labels=tuple(plan.labels[place] for place in places) if plan.labels else (),
                     subject_revisions={s: r for s, r in known if self._part_of(s) is part},
                     form=None if plan.form is None else (plan.form, places),
+                    is_kept=plan.is_kept and is_whole,
                 ),
             )
 

@@ -45,8 +45,8 @@ MODE_CODES = {Mode.ENFORCE: 1, Mode.SHADOW: 2, Mode.OFF: 3}
 class Layout(NamedTuple):
     """How plans of one form are sent and answered.
 
-    `template` is the command without what differs: the keys of subjects, the header, and the
-    arguments after the plan, each word after its length. `last_place` is that of the last subject's
+    `template` is the command up to the plan, without what differs: the keys of subjects, each after
+    its length, and the header. `last_place` is that of the last subject's
     counters among the keys. `reply` unpacks the time and the states of the counters; `places` has
     for each charge of the plan where in that its counter's state begins.
     """
@@ -78,7 +78,6 @@ def layout_of(
         + _literal(written(b"%d" % number_of_keys, *keys))
         + WORD * (of_subjects + known)
         + b"$%d\r\n%%b%b\r\n" % (HEADER.size + len(argument), _literal(argument))
-        + WORD * (2 + known)
     )
     counters = [
         (number, charge.policy.counter_id)

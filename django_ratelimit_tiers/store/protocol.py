@@ -8,12 +8,12 @@ from __future__ import annotations
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, field
 from itertools import repeat
-from typing import Any
+from typing import Any, TypeAlias
 
 from django_ratelimit_tiers.core.plans import Plan, Reply, Stale, outcome
 from django_ratelimit_tiers.core.policies import Charge
 from django_ratelimit_tiers.store.layouts import HEADER, Layout, layout_of, pack_charges
-from django_ratelimit_tiers.store.scripts import ACQUIRE, REFUND, RESET, Call
+from django_ratelimit_tiers.store.scripts import ACQUIRE, REFUND, RESET, Call, written
 
 ANY = b"*"
 """Stands for a revision that need not be compared."""
@@ -29,6 +29,14 @@ SUBJECT_REVISION_TTL = 3600
 
 MOST_LAYOUTS = 4096
 """How many layouts one protocol remembers."""
+
+MOST_PREPARED = 4096
+"""How many plans one protocol remembers as they are sent, each in about a kilobyte."""
+
+Prepared: TypeAlias = tuple[tuple[Any, ...], bytes, bytes, Layout]
+"""A plan without its detail, its command before and after the detail, and how its reply is read.
+
+They are found by the identity of the charges, which the plan keeps alive."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +54,9 @@ class Protocol:
     revision_key: str = field(init=False)
     counts_key: str = field(init=False)
     layouts: dict[Hashable, Layout] = field(
+        init=False, repr=False, compare=False, default_factory=dict
+    )
+    prepared: dict[int, Prepared] = field(
         init=False, repr=False, compare=False, default_factory=dict
     )
 
@@ -67,26 +78,14 @@ class Protocol:
 
     def acquire(self, plan: Plan) -> tuple[Call, Layout]:
         """Return the call that decides a plan, and how its reply is read."""
-        known = plan.subject_revisions
-        numbers: dict[str, int] = {}
-        grouping = [numbers.setdefault(charge.subject, len(numbers)) for charge in plan.charges]
-        layout = self._layout(plan, tuple(grouping))
-        words: list[int | bytes] = []
-        for subject in numbers:
-            key = self.counters_key(subject).encode()
-            words += len(key), key
-        for subject in known:
-            key = self.subject_revision_key(subject).encode()
-            words += len(key), key
-        given, now = (0, 0) if plan.now is None else (1, plan.now)
-        words.append(HEADER.pack(plan.spend, layout.last_place, given, now))
+        asked = plan[:-1]
+        known = self.prepared.get(id(plan.charges))
+        if known is None or known[0] != asked:
+            known = self._prepare(plan)
+        _, before, after, layout = known
         detail = plan.detail.encode("utf-8", "replace")
-        revision = ANY if plan.revision is None else plan.revision.encode()
-        words += len(detail), detail, len(revision), revision
-        for known_revision in known.values():
-            revision = known_revision.encode()
-            words += len(revision), revision
-        return Call(ACQUIRE, layout.template % tuple(words)), layout
+        command = b"%b$%d\r\n%b\r\n%b" % (before, len(detail), detail, after)
+        return tuple.__new__(Call, (ACQUIRE, command)), layout  # Call(...) takes twice as long
 
     def refund(self, charges: Sequence[Charge], now: int | None, charged_at: int | None) -> Call:
         of_subjects: dict[str, list[Charge]] = {}
@@ -102,6 +101,31 @@ class Protocol:
 
     def reset(self, subject: str) -> Call:
         return Call.of(RESET, [self.counters_key(subject).encode()])
+
+    def _prepare(self, plan: Plan) -> Prepared:
+        known = plan.subject_revisions
+        numbers: dict[str, int] = {}
+        grouping = [numbers.setdefault(charge.subject, len(numbers)) for charge in plan.charges]
+        layout = self._layout(plan, tuple(grouping))
+        words: list[int | bytes] = []
+        for subject in numbers:
+            key = self.counters_key(subject).encode()
+            words += len(key), key
+        for subject in known:
+            key = self.subject_revision_key(subject).encode()
+            words += len(key), key
+        given, now = (0, 0) if plan.now is None else (1, plan.now)
+        words.append(HEADER.pack(plan.spend, layout.last_place, given, now))
+        revision = ANY if plan.revision is None else plan.revision.encode()
+        after = written(revision, *map(str.encode, known.values()))
+        # The revisions are copied, since whoever planned with them may go on with newer ones.
+        asked = plan._replace(subject_revisions=dict(known))[:-1]
+        prepared = asked, layout.template % tuple(words), after, layout
+        if plan.is_kept:
+            if len(self.prepared) >= MOST_PREPARED:
+                self.prepared.clear()
+            self.prepared[id(plan.charges)] = prepared
+        return prepared
 
     def _layout(self, plan: Plan, grouping: tuple[int, ...]) -> Layout:
         if plan.form is None:
