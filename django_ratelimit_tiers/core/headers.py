@@ -167,7 +167,9 @@ def _is_tighter(one: Outcome, other: Outcome) -> bool:
 def _x_ratelimit(told: Sequence[Outcome], now: int) -> dict[str, str]:
     binding = told[0]
     for outcome in told[1:]:
-        if _is_tighter(outcome, binding):
+        # One that is let in and has more left is looser, and needs no closer look.
+        is_looser = outcome.allowed and outcome.remaining > binding.remaining
+        if not is_looser and _is_tighter(outcome, binding):
             binding = outcome
     return {
         "X-RateLimit-Limit": str(binding.charge.policy.capacity),

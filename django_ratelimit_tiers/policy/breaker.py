@@ -5,9 +5,10 @@ from __future__ import annotations
 import logging
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from threading import Lock
 from types import TracebackType
+from typing import Any
 
 from django_ratelimit_tiers.exceptions import StoreRefused, StoreUnavailable
 from django_ratelimit_tiers.signals import store_recovered, store_unavailable
@@ -85,3 +86,27 @@ class Breaker:
         if closed:
             logger.warning("the store of rate limits answers again")
             store_recovered.send_robust(Breaker)
+
+
+class Guarded:
+    """A pause of a flow in which the store is asked, with its failure noticed."""
+
+    __slots__ = ("_arguments", "_arun", "_breaker", "_run")
+
+    def __init__(
+        self,
+        breaker: Breaker,
+        run: Callable[..., Any],
+        arun: Callable[..., Awaitable[Any]],
+        *arguments: Any,
+    ) -> None:
+        self._breaker, self._run, self._arun = breaker, run, arun
+        self._arguments = arguments
+
+    def run(self) -> Any:
+        with self._breaker:
+            return self._run(*self._arguments)
+
+    async def arun(self) -> Any:
+        with self._breaker:
+            return await self._arun(*self._arguments)

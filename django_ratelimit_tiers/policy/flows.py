@@ -1,23 +1,32 @@
 """Logic that pauses for input and output, so that it is written once for both colours.
 
-A flow is a generator that yields steps and is sent their results; `drive` runs it synchronously
+A flow is a generator that yields pauses and is sent their results; `drive` runs it synchronously
 and `adrive` on an event loop.
 """
 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Generator
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from asgiref.sync import sync_to_async
 
 R = TypeVar("R")
 
-Flow = Generator["Step", Any, R]
+
+class Pause(Protocol):
+    """What a flow waits for: the same input or output for threads and for event loops."""
+
+    def run(self) -> Any: ...
+
+    def arun(self) -> Awaitable[Any]: ...
+
+
+Flow = Generator[Pause, Any, R]
 
 
 class Step:
-    """One pause of a flow: the same input or output for threads and for event loops."""
+    """A pause made of two functions."""
 
     __slots__ = ("arun", "run")
 

@@ -24,7 +24,7 @@ from django_ratelimit_tiers.events.refusals import aannounce_refusal, announce_r
 from django_ratelimit_tiers.events.tallies import MOST_SAMPLED
 from django_ratelimit_tiers.exceptions import StoreUnavailable
 from django_ratelimit_tiers.policy import stages
-from django_ratelimit_tiers.policy.breaker import Breaker
+from django_ratelimit_tiers.policy.breaker import Breaker, Guarded
 from django_ratelimit_tiers.policy.exemptions import (
     exempt_account,
     exempt_by_rule,
@@ -188,7 +188,7 @@ class Limiter:
                     is_last = attempt == MAX_RELOADS - 1
                     plan = stages.make_plan(ledger, bill, snapshot, revisions, is_last)
                     recalled = self._recall(plan)
-                    reply = recalled or (yield from self._execute(plan))
+                    reply = recalled or (yield self._execution(plan))
                     stale, decision = reply.stale, Decision(reply.outcomes, reply.now)
                     if recalled is None and (self._refusals or not decision.allowed):
                         self._refusals.learn(plan, reply)
@@ -217,7 +217,7 @@ class Limiter:
             yield Step(lambda: announce_refusal(*told), lambda: aannounce_refusal(*told))
         if (ledger.client_decided or not decision.allowed) and self.teller.note(ledger):
             with suppress(StoreUnavailable):
-                yield from self._ask(self.teller.tell, self.teller.atell)
+                yield Guarded(self.breaker, self.teller.tell, self.teller.atell)
         return ledger.decision
 
     def _snapshot(self) -> Flow[Snapshot]:
@@ -235,7 +235,7 @@ class Limiter:
             return None
         plan = Plan((), revision=snapshot.revision, subject_revisions=revisions)
         try:
-            reply = yield from self._execute(plan)
+            reply: Reply = yield self._execution(plan)
         except StoreUnavailable:
             return None
         if reply.stale is None:
@@ -259,21 +259,16 @@ class Limiter:
         self.teller.count_refusal(reply.outcomes[0], plan.labels[place], plan.detail)
         return reply
 
-    def _execute(self, plan: Plan) -> Flow[Reply]:
-        return self._ask(lambda: self._store.execute(plan), lambda: self._store.aexecute(plan))
-
     def _give_back(self, ledger: Ledger, *, reservations_only: bool) -> Flow[None]:
         """Refund what earlier stages charged; a request that is refused is not charged at all."""
         for charged_at, charges in ledger.take_back(reservations_only=reservations_only).items():
             refund = partial(self._store.refund, charges, charged_at=charged_at)
             arefund = partial(self._store.arefund, charges, charged_at=charged_at)
             with suppress(StoreUnavailable):
-                yield from self._ask(refund, arefund)
+                yield Guarded(self.breaker, refund, arefund)
 
-    def _ask(self, run: Callable[[], Any], arun: Callable[[], Any]) -> Flow[Any]:
-        """Ask the store: the one place where its failure is noticed."""
-        with self.breaker:
-            return (yield Step(run, arun))
+    def _execution(self, plan: Plan) -> Guarded:
+        return Guarded(self.breaker, self._store.execute, self._store.aexecute, plan)
 
 
 @cache
