@@ -42,22 +42,31 @@ COLUMNS = ("", "median us", "p99 us", "x F", "commands")
 
 
 class Decisions:
-    """Plans of the first so many policies, with revisions, labels and a form, as the limiter's."""
+    """Plans of the first so many policies, with revisions, labels and a form, as the limiter's.
+
+    Like the limiter it keeps what clients are charged whom it has seen before.
+    """
 
     def __init__(self, store: RedisStore, policies: int) -> None:
         self.store = store
-        self._policies, self._labels = POLICIES[:policies], LABELS[:policies]
+        self._labels = LABELS[:policies]
+        self._subjects = [f"client:{number}" for number in range(SUBJECTS)]
+        self._charges = [
+            tuple(Charge(subject, policy) for policy in POLICIES[:policies])
+            for subject in self._subjects
+        ]
         self._revision = store.revision()
 
     def plan(self, number: int) -> Plan:
-        subject = f"client:{number % SUBJECTS}"
-        charges = tuple(Charge(subject, policy) for policy in self._policies)
+        number %= SUBJECTS
         return Plan(
-            charges,
+            self._charges[number],
             revision=self._revision,
-            subject_revisions={subject: ""},
+            subject_revisions={self._subjects[number]: ""},
             labels=self._labels,
             form=self,
+            is_kept=True,
+            detail=f"id\0{number}\0GET\0127.0.0.1\0/area7/thing7/\0agent",
         )
 
     def run(self, number: int) -> None:
