@@ -145,13 +145,12 @@ def _told(decision: Decision) -> list[Outcome]:
         policy = outcome.charge.policy
         if not policy.is_enforced:
             continue
-        if not policy.disclose:
-            if outcome.allowed:
-                continue
+        if policy.disclose:
+            name = policy.name
+            if name not in told or _is_tighter(outcome, told[name]):
+                told[name] = outcome
+        elif not outcome.allowed:
             return []
-        other = told.get(policy.name)
-        if other is None or _is_tighter(outcome, other):
-            told[policy.name] = outcome
     return list(told.values())
 
 

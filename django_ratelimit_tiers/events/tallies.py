@@ -21,7 +21,7 @@ FLUSH_SECONDS = 2.0
 """How often a process tells the store."""
 
 MOST_ENTRIES = 1000
-"""Subjects after which it tells the store at once; sightings and quotas kept until then."""
+"""Subjects, by network, after which it tells the store at once; quotas kept until then."""
 
 MOST_SAMPLED = 20
 """Refusals decided without the store that a tally tells in full: the newest."""
@@ -46,15 +46,13 @@ class TallySheet:
     def note(self, subject: str, network: str, decision: Decision) -> None:
         """Count one request of a subject (`user:42`) from a network, and how it was decided."""
         with self._lock:
-            usage = self._usage.get(subject)
+            usage = self._usage.get((subject, network))
             if usage is None:
                 if len(self._usage) >= MOST_ENTRIES:
                     return
                 own = [o for o in decision.outcomes if o.charge.subject == subject]
-                usage = self._usage[subject] = [0, 0, _hourly_limit(own)]
+                usage = self._usage[subject, network] = [0, 0, _hourly_limit(own)]
             usage[0 if decision.allowed else 1] += 1
-            if subject.startswith(("user:", "key:")) and len(self._sightings) < MOST_ENTRIES:
-                self._sightings.add((subject, network))
             for outcome in decision.outcomes:
                 if outcome.charge.policy.period >= DAY and _runs_short(outcome):
                     self._note_quota(outcome, decision.now)
@@ -77,8 +75,8 @@ class TallySheet:
             self._told_at = self._clock()
             if self._untold is None:
                 self._untold = Tally(
-                    {subject: Usage(*numbers) for subject, numbers in self._usage.items()},
-                    self._sightings,
+                    self._usage_by_subject(),
+                    {seen for seen in self._usage if seen[0].startswith(("user:", "key:"))},
                     [_day_quota(*noted) for noted in self._quotas.values()],
                     refusals(),
                     sample(),
@@ -93,9 +91,16 @@ class TallySheet:
                 self._untold = None
 
     def _clear(self) -> None:
-        self._usage: dict[str, list[int]] = {}
-        self._sightings: set[tuple[str, str]] = set()
+        self._usage: dict[tuple[str, str], list[int]] = {}
         self._quotas: dict[tuple[str, str], tuple[Outcome, int]] = {}
+
+    def _usage_by_subject(self) -> dict[str, Usage]:
+        usage: dict[str, Usage] = {}
+        for (subject, _), (allowed, refused, hourly_limit) in self._usage.items():
+            before = usage.get(subject, Usage(0, 0, hourly_limit))
+            counts = before.allowed + allowed, before.refused + refused
+            usage[subject] = Usage(*counts, before.hourly_limit)
+        return usage
 
     def _note_quota(self, outcome: Outcome, now: int) -> None:
         quota = outcome.charge.subject, outcome.charge.policy.name

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from random import getrandbits
 
 from django.http import HttpRequest
@@ -17,7 +16,6 @@ from django_ratelimit_tiers.policy.snapshots import Snapshot
 from django_ratelimit_tiers.policy.tariffs import Bill, is_reservation
 
 
-@dataclass(slots=True)
 class Ledger:
     """The running account of one request; it is `request.ratelimit`.
 
@@ -28,12 +26,6 @@ class Ledger:
     unless the response is a failure.
     """
 
-    client: Client
-    method: str
-    path: str
-    preflight: bool
-    id: str = ""
-    detail: str = ""
     exempt: str = ""
     account: str = ""
     decision: Decision = NOTHING_DECIDED
@@ -43,8 +35,15 @@ class Ledger:
     on_path: tuple[Rule, ...] = ()
     passage: Passage | None = None
     snapshot: Snapshot | None = None
-    charged: list[tuple[Bill, Decision]] = field(default_factory=list)
     has_reservations: bool = False
+
+    def __init__(
+        self, client: Client, method: str, path: str, preflight: bool, name: str, detail: str
+    ) -> None:
+        # Only what no two requests share is set for each; all else is as the class has it.
+        self.client, self.method, self.path, self.preflight = client, method, path, preflight
+        self.id, self.detail = name, detail
+        self.charged: list[tuple[Bill, Decision]] = []
 
     def add(self, bill: Bill, decision: Decision) -> None:
         """Add what one stage decided; what earlier ones charged is given back on a refusal."""
@@ -87,7 +86,7 @@ def open_ledger(request: HttpRequest) -> Ledger:
             method,
             path,
             method == "OPTIONS" and _asks_permission(request),
-            f"{getrandbits(64):016x}",  # a name, no secret: it need not be hard to guess
+            getrandbits(64).to_bytes(8).hex(),  # a name, no secret: it may be guessed
             request_detail(method, client.address, path, request.META.get("HTTP_USER_AGENT", "")),
         )
         request.ratelimit = ledger  # type: ignore[attr-defined]

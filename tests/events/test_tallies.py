@@ -43,6 +43,16 @@ def test_usage_is_counted_by_subject_with_what_an_hour_allows() -> None:
     assert sheet.take(dict, list).usage == {"user:1": Usage(1, 1, 100 * 3600 // 86_400)}
 
 
+def test_the_usage_of_a_subject_is_that_from_all_its_networks() -> None:
+    sheet = TallySheet()
+    for network in ("192.0.2.1", "192.0.2.2", "192.0.2.1"):
+        sheet.note("user:1", network, decided((MINUTE, 5), (DAY, 50)))
+    sheet.note("user:1", "192.0.2.2", decided((MINUTE, 0), (DAY, 50), allowed=False))
+    tally = sheet.take(dict, list)
+    assert tally.usage == {"user:1": Usage(3, 1, 100 * 3600 // 86_400)}
+    assert tally.sightings == {("user:1", "192.0.2.1"), ("user:1", "192.0.2.2")}
+
+
 def test_only_users_and_keys_are_sighted() -> None:
     sheet = TallySheet()
     for subject in ("user:1", "key:ab", "ip:192.0.2.1", "account:3"):

@@ -13,7 +13,7 @@ from django.test import Client, RequestFactory, override_settings
 from django.urls import resolve
 
 from django_ratelimit_tiers.models import ServiceAccount, Tier, TierAssignment
-from django_ratelimit_tiers.policy import stages
+from django_ratelimit_tiers.policy import passages, stages
 from django_ratelimit_tiers.policy.assignments import AssignmentCache
 from django_ratelimit_tiers.policy.express import usual_bill
 from django_ratelimit_tiers.policy.flows import drive
@@ -108,6 +108,68 @@ def test_the_short_way_charges_what_the_plain_way_does(
     assert short[0] == bill
     assert short[1] == revisions
     assert (short[2].client, short[2].route) == (ledger.client, ledger.route)
+
+
+@pytest.mark.parametrize("make_user", USERS.values(), ids=USERS)
+def test_who_was_charged_before_is_charged_the_very_same_again(
+    snapshot: Snapshot, make_user: Callable[[], Any]
+) -> None:
+    user = make_user()
+    plain, revisions, ledger = plainly(snapshot, user)
+    first, again = shortly(snapshot, user), shortly(snapshot, user)
+    assert first is not None
+    assert again is not None
+    assert (first[0].is_kept, again[0].is_kept) == (False, True)
+    assert again[0].charges is first[0].charges
+    assert again[0].charges == plain.charges
+    assert (again[1], again[2].client) == (revisions, ledger.client)
+
+
+def test_everybody_is_charged_by_their_own_fare(snapshot: Snapshot) -> None:
+    users = [in_pro(), in_a_group()]
+    addresses = ["192.0.2.1", "192.0.2.2"]
+    clients = [(user, address) for user in (None, *users) for address in addresses]
+    plain = [plainly(snapshot, user, REMOTE_ADDR=address) for user, address in clients]
+    for _ in range(2):
+        for (user, address), expected in zip(clients, plain, strict=True):
+            short = shortly(snapshot, user, REMOTE_ADDR=address)
+            assert short is not None
+            assert short[0].charges == expected[0].charges
+            assert short[2].client == expected[2].client
+
+
+def test_the_client_has_the_user_of_its_own_request(snapshot: Snapshot) -> None:
+    user = in_pro()
+    plainly(snapshot, user)
+    for _ in range(2):
+        same = User.objects.get(pk=user.pk)
+        short = shortly(snapshot, same)
+        assert short is not None
+        assert short[2].client.user is same
+
+
+def test_a_user_of_another_tier_than_before_has_another_fare(snapshot: Snapshot) -> None:
+    user = in_pro()
+    plainly(snapshot, user)
+    for _ in range(2):
+        assert shortly(snapshot, user) is not None
+    TierAssignment.objects.filter(user=user).update(tier=Tier.objects.get(slug="business"))
+    snapshot.assignments.forget(f"user:{user.pk}")
+    assert shortly(snapshot, user) is None
+    plain, _, _ = plainly(snapshot, user)
+    short = shortly(snapshot, user)
+    assert short is not None
+    assert short[0] == plain
+
+
+def test_no_more_fares_are_remembered_than_a_bound(
+    snapshot: Snapshot, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(passages, "MOST_FARES", 3)
+    plainly(snapshot, None)
+    for number in range(10):
+        assert shortly(snapshot, None, REMOTE_ADDR=f"192.0.2.{number}") is not None
+        assert 0 < len(snapshot.passages.fares) <= 3
 
 
 def test_what_nobody_was_charged_before_goes_the_plain_way(snapshot: Snapshot) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from hiredis import Reader, pack_command
 from hypothesis import given
@@ -15,6 +17,14 @@ from django_ratelimit_tiers.store.scripts import ACQUIRE, REFUND, RESET, Call
 from tests import strategies as own
 
 PROTOCOL = Protocol()
+
+POLICY = QuotaPolicy("p", 10, 60)
+
+
+def written(by: Protocol, plan: Plan) -> tuple[Call, tuple[int, ...], str]:
+    """Return a plan as it is sent, and how its reply is read."""
+    call, layout = by.acquire(plan)
+    return call, layout.places, layout.reply.format
 
 
 class Form:
@@ -36,11 +46,54 @@ def test_plans_of_one_form_are_sent_as_those_without(
     form = Form()
     for of_request in subjects:
         charges = tuple(map(Charge, of_request, policies, costs))
-        call, layout = PROTOCOL.acquire(Plan(charges, form=form))
-        alone, layout_alone = PROTOCOL.acquire(Plan(charges))
-        assert call == alone
-        assert layout.places == layout_alone.places
-        assert layout.reply.format == layout_alone.reply.format
+        of_form = Plan(charges, form=form)
+        assert written(PROTOCOL, of_form) == written(PROTOCOL, of_form._replace(form=None))
+
+
+@given(
+    charges=st.lists(own.charges(own.policies()), max_size=5),
+    plans=st.lists(
+        st.fixed_dictionaries(
+            {
+                "spend": st.booleans(),
+                "now": st.none() | st.integers(0, own.LATEST),
+                "revision": st.none() | st.sampled_from("ab"),
+                "subject_revisions": st.dictionaries(st.sampled_from("ab"), st.sampled_from("cd")),
+                "detail": st.text(max_size=5),
+            }
+        ),
+        min_size=2,
+        max_size=5,
+    ),
+)
+def test_a_kept_plan_that_comes_again_is_sent_as_it_was_never_seen(
+    charges: list[Charge], plans: list[dict[str, Any]]
+) -> None:
+    kept, own_protocol = tuple(charges), Protocol()
+    for fields in plans:
+        again = Plan(kept, is_kept=True, **fields)
+        assert written(own_protocol, again) == written(Protocol(), again)
+
+
+def test_a_kept_plan_follows_the_newer_revisions_of_whoever_planned() -> None:
+    plan = Plan((Charge("user:1", POLICY),), is_kept=True, subject_revisions={"user:1": "old"})
+    PROTOCOL.acquire(plan)
+    plan.subject_revisions["user:1"] = "new"  # type: ignore[index]
+    call, _ = PROTOCOL.acquire(plan)
+    assert call.evalsha.endswith(b"new\r\n")
+
+
+def test_only_kept_plans_are_remembered_and_no_more_than_a_bound(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(protocol, "MOST_PREPARED", 3)
+    own_protocol = Protocol()
+    own_protocol.acquire(Plan((Charge("user:1", POLICY),)))
+    assert not own_protocol.prepared
+    kept = [Plan((Charge(f"user:{number}", POLICY),), is_kept=True) for number in range(10)]
+    for plan in kept:
+        own_protocol.acquire(plan)
+        assert 0 < len(own_protocol.prepared) <= 3
 
 
 @given(words=st.lists(st.binary(max_size=20), max_size=3))
@@ -103,7 +156,7 @@ def test_charges_of_one_subject_are_sent_together() -> None:
 def test_no_more_layouts_are_remembered_than_a_bound(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(protocol, "MOST_LAYOUTS", 3)
     own_protocol = Protocol()
-    plan = Plan((Charge("user:1", QuotaPolicy("p", 10, 60)),))
+    plan = Plan((Charge("user:1", POLICY),))
     for _ in range(10):
         own_protocol.acquire(plan._replace(form=Form()))
         assert len(own_protocol.layouts) <= 3
