@@ -85,6 +85,7 @@ def test_the_command_finds_nothing_wrong_with_a_healthy_site(redis_url: str) -> 
         said = check()
     assert "Nothing is wrong." in said
     assert "runs scripts" in said
+    assert "takes charges" in said
     assert "eviction policy noeviction" in said
 
 
@@ -109,6 +110,25 @@ def test_the_command_names_a_store_that_forbids_scripts(private_valkey: ValkeyPr
         client.execute_command("ACL", "SETUSER", "limited", "-eval")
     with store_at(private_valkey.url.replace("//", "//limited:any@")):
         assert "WRONG  The store runs no scripts" in check()
+
+
+@pytest.mark.parametrize("right", ["set", "setrange", "mget", "rpush", "del"])
+def test_the_command_names_a_store_that_denies_what_a_charge_needs(
+    private_valkey: ValkeyProcess, right: str
+) -> None:
+    with private_valkey.client() as client:
+        client.acl_setuser("limited", enabled=True, nopass=True, categories=["+@all"], keys=["*"])
+        client.execute_command("ACL", "SETUSER", "limited", f"-{right}")
+    with store_at(private_valkey.url.replace("//", "//limited:any@")):
+        said = check()
+    assert "WRONG  The store takes no charges" in said
+    assert "Found 1 thing to look at." in said
+
+
+def test_the_command_leaves_nothing_behind(private_valkey: ValkeyProcess) -> None:
+    with store_at(private_valkey.url), private_valkey.client() as client:
+        check()
+        assert client.keys("*check*") == []
 
 
 def test_the_command_names_a_replica(private_valkey: ValkeyProcess) -> None:

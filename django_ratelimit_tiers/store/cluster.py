@@ -107,7 +107,7 @@ class RedisClusterStore(Store):
     def examine(self) -> Iterator[Finding]:
         for number, part in enumerate(self._parts, 1):
             where = f"Part {number} of the store"
-            yield from examine_server(part.command, part.timeout, where)
+            yield from examine_server(part, part.command, part.timeout, where)
 
     def revision(self) -> str:
         """Return the token that all parts have; where they differ, they are given a new one."""

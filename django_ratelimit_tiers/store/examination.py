@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from secrets import token_hex
+from typing import Any, Protocol
 
+from django_ratelimit_tiers.core.policies import Algorithm, Charge, QuotaPolicy
 from django_ratelimit_tiers.exceptions import StoreUnavailable
 
 OLDEST = {"redis": (6, 2), "valkey": (7, 2)}
@@ -21,6 +23,16 @@ SLOW_SHARE = 0.25
 Command = Callable[..., Any]
 
 
+class Charged(Protocol):
+    """What of a store is tried out."""
+
+    def acquire(self, charges: Sequence[Charge]) -> Any: ...
+
+    def refund(self, charges: Sequence[Charge]) -> None: ...
+
+    def reset(self, subject: str) -> None: ...
+
+
 @dataclass(frozen=True, slots=True)
 class Finding:
     """One thing that was looked at: what was found, and what to do when it is wrong."""
@@ -30,8 +42,20 @@ class Finding:
     advice: str = ""
 
 
-def examine_server(command: Command, timeout: float, where: str = "The store") -> Iterator[Finding]:
-    """Yield what is found by sending a server commands; a script is run that changes nothing."""
+def examine_server(
+    store: Charged, command: Command, timeout: float, where: str = "The store"
+) -> Iterator[Finding]:
+    """Yield what is found by sending a server commands.
+
+    Once nothing else is wrong, a subject that nobody is makes charges of every kind.
+    """
+    findings = list(_findings(command, timeout, where))
+    yield from findings
+    if not any(finding.is_wrong for finding in findings):
+        yield _rehearsal(store, where)
+
+
+def _findings(command: Command, timeout: float, where: str) -> Iterator[Finding]:
     try:
         seconds = _latency(command)
     except StoreUnavailable as error:
@@ -66,6 +90,21 @@ def _scripts(command: Command, where: str) -> Finding:
         advice = "Give its user the rights that the documentation of this package lists."
         return Finding(f"{where} runs no scripts: {error}", True, advice)
     return Finding(f"{where} runs scripts.")
+
+
+def _rehearsal(store: Charged, where: str) -> Finding:
+    subject = f"check:{token_hex(8)}"
+    try:
+        for algorithm in Algorithm:
+            charges = [Charge(subject, QuotaPolicy("check", 10, 60, algorithm))]
+            for _ in range(2):  # the first writes a value, the second changes it
+                store.acquire(charges)
+            store.refund(charges)
+        store.reset(subject)
+    except StoreUnavailable as error:
+        advice = "Give its user the rights that the documentation of this package lists."
+        return Finding(f"{where} takes no charges: {error}", True, advice)
+    return Finding(f"{where} takes charges.")
 
 
 def _server(command: Command, where: str) -> Iterator[Finding]:

@@ -89,7 +89,7 @@ class RedisStore(Store):
         await self.acommand("PING")
 
     def examine(self) -> Iterator[Finding]:
-        yield from examine_server(self.command, self.timeout)
+        yield from examine_server(self, self.command, self.timeout)
 
     def revision(self) -> str:
         key = self.protocol.revision_key
