@@ -52,8 +52,8 @@ def usual_bill(
         fare = _new_fare(snapshot, passage, client, request, cost)
         if fare is None:
             return None
-        snapshot.passages.remember_fare(key, fare)
-        fare = fare._replace(bill=fare.bill._replace(is_kept=False))
+        kept = fare.bill._replace(is_kept=True)
+        snapshot.passages.remember_fare(key, fare._replace(bill=kept))
     subject, assignment = fare.user_subject, fare.assignment
     if subject is not None and assignment is not None:
         revisions[subject] = assignment.revision
@@ -85,5 +85,4 @@ def _new_fare(
     tariff = passage.tariffs.get((tier and tier.slug, subject is None, passage.cost or cost))
     if tariff is None:
         return None
-    bill = stages.bill(tariff, client, request)
-    return Fare(subject, assignment, bill._replace(is_kept=True))
+    return Fare(subject, assignment, stages.bill(tariff, client, request))

@@ -22,7 +22,7 @@ REMEMBERED = 10_000
 """How many passages one snapshot remembers."""
 
 MOST_FARES = 4096
-"""How many fares one snapshot remembers."""
+"""How many fares one snapshot remembers, each in about 800 bytes."""
 
 MOST_TARIFFS = 1000
 """How many tariffs one passage remembers."""
