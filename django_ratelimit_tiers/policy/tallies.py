@@ -60,7 +60,8 @@ class Teller:
     def tell_the_rest(self) -> None:
         """Tell the store everything, where nobody could handle its failure."""
         with suppress(StoreUnavailable):
-            self.tell()
+            self.tell()  # what it could not be told before
+            self.tell()  # and what was counted since
 
     def stop(self) -> None:
         """Let no timer go off any more."""

@@ -6,7 +6,9 @@ import pytest
 import redis
 from django.test import RequestFactory
 
+from django_ratelimit_tiers.policy import passages
 from django_ratelimit_tiers.policy.identity import address_client
+from django_ratelimit_tiers.store import protocol
 from tests.benchmarks import spoofing
 from tests.benchmarks.refusals import attack
 from tests.memory import counted_objects
@@ -44,8 +46,12 @@ def test_20_000_spoofed_addresses_take_what_is_told_and_leave_nothing() -> None:
 
 
 @pytest.mark.django_db
-def test_a_process_keeps_nothing_of_addresses_that_it_has_seen() -> None:
+def test_a_process_keeps_nothing_of_addresses_that_it_has_seen(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     spoofing.limit_anonymous()
+    monkeypatch.setattr(passages, "MOST_FARES", 10)  # what is remembered up to a bound is not kept
+    monkeypatch.setattr(protocol, "MOST_PREPARED", 10)
     with counted_objects() as kept:
         for number in range(ADDRESSES_CACHED):
             address_client(RequestFactory().get("/", REMOTE_ADDR=spoofing.address(number)))

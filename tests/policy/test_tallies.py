@@ -9,6 +9,7 @@ import pytest
 
 from django_ratelimit_tiers.core.decisions import Outcome
 from django_ratelimit_tiers.core.policies import Charge, QuotaPolicy
+from django_ratelimit_tiers.exceptions import StoreUnavailable
 from django_ratelimit_tiers.policy import tallies
 from django_ratelimit_tiers.policy.tallies import Teller
 from django_ratelimit_tiers.store.memory_records import MemoryRecords
@@ -63,6 +64,20 @@ def test_refusals_that_the_store_did_not_hear_are_told_once_it_answers(
     time.sleep(0.5)  # it is tried meanwhile
     server.start()
     wait_for(store, 1)
+
+
+def test_a_process_that_ends_tells_what_was_not_heard_and_what_came_after_it(
+    server: ValkeyProcess, store: RedisStore, teller: Teller
+) -> None:
+    teller.stop()
+    server.kill()
+    teller.count_refusal(REFUSED, LABEL, "")
+    with pytest.raises(StoreUnavailable):
+        teller.tell()
+    server.start()
+    teller.count_refusal(REFUSED, LABEL, "")
+    teller.tell_the_rest()
+    assert counted(store) == 2
 
 
 def test_one_that_was_stopped_tells_nothing_by_itself(store: RedisStore, teller: Teller) -> None:
