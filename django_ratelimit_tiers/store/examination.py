@@ -20,6 +20,8 @@ SAFE_EVICTION = ("noeviction", "volatile-ttl")
 SLOW_SHARE = 0.25
 """The part of the time-out above which an ordinary call is a warning."""
 
+RIGHTS = "Give its user the rights that the documentation of this package lists."
+
 Command = Callable[..., Any]
 
 
@@ -87,8 +89,7 @@ def _scripts(command: Command, where: str) -> Finding:
     try:
         command("EVAL", "return redis.call('TIME')", 0)
     except StoreUnavailable as error:
-        advice = "Give its user the rights that the documentation of this package lists."
-        return Finding(f"{where} runs no scripts: {error}", True, advice)
+        return Finding(f"{where} runs no scripts: {error}", True, RIGHTS)
     return Finding(f"{where} runs scripts.")
 
 
@@ -102,8 +103,7 @@ def _rehearsal(store: Charged, where: str) -> Finding:
             store.refund(charges)
         store.reset(subject)
     except StoreUnavailable as error:
-        advice = "Give its user the rights that the documentation of this package lists."
-        return Finding(f"{where} takes no charges: {error}", True, advice)
+        return Finding(f"{where} takes no charges: {error}", True, RIGHTS)
     return Finding(f"{where} takes charges.")
 
 

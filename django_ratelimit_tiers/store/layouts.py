@@ -46,9 +46,9 @@ class Layout(NamedTuple):
     """How plans of one form are sent and answered.
 
     `template` is the command up to the plan, without what differs: the keys of subjects, each after
-    its length, and the header. `last_place` is that of the last subject's
-    counters among the keys. `reply` unpacks the time and the states of the counters; `places` has
-    for each charge of the plan where in that its counter's state begins.
+    its length, and the header. `last_place` is that of the last subject's counters among the keys.
+    `reply` unpacks the time and the states of the counters; `places` has for each charge of the
+    plan where in that its counter's state begins.
     """
 
     template: bytes

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,9 +12,10 @@ from hypothesis import strategies as st
 
 from django_ratelimit_tiers.core.plans import Plan
 from django_ratelimit_tiers.core.policies import Charge, QuotaPolicy
-from django_ratelimit_tiers.store import protocol
+from django_ratelimit_tiers.store import protocol, scripts
 from django_ratelimit_tiers.store.protocol import Protocol
 from django_ratelimit_tiers.store.scripts import ACQUIRE, REFUND, RESET, Call
+from django_ratelimit_tiers.store.server_records import ADD
 from tests import strategies as own
 
 PROTOCOL = Protocol()
@@ -165,3 +167,12 @@ def test_no_more_layouts_are_remembered_than_a_bound(monkeypatch: pytest.MonkeyP
 def test_a_script_has_whatever_it_says_is_put_in() -> None:
     for script in (ACQUIRE, REFUND, RESET):
         assert b"-- @" not in script.text.replace(b"`-- @file`", b"")
+
+
+def test_every_file_of_lua_is_part_of_a_script() -> None:
+    texts = [script.text for script in (ACQUIRE, REFUND, RESET, ADD)]
+    folder = Path(scripts.__file__).parent / "lua"
+    beginnings = {file.name: file.read_bytes().splitlines()[0] for file in folder.glob("*.lua")}
+    unused = [name for name, line in beginnings.items() if not any(line in text for text in texts)]
+    assert beginnings
+    assert unused == []
