@@ -15,10 +15,8 @@ from django.http.response import HttpResponseBase
 from django_ratelimit_tiers.conf import conf
 from django_ratelimit_tiers.core.policies import MAX_REQUESTS
 from django_ratelimit_tiers.policy.flows import Flow, adrive, drive
-from django_ratelimit_tiers.policy.identity import request_user
 from django_ratelimit_tiers.policy.ledgers import ledger_of
 from django_ratelimit_tiers.policy.limiter import limiter
-from django_ratelimit_tiers.policy.stages import decides_client
 from django_ratelimit_tiers.responses import add_fields, refusal
 
 View = TypeVar("View", bound=Callable[..., Any])
@@ -110,11 +108,8 @@ def _status(error: Exception) -> HTTPStatus:
 
 
 def _enter(request: HttpRequest, view: View, cost: int) -> Flow[HttpResponse | None]:
-    decision = yield from limiter().route(request)
     match = request.resolver_match  # `view` may be no more than a method of what was resolved
-    if decision.allowed and not decides_client(match.func if match else view):
-        user = yield from request_user(request)
-        decision = yield from limiter().client(request, user, cost)
+    decision = yield from limiter().reach(request, match.func if match else view, cost)
     return None if decision.allowed else (yield from refusal(request, decision))
 
 

@@ -11,10 +11,8 @@ from django.http.response import HttpResponseBase
 
 from django_ratelimit_tiers.conf import conf
 from django_ratelimit_tiers.policy.flows import Flow, adrive, drive
-from django_ratelimit_tiers.policy.identity import request_user
 from django_ratelimit_tiers.policy.ledgers import ledger_of, open_ledger
 from django_ratelimit_tiers.policy.limiter import limiter
-from django_ratelimit_tiers.policy.stages import decides_client
 from django_ratelimit_tiers.responses import add_fields, refusal
 
 View = Callable[..., Any]
@@ -55,25 +53,22 @@ class RateLimitMiddleware:
         self, request: HttpRequest, view: View, _args: Any, _kwargs: Any
     ) -> HttpResponse | None:
         """Decide what the resolved route and the client add, before the view."""
-        return drive(self._reach(request, view))
+        if not conf.ENABLED:
+            return None
+        decision = drive(limiter().reach(request, view))
+        return None if decision.allowed else drive(refusal(request, decision))
 
     async def aprocess_view(
         self, request: HttpRequest, view: View, _args: Any, _kwargs: Any
     ) -> HttpResponse | None:
         """Do what `process_view` does, on the event loop."""
-        return await adrive(self._reach(request, view))
+        if not conf.ENABLED:
+            return None
+        decision = await adrive(limiter().reach(request, view))
+        return None if decision.allowed else await adrive(refusal(request, decision))
 
     def _enter(self, request: HttpRequest) -> Flow[HttpResponse | None]:
         decision = yield from limiter().door(request)
-        return None if decision.allowed else (yield from refusal(request, decision))
-
-    def _reach(self, request: HttpRequest, view: View) -> Flow[HttpResponse | None]:
-        if not conf.ENABLED:
-            return None
-        decision = yield from limiter().route(request)
-        if decision.allowed and not decides_client(view):
-            user = yield from request_user(request)
-            decision = yield from limiter().client(request, user)
         return None if decision.allowed else (yield from refusal(request, decision))
 
     def _leave(self, request: HttpRequest, response: HttpResponseBase) -> Flow[HttpResponseBase]:

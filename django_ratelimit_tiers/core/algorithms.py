@@ -7,7 +7,7 @@ integer. These functions are the reference that every store must equal, number b
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
 from django_ratelimit_tiers.core.policies import Algorithm, QuotaPolicy
@@ -98,30 +98,47 @@ def give_back(
 def standing(policy: QuotaPolicy, last: int, current: int, previous: int) -> tuple[int, int]:
     """Return what may still be taken at the settled time, and the microseconds to the full quota.
 
-    The times of a log are not needed for it, only their number and the newest. It is asked for
-    every charge of every request, and so is one function of the bare numbers.
+    The times of a log are not needed for it, only their number and the newest.
     """
-    algorithm, window = policy.algorithm, policy.window
-    used, reset_after = current, 0
-    if algorithm is BUCKET:
-        if previous:
-            used += 1
-        reset_after = -(-(current * window + previous) // policy.requests)
-    elif algorithm is SLIDING:
-        to_window_end = window - last % window
-        if previous:
-            used += previous * to_window_end // window
-        # The weight of a count falls to 0 that much after its window: _weight_falls_to, unfolded.
-        if current:
-            reset_after = to_window_end + window + 1 + -window // current
-        elif used:
-            reset_after = to_window_end + 1 + -window // previous
-    elif current:
-        reset_after = window - last % window if algorithm is FIXED else previous + window - last
-    remaining = policy.capacity - used
-    if remaining < 0:
-        remaining = 0
-    return remaining, reset_after if reset_after < FOREVER else FOREVER
+    return standings(((policy, 0),), (last, current, previous))[0]
+
+
+def standings(
+    counters: Iterable[tuple[QuotaPolicy, int]], states: Sequence[int]
+) -> list[tuple[int, int]]:
+    """Return the standing of each counter, whose state is in `states` from its place on.
+
+    It is asked for every request, and so is one function of the bare numbers for all of them.
+    """
+    found = []
+    for policy, place in counters:
+        algorithm, window = policy.algorithm, policy.window
+        used = current = states[place + 1]
+        previous, reset_after = states[place + 2], 0
+        if algorithm is BUCKET:
+            if previous:
+                used += 1
+            reset_after = -(-(current * window + previous) // policy.requests)
+        elif algorithm is SLIDING:
+            to_window_end = window - states[place] % window
+            if previous:
+                used += previous * to_window_end // window
+            # A count's weight falls to 0 that much after its window: _weight_falls_to, unfolded.
+            if current:
+                reset_after = to_window_end + window + 1 + -window // current
+            elif used:
+                reset_after = to_window_end + 1 + -window // previous
+        elif current:
+            age = states[place] % window if algorithm is FIXED else states[place] - previous
+            reset_after = window - age
+        remaining = policy.capacity - used
+        found.append(
+            (
+                remaining if remaining > 0 else 0,
+                reset_after if reset_after < FOREVER else FOREVER,
+            )
+        )
+    return found
 
 
 def _ceil_div(numerator: int, denominator: int) -> int:

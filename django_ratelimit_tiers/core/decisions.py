@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias, final
 
 from django_ratelimit_tiers.core.policies import Charge
+from django_ratelimit_tiers.core.quotas import Quotas
 
 
 class FailurePolicy(StrEnum):
@@ -35,8 +36,35 @@ class Outcome(NamedTuple):
         return not self.allowed and self.charge.policy.is_enforced
 
 
+@final
+class Grant(NamedTuple):
+    """The answer of policies all of which let the request in, in as little as it takes.
+
+    `standings` has what each has remaining, and the microseconds to its full quota.
+    """
+
+    charges: tuple[Charge, ...]
+    standings: list[tuple[int, int]]
+    quotas: Quotas
+
+    @property
+    def outcomes(self) -> tuple[Outcome, ...]:
+        """The same as outcomes."""
+        granted = zip(self.charges, self.standings, strict=True)
+        return tuple(Outcome(charge, True, *standing, None) for charge, standing in granted)
+
+
+Answer: TypeAlias = Grant | tuple[Outcome, ...]
+"""The answers of some policies: nearly always a grant, of which few outcomes are ever looked at."""
+
+
+def outcomes_of(answer: Answer) -> tuple[Outcome, ...]:
+    """Return an answer policy by policy."""
+    return answer.outcomes if isinstance(answer, Grant) else answer
+
+
 class _Decision(NamedTuple):
-    outcomes: tuple[Outcome, ...]
+    answer: Answer
     now: int
     degraded: FailurePolicy | None
     id: str
@@ -47,28 +75,35 @@ class _Decision(NamedTuple):
 class Decision(_Decision):
     """The answer to a whole request, or to one stage of it.
 
-    `now` is the store's clock in microseconds at which it was made. `degraded` names the failure
-    policy that answered while the store was unavailable; then there may be no outcomes. `id` is
-    opaque and names the request's decision in logs, events and the response to a refusal.
-    `refusing` are the outcomes that refuse the request, and `allowed` is whether it may pass: both
-    follow from the others, and are derived once because they are asked for again and again.
+    `answer` is that of its policies, made at `now` by the store's clock in microseconds. `degraded`
+    names the failure policy that answered while the store was unavailable; then the answer may be
+    empty. `id` is opaque and names the request's decision in logs, events and the response to a
+    refusal. `refusing` are the outcomes that refuse the request, and `allowed` is whether it may
+    pass: both follow from the others, and are derived once because they are asked for again and
+    again.
     """
 
     __slots__ = ()
 
     def __new__(
         cls,
-        outcomes: tuple[Outcome, ...] = (),
+        answer: Answer = (),
         now: int = 0,
         degraded: FailurePolicy | None = None,
         id: str = "",  # noqa: A002 - the name that it is read by
     ) -> Decision:
         refusing: tuple[Outcome, ...] = ()
-        for outcome in outcomes:
-            if not outcome.allowed and outcome.refuses:
-                refusing += (outcome,)
+        if type(answer) is not Grant:
+            for outcome in answer:
+                if not outcome.allowed and outcome.refuses:
+                    refusing += (outcome,)
         allowed = not refusing and degraded is not CLOSED
-        return tuple.__new__(cls, (outcomes, now, degraded, id, refusing, allowed))
+        return tuple.__new__(cls, (answer, now, degraded, id, refusing, allowed))
+
+    @property
+    def outcomes(self) -> tuple[Outcome, ...]:
+        """The answer policy by policy."""
+        return outcomes_of(self.answer)
 
     @property
     def enforced(self) -> tuple[Outcome, ...]:
@@ -91,19 +126,24 @@ class Decision(_Decision):
             return max(refusing, key=lambda outcome: outcome.retry_after or 0)
         return min(self.enforced, key=lambda o: (o.remaining, -o.reset_after), default=None)
 
+    @classmethod
+    def of(cls, answer: Answer, now: int) -> Decision:
+        """Return the decision that is a store's answer."""
+        if type(answer) is Grant:  # nearly always, and Decision(...) takes three times as long
+            return tuple.__new__(cls, (answer, now, None, "", (), True))
+        return cls(answer, now)
+
     def named(self, id: str) -> Decision:  # noqa: A002 - as above
         """Return this decision with an id."""
-        outcomes, now, degraded, _, refusing, allowed = self
-        return tuple.__new__(Decision, (outcomes, now, degraded, id, refusing, allowed))
+        answer, now, degraded, _, refusing, allowed = self
+        return tuple.__new__(Decision, (answer, now, degraded, id, refusing, allowed))
 
     def merge(self, later: Decision) -> Decision:
         """Return the decision of both stages of one request."""
-        if self is NOTHING_DECIDED:
-            return later
         if later is NOTHING_DECIDED:
             return self
         return Decision(
-            outcomes=self.outcomes + later.outcomes,
+            self.outcomes + later.outcomes,
             now=max(self.now, later.now),
             degraded=later.degraded or self.degraded,
             id=later.id or self.id,

@@ -8,14 +8,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
 from enum import StrEnum
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
-from django_ratelimit_tiers.core.decisions import Decision, Outcome
+from django_ratelimit_tiers.core.decisions import Decision, Grant, Outcome
 from django_ratelimit_tiers.core.policies import MICROSECONDS, Charge, QuotaPolicy
 from django_ratelimit_tiers.core.strings import printable
 
 DEGRADED_WAIT = 5
 """Seconds to wait after a refusal that no policy made, because the store was unavailable."""
+
+ALMOST_A_SECOND = MICROSECONDS - 1
+"""What is added to microseconds so that the seconds that they are divided into round up."""
 
 DECISION_FIELD = "X-RateLimit-Decision"
 """Names the decision of a refusal."""
@@ -23,7 +26,11 @@ DECISION_FIELD = "X-RateLimit-Decision"
 PROBLEM_TYPES = "https://iana.org/assignments/http-problem-types#"
 """Where the RateLimit draft registers its problem types (section 10.2)."""
 
-Serializer = Callable[[Sequence[Outcome], int], dict[str, str]]
+Telling: TypeAlias = tuple[QuotaPolicy, int, int, int]
+"""What a client is told of one policy: requests remaining, and in microseconds when it is full
+again and the wait of one that refuses, 0 for any other."""
+
+Serializer = Callable[[Sequence[Telling], int], dict[str, str]]
 
 
 class HeaderStyle(StrEnum):
@@ -57,7 +64,7 @@ def retry_after_seconds(decision: Decision) -> int | None:
     if decision.allowed:
         return None
     wait = decision.retry_after
-    return DEGRADED_WAIT if wait is None else max(1, -(-wait // MICROSECONDS))
+    return DEGRADED_WAIT if wait is None else max(1, (wait + ALMOST_A_SECOND) // MICROSECONDS)
 
 
 class Likeness(NamedTuple):
@@ -80,11 +87,12 @@ class Likeness(NamedTuple):
 
 def likeness(decision: Decision) -> Likeness | None:
     """Return what a refusal by one policy has in common with others, None for any other one."""
-    outcomes, now, degraded, name, refusing, _ = decision
-    if degraded is not None or not name or len(outcomes) != 1 or not refusing:
+    answer, now, degraded, name, refusing, _ = decision
+    if degraded is not None or not name or len(answer) != 1 or not refusing:
         return None
-    charge, _, remaining, reset_after, retry_after = outcomes[0]
-    reset_at, wait = -(-(now + reset_after) // MICROSECONDS), -(-(retry_after or 0) // MICROSECONDS)
+    charge, _, remaining, reset_after, retry_after = refusing[0]
+    reset_at = (now + reset_after + ALMOST_A_SECOND) // MICROSECONDS
+    wait = ((retry_after or 0) + ALMOST_A_SECOND) // MICROSECONDS
     return tuple.__new__(Likeness, (charge.policy, remaining, reset_at, wait))
 
 
@@ -137,52 +145,61 @@ def _is_disclosed(decision: Decision) -> bool:
     return all(outcome.charge.policy.disclose for outcome in decision.refusing)
 
 
-def _told(decision: Decision) -> list[Outcome]:
-    told: dict[str, Outcome] = {}
-    if decision.degraded is not None:  # one process's share of a limit is no client's quota
+def _told(decision: Decision) -> list[Telling]:
+    answer, degraded = decision.answer, decision.degraded
+    if degraded is not None:  # one process's share of a limit is no client's quota
         return []
-    for outcome in decision.outcomes:
-        policy = outcome.charge.policy
+    if type(answer) is Grant and answer.quotas.told is not None:
+        granted, standings = [], answer.standings
+        for place, policy in answer.quotas.told:
+            remaining, reset_after = standings[place]
+            granted.append((policy, remaining, reset_after, 0))
+        return granted
+    told: dict[str, Telling] = {}
+    for charge, allowed, remaining, reset_after, retry_after in decision.outcomes:
+        policy = charge.policy
         if not policy.is_enforced:
             continue
         if policy.disclose:
-            name = policy.name
-            if name not in told or _is_tighter(outcome, told[name]):
-                told[name] = outcome
-        elif not outcome.allowed:
+            telling = policy, remaining, reset_after, 0 if allowed else retry_after or 1
+            known = told.get(policy.name)
+            if known is None or _is_tighter(telling, known):
+                told[policy.name] = telling
+        elif not allowed:
             return []
     return list(told.values())
 
 
-def _is_tighter(one: Outcome, other: Outcome) -> bool:
+def _is_tighter(one: Telling, other: Telling) -> bool:
     """Return whether a client should heed the one before the other."""
-    if not (one.allowed and other.allowed):
-        return (one.allowed, -(one.retry_after or 0)) < (other.allowed, -(other.retry_after or 0))
-    if one.remaining == other.remaining:
-        return one.reset_after > other.reset_after
-    return one.remaining < other.remaining
+    _, remaining, reset_after, wait = one
+    _, other_remaining, other_reset_after, other_wait = other
+    if wait or other_wait:
+        return wait > other_wait
+    if remaining == other_remaining:
+        return reset_after > other_reset_after
+    return remaining < other_remaining
 
 
-def _x_ratelimit(told: Sequence[Outcome], now: int) -> dict[str, str]:
+def _x_ratelimit(told: Sequence[Telling], now: int) -> dict[str, str]:
     binding = told[0]
-    for outcome in told[1:]:
-        # One that is let in and has more left is looser, and needs no closer look.
-        is_looser = outcome.allowed and outcome.remaining > binding.remaining
-        if not is_looser and _is_tighter(outcome, binding):
-            binding = outcome
+    for telling in told[1:]:
+        # One that lets in and has more left is looser, and needs no closer look.
+        if (telling[1] <= binding[1] or telling[3]) and _is_tighter(telling, binding):
+            binding = telling
+    policy, remaining, reset_after, _ = binding
     return {
-        "X-RateLimit-Limit": str(binding.charge.policy.capacity),
-        "X-RateLimit-Remaining": str(binding.remaining),
-        "X-RateLimit-Reset": str(-(-(now + binding.reset_after) // MICROSECONDS)),
+        "X-RateLimit-Limit": str(policy.capacity),
+        "X-RateLimit-Remaining": str(remaining),
+        "X-RateLimit-Reset": str((now + reset_after + ALMOST_A_SECOND) // MICROSECONDS),
     }
 
 
-def _draft_11(told: Sequence[Outcome], _now: int) -> dict[str, str]:
+def _draft_11(told: Sequence[Telling], _now: int) -> dict[str, str]:
     limits, policies = [], []
-    for outcome in told:
-        policy = outcome.charge.policy
-        wait = outcome.reset_after if outcome.allowed else outcome.retry_after or 0
-        limits.append(f"{policy.quoted};r={outcome.remaining};t={-(-wait // MICROSECONDS)}")
+    for policy, remaining, reset_after, wait in told:
+        in_seconds = ((wait or reset_after) + ALMOST_A_SECOND) // MICROSECONDS
+        limits.append(f"{policy.quoted};r={remaining};t={in_seconds}")
         policies.append(policy.told)
     return {"RateLimit-Policy": ", ".join(policies), "RateLimit": ", ".join(limits)}
 

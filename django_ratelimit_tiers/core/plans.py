@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from django_ratelimit_tiers.core import algorithms
 from django_ratelimit_tiers.core.algorithms import EMPTY, CounterState
-from django_ratelimit_tiers.core.decisions import Outcome
+from django_ratelimit_tiers.core.decisions import Answer, Outcome, outcomes_of
 from django_ratelimit_tiers.core.policies import Charge, Mode
 
 CounterKey = tuple[str, bytes]
@@ -54,14 +54,19 @@ class Stale:
 
 
 class Reply(NamedTuple):
-    """The outcomes of a plan in the order of its charges, or what made the plan stale.
+    """The answer to a plan in the order of its charges, or what made the plan stale.
 
     `now` is the clock, in microseconds, by which it was decided.
     """
 
-    outcomes: tuple[Outcome, ...]
+    answer: Answer
     now: int
     stale: Stale | None = None
+
+    @property
+    def outcomes(self) -> tuple[Outcome, ...]:
+        """The answer charge by charge."""
+        return outcomes_of(self.answer)
 
 
 def decide(

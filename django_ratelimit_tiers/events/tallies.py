@@ -8,12 +8,13 @@ told, at most that of FLUSH_SECONDS and of the requests since the last one that 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from threading import Lock
 
-from django_ratelimit_tiers.core.consumption import MARKS, DayQuota
-from django_ratelimit_tiers.core.decisions import Decision, Outcome
+from django_ratelimit_tiers.core.consumption import DayQuota
+from django_ratelimit_tiers.core.decisions import Decision, Grant, Outcome
 from django_ratelimit_tiers.core.policies import MICROSECONDS
+from django_ratelimit_tiers.core.quotas import short_at
 from django_ratelimit_tiers.core.refusals import Counts, SampledRefusal
 from django_ratelimit_tiers.core.tallies import Tally, Usage
 
@@ -26,7 +27,7 @@ MOST_ENTRIES = 1000
 MOST_SAMPLED = 20
 """Refusals decided without the store that a tally tells in full: the newest."""
 
-DAY, HOUR, MINUTE = 86_400, 3600, 60
+HOUR, MINUTE = 3600, 60
 
 
 class TallySheet:
@@ -43,19 +44,21 @@ class TallySheet:
         self._untold: Tally | None = None
         self._clear()
 
-    def note(self, subject: str, network: str, decision: Decision) -> None:
-        """Count one request of a subject (`user:42`) from a network, and how it was decided."""
+    def note(self, subject: str, address_subject: str, decision: Decision) -> None:
+        """Count one request of a subject (`user:42`) from an address, and how it was decided."""
+        key = subject, address_subject
         with self._lock:
-            usage = self._usage.get((subject, network))
+            usage = self._usage.get(key)
             if usage is None:
                 if len(self._usage) >= MOST_ENTRIES:
                     return
                 own = [o for o in decision.outcomes if o.charge.subject == subject]
-                usage = self._usage[subject, network] = [0, 0, _hourly_limit(own)]
+                usage = self._usage[key] = [0, 0, _hourly_limit(own)]
             usage[0 if decision.allowed else 1] += 1
-            for outcome in decision.outcomes:
-                if outcome.charge.policy.period >= DAY and _runs_short(outcome):
-                    self._note_quota(outcome, decision.now)
+            if not _are_ample(decision):
+                for outcome in decision.outcomes:
+                    if outcome.remaining <= short_at(outcome.charge.policy):
+                        self._note_quota(outcome, decision.now)
 
     @property
     def is_due(self) -> bool:
@@ -76,7 +79,7 @@ class TallySheet:
             if self._untold is None:
                 self._untold = Tally(
                     self._usage_by_subject(),
-                    {seen for seen in self._usage if seen[0].startswith(("user:", "key:"))},
+                    set(self._sightings()),
                     [_day_quota(*noted) for noted in self._quotas.values()],
                     refusals(),
                     sample(),
@@ -102,6 +105,12 @@ class TallySheet:
             usage[subject] = Usage(*counts, before.hourly_limit)
         return usage
 
+    def _sightings(self) -> Iterator[tuple[str, str]]:
+        """Yield who was seen in which network, but for who is no more than an address."""
+        for subject, address_subject in self._usage:
+            if subject.startswith(("user:", "key:")):
+                yield subject, address_subject.removeprefix("ip:")
+
     def _note_quota(self, outcome: Outcome, now: int) -> None:
         quota = outcome.charge.subject, outcome.charge.policy.name
         if len(self._quotas) < MOST_ENTRIES or quota in self._quotas:
@@ -125,8 +134,13 @@ def _day_quota(outcome: Outcome, now: int) -> DayQuota:
     return DayQuota(subject, policy.name, policy.capacity, used, window)
 
 
-def _runs_short(outcome: Outcome) -> bool:
-    """Whether the first mark of a quota is reached."""
-    capacity = outcome.charge.policy.capacity
-    used = capacity - outcome.remaining
-    return used * 100 >= MARKS[0] * capacity and outcome.charge.policy.is_enforced
+def _are_ample(decision: Decision) -> bool:
+    """Return whether it is seen at once that no day quota runs short."""
+    answer = decision.answer
+    if type(answer) is not Grant:
+        return False
+    standings = answer.standings
+    for place, least in answer.quotas.short_at:  # noqa: SIM110 - for every request, and quicker
+        if standings[place][0] <= least:
+            return False
+    return True

@@ -5,13 +5,17 @@ from __future__ import annotations
 import logging
 import random
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
 from threading import Lock
 from types import TracebackType
 from typing import Any
 
+from django_ratelimit_tiers.core.plans import Plan
+from django_ratelimit_tiers.core.policies import Charge
 from django_ratelimit_tiers.exceptions import StoreRefused, StoreUnavailable
 from django_ratelimit_tiers.signals import store_recovered, store_unavailable
+from django_ratelimit_tiers.store.base import Store
 
 logger = logging.getLogger(__name__)
 
@@ -110,3 +114,21 @@ class Guarded:
     async def arun(self) -> Any:
         with self._breaker:
             return await self._arun(*self._arguments)
+
+
+class GuardedStore:
+    """A store as flows ask it; the breaker notices its failures."""
+
+    def __init__(self, store: Store, breaker: Breaker) -> None:
+        self._store = store
+        self._breaker = breaker
+
+    def execution(self, plan: Plan) -> Guarded:
+        """Return the pause in which a plan is decided."""
+        return Guarded(self._breaker, self._store.execute, self._store.aexecute, plan)
+
+    def refund(self, charges: Sequence[Charge], charged_at: int) -> Guarded:
+        """Return the pause in which charges are given back."""
+        refund = partial(self._store.refund, charges, charged_at=charged_at)
+        arefund = partial(self._store.arefund, charges, charged_at=charged_at)
+        return Guarded(self._breaker, refund, arefund)

@@ -8,41 +8,27 @@ is left to the plain way. Both charge the same, which the tests compare.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from django.http import HttpRequest
 
-from django_ratelimit_tiers.conf import conf
 from django_ratelimit_tiers.policy import stages
 from django_ratelimit_tiers.policy.identity import Client, identified_client, user_number
 from django_ratelimit_tiers.policy.ledgers import Ledger
 from django_ratelimit_tiers.policy.passages import Fare, Passage
 from django_ratelimit_tiers.policy.snapshots import Snapshot
-from django_ratelimit_tiers.policy.tariffs import Bill
 
 
-def usual_bill(
-    snapshot: Snapshot,
-    ledger: Ledger,
-    request: HttpRequest,
-    user: Any,
-    cost: int,
-    revisions: dict[str, str],
-) -> Bill | None:
+def usual_fare(
+    snapshot: Snapshot, ledger: Ledger, request: HttpRequest, user: Any, cost: int
+) -> Fare | None:
     """Return what the plain way would charge who has no API key, None for it to find out.
 
-    The ledger then knows the client, and `revisions` holds the token of its tier.
+    The ledger then knows the client.
     """
     passage = stages.passage(snapshot, ledger, request)
-    if (
-        not passage.is_usual
-        or snapshot.has_accounts
-        or ledger.exempt
-        or ledger.preflight
-        or ledger.charged_rules
-        or conf.TIER_RESOLVER is not None
-        or conf.VERIFIED_TEST is not None
-    ):
+    if not passage.is_usual or ledger.exempt or ledger.preflight or ledger.charged_rules:
         return None
     door, number = ledger.client, user_number(user)
     key = passage, number, door.address, cost
@@ -53,19 +39,18 @@ def usual_bill(
         if fare is None:
             return None
         kept = fare.bill._replace(is_kept=True)
-        snapshot.passages.remember_fare(key, fare._replace(bill=kept))
-    subject, assignment = fare.user_subject, fare.assignment
-    if subject is not None and assignment is not None:
-        revisions[subject] = assignment.revision
-        found = door.address, door.address_subject, user, subject, ()
-        ledger.client = tuple.__new__(Client, found)  # Client(*found) takes twice as long
-    return fare.bill
+        order = stages.make_order(kept, snapshot, fare.revisions, False)
+        snapshot.passages.remember_fare(key, replace(fare, bill=kept, order=order))
+    ledger.client, ledger.user = fare.client, user
+    return fare
 
 
 def _holds(fare: Fare, snapshot: Snapshot) -> bool:
     """Return whether its client is still assigned what it was."""
-    subject = fare.user_subject
-    return subject is None or snapshot.assignments.get(subject) is fare.assignment
+    assignment = fare.assignment
+    if assignment is None:
+        return True
+    return snapshot.assignments.get(fare.client.user_subject or "") is assignment
 
 
 def _new_fare(
@@ -73,6 +58,7 @@ def _new_fare(
 ) -> Fare | None:
     """Return what a client is going to be charged, None if its tier or tariff is not known yet."""
     subject, assignment = client.user_subject, None
+    revisions: dict[str, str] = {}
     if subject is None:
         tier = snapshot.default_tier("anonymous")
     else:
@@ -82,7 +68,10 @@ def _new_fare(
         tiers = snapshot.tiers
         assigned = tiers.get(assignment.direct or "") or tiers.get(assignment.through_group or "")
         tier = assigned or snapshot.default_tier("authenticated")
+        revisions[subject] = assignment.revision
     tariff = passage.tariffs.get((tier and tier.slug, subject is None, passage.cost or cost))
     if tariff is None:
         return None
-    return Fare(subject, assignment, stages.bill(tariff, client, request))
+    bill = stages.bill(tariff, client, request)
+    order = stages.make_order(bill, snapshot, revisions, False)
+    return Fare(client, assignment, revisions, bill, order)

@@ -33,7 +33,7 @@ def degraded_decision(bill: Bill, local: MemoryStore) -> Decision:
     workers = worker_count()
     charges = tuple(_share(charge, workers) for charge in bill.charges)
     reply = local.execute(Plan(charges, labels=bill.tariff.labels))
-    return Decision(reply.outcomes, reply.now, FailurePolicy.LOCAL)
+    return Decision(reply.answer, reply.now, FailurePolicy.LOCAL)
 
 
 def worker_count() -> int:

@@ -17,7 +17,7 @@ from django_ratelimit_tiers.core.addresses import address_subject, client_addres
 from django_ratelimit_tiers.core.rules import IdentifyBy, Rule
 from django_ratelimit_tiers.digests import key_digests
 from django_ratelimit_tiers.policy.fields import field_subject
-from django_ratelimit_tiers.policy.flows import Flow, Step
+from django_ratelimit_tiers.policy.flows import Step
 
 SERVICE_KEY_PREFIX = "rlt_"
 """How the keys of service accounts begin; nothing else is looked up."""
@@ -30,7 +30,6 @@ class Client(NamedTuple):
 
     address: str
     address_subject: str
-    user: Any = None
     user_subject: str | None = None
     key_digests: tuple[str, ...] = ()
 
@@ -71,10 +70,8 @@ def identified_client(door: Client, user: Any, key_id: object) -> Client:
     """Return the client as known after authentication."""
     keys = () if key_id is None or key_id == "" else tuple(key_digests(str(key_id)))
     number = user_number(user)
-    if number is None:
-        return Client(door.address, door.address_subject, None, None, keys)
-    found = door.address, door.address_subject, user, f"user:{number}", keys
-    return tuple.__new__(Client, found)  # Client(*found) takes twice as long
+    subject = None if number is None else f"user:{number}"
+    return Client(door.address, door.address_subject, subject, keys)
 
 
 def user_number(user: Any) -> Any:
@@ -111,14 +108,16 @@ def rule_subject(rule: Rule, client: Client, request: HttpRequest) -> str:
             return field_subject(request, rule.request_field) or client.address_subject
 
 
-def request_user(request: HttpRequest) -> Flow[Any]:
-    """Return the user that sessions or other code have given a request, None when nobody has."""
+def request_user(request: HttpRequest) -> Any:
+    """Return the user that sessions or other code have given a request, None when nobody has.
+
+    Where that takes reading a session, the step that does it is returned.
+    """
     if not has_session_user(request):
         return None
-    user = request.user
-    if _is_unread(user):
-        user = yield Step(lambda: session_user(request), lambda: asession_user(request))
-    return user
+    if _is_unread(request.user):
+        return Step(lambda: session_user(request), lambda: asession_user(request))
+    return request.user
 
 
 def has_session_user(request: HttpRequest) -> bool:

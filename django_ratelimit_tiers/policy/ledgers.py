@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from random import getrandbits
+from typing import Any
 
 from django.http import HttpRequest
 
@@ -19,6 +20,7 @@ from django_ratelimit_tiers.policy.tariffs import Bill, is_reservation
 class Ledger:
     """The running account of one request; it is `request.ratelimit`.
 
+    `user` is the one that authentication found, if it did.
     `exempt` says why no limit applies, empty when limits do. `route` stands for the view that the
     request was resolved to, None before and when there is none. `on_path` are the rules on the path
     and `passage` is the way to the view, both by the `snapshot`. `charged` has what each stage
@@ -26,32 +28,37 @@ class Ledger:
     unless the response is a failure.
     """
 
-    exempt: str = ""
-    account: str = ""
-    decision: Decision = NOTHING_DECIDED
-    charged_rules: frozenset[int] = frozenset()
-    client_decided: bool = False
-    route: str | None = None
-    on_path: tuple[Rule, ...] = ()
-    passage: Passage | None = None
-    snapshot: Snapshot | None = None
-    has_reservations: bool = False
+    __slots__ = (
+        *("account", "charged", "charged_rules", "client", "client_decided", "decision", "detail"),
+        *("exempt", "has_reservations", "id", "method", "on_path", "passage", "path", "preflight"),
+        *("route", "snapshot", "user"),
+    )
 
     def __init__(
         self, client: Client, method: str, path: str, preflight: bool, name: str, detail: str
     ) -> None:
-        # Only what no two requests share is set for each; all else is as the class has it.
         self.client, self.method, self.path, self.preflight = client, method, path, preflight
         self.id, self.detail = name, detail
+        self.user: Any = None
+        self.exempt = self.account = ""
+        self.decision = NOTHING_DECIDED
+        self.client_decided = self.has_reservations = False
         self.charged: list[tuple[Bill, Decision]] = []
+        self.charged_rules: frozenset[int] = frozenset()
+        self.route: str | None = None
+        self.on_path: tuple[Rule, ...] = ()
+        self.passage: Passage | None = None
+        self.snapshot: Snapshot | None = None
 
     def add(self, bill: Bill, decision: Decision) -> None:
         """Add what one stage decided; what earlier ones charged is given back on a refusal."""
-        self.decision = self.decision.merge(decision) if decision.allowed else decision
-        self.charged_rules |= bill.tariff.rule_ids
-        if bill.charges and decision.allowed and decision.degraded is None:
+        tariff, allowed = bill.tariff, decision.allowed
+        is_first = self.decision is NOTHING_DECIDED
+        self.decision = decision if is_first or not allowed else self.decision.merge(decision)
+        self.charged_rules = self.charged_rules | tariff.rule_ids
+        if allowed and bill.charges and decision.degraded is None:
             self.charged.append((bill, decision))
-            self.has_reservations |= bill.tariff.has_reservations
+            self.has_reservations = self.has_reservations or tariff.has_reservations
 
     def take_back(self, *, reservations_only: bool) -> dict[int, list[Charge]]:
         """Remove the charges to be given back, and return them by the time they were made."""

@@ -9,7 +9,7 @@ import atexit
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from functools import cache, partial
+from functools import cache
 from http import HTTPStatus
 from typing import Any
 
@@ -19,23 +19,25 @@ from django.test.signals import setting_changed
 
 from django_ratelimit_tiers.conf import SETTING, conf
 from django_ratelimit_tiers.core.decisions import NOTHING_DECIDED, Decision
-from django_ratelimit_tiers.core.plans import Plan, Reply, Stale
+from django_ratelimit_tiers.core.plans import Plan, Reply
 from django_ratelimit_tiers.events.refusals import aannounce_refusal, announce_refusal, unnoticed
 from django_ratelimit_tiers.events.tallies import MOST_SAMPLED
 from django_ratelimit_tiers.exceptions import StoreUnavailable
 from django_ratelimit_tiers.policy import stages
-from django_ratelimit_tiers.policy.breaker import Breaker, Guarded
+from django_ratelimit_tiers.policy.breaker import Breaker, Guarded, GuardedStore
 from django_ratelimit_tiers.policy.exemptions import (
     exempt_account,
     exempt_by_rule,
     exempt_by_view,
 )
-from django_ratelimit_tiers.policy.express import usual_bill
+from django_ratelimit_tiers.policy.express import usual_fare
 from django_ratelimit_tiers.policy.failures import degraded_decision
-from django_ratelimit_tiers.policy.flows import Flow, Step, done, in_thread
-from django_ratelimit_tiers.policy.identity import identified_client
+from django_ratelimit_tiers.policy.flows import Flow, Step, done
+from django_ratelimit_tiers.policy.identity import identified_client, request_user
 from django_ratelimit_tiers.policy.ledgers import Ledger, ledger_of, open_ledger
+from django_ratelimit_tiers.policy.passages import Fare
 from django_ratelimit_tiers.policy.refusals import RefusalMemory
+from django_ratelimit_tiers.policy.reloads import MAX_RELOADS, Reloads
 from django_ratelimit_tiers.policy.snapshots import Snapshot, SnapshotCache, SnapshotUnavailable
 from django_ratelimit_tiers.policy.tallies import Teller
 from django_ratelimit_tiers.policy.tariffs import NOTHING, Bill
@@ -45,19 +47,18 @@ from django_ratelimit_tiers.store.configured import configured_store
 from django_ratelimit_tiers.store.memory import MemoryStore
 from django_ratelimit_tiers.store.memory_records import MemoryRecords
 
-MAX_RELOADS = 5
-"""How often one request follows edits that arrive while it is decided."""
-
-Compose = Callable[[Snapshot], Flow[Bill]]
+Compose = Callable[[Snapshot, dict[str, str]], Flow[Bill]]
+"""What is charged by a snapshot; revisions of subjects that it used are added to the others."""
 
 
 class Limiter:
     """Decides requests with one store; one for each process."""
 
     def __init__(self, store: Store) -> None:
-        self._store = store
         self.breaker = Breaker()
+        self._store = GuardedStore(store, self.breaker)
         self._snapshots = SnapshotCache(store, self.breaker)
+        self._reloads = Reloads(self._store, self._snapshots)
         self._local = MemoryStore(records=MemoryRecords(sample=MOST_SAMPLED))
         self.teller = Teller(store, self._local.records)
         self._refusals = RefusalMemory(conf.REFUSAL_MEMORY)
@@ -74,7 +75,7 @@ class Limiter:
         """Decide the first stage: what is known before authentication, by the path alone."""
         ledger = open_ledger(request)
 
-        def compose(snapshot: Snapshot) -> Flow[Bill]:
+        def compose(snapshot: Snapshot, _revisions: dict[str, str]) -> Flow[Bill]:
             now = time.time()
             exempt_account(snapshot, ledger, request)
             group = stages.door_passage(snapshot, ledger).rules
@@ -88,23 +89,22 @@ class Limiter:
 
         return (yield from self._decide(ledger, request, compose))
 
-    def route(self, request: HttpRequest) -> Flow[Decision]:
-        """Decide the rest of the first stage: what only the resolved route shows."""
-        ledger = open_ledger(request)
-        known = self._snapshots.current
-        if known is not None and stages.passage(known, ledger, request).is_usual:
-            return ledger.decision
-        exempt_by_view(ledger, request)
-        if known is not None and not stages.passage(known, ledger, request).rules.acts_early:
-            return ledger.decision
+    def reach(self, request: HttpRequest, view: Any, cost: int = 1) -> Flow[Decision]:
+        """Decide what the resolved route and the client add, before the view.
 
-        def compose(snapshot: Snapshot) -> Flow[Bill]:
-            group = stages.passage(snapshot, ledger, request).rules
-            group = group.in_force(time.time(), preflight=ledger.preflight)
-            exempt_by_rule(group.rules, ledger)
-            return done(stages.door_bill(group, ledger, request))
-
-        return (yield from self._decide(ledger, request, compose))
+        The client is left to a view that decides it itself (`stages.decides_client`).
+        """
+        ledger, known = open_ledger(request), self._snapshots.current
+        if known is None or not stages.passage(known, ledger, request).is_usual:
+            decision = yield from self._route(ledger, request, known)
+            if not decision.allowed:
+                return decision
+        if stages.decides_client(view):
+            return ledger.decision
+        user = request_user(request)
+        if type(user) is Step:
+            user = yield user
+        return (yield from self.client(request, user, cost))
 
     def client(self, request: HttpRequest, user: Any, cost: int = 1) -> Flow[Decision]:
         """Decide the second stage: the client's tier and every rule not charged yet.
@@ -114,23 +114,12 @@ class Limiter:
         """
         ledger = open_ledger(request)
         if ledger.client_decided:
-            return ledger.decision
+            return done(ledger.decision)
         ledger.client_decided = True
-        revisions: dict[str, str] = {}
-        usual = key_id = None
-        if conf.API_KEY_RESOLVER is not None:
-            key_id = yield from called(conf.API_KEY_RESOLVER, request)
-        known = ledger.snapshot or self._snapshots.in_force  # the first stage has just looked
-        if known is not None and key_id in (None, ""):
-            usual = usual_bill(known, ledger, request, user, cost, revisions)
-        if usual is None:
-            exempt_by_view(ledger, request)
-            ledger.client = identified_client(ledger.client, user, key_id)
-
-        def compose(snapshot: Snapshot) -> Flow[Bill]:
-            return stages.plain_bill(snapshot, ledger, request, cost, revisions)
-
-        return (yield from self._decide(ledger, request, compose, revisions, known, usual))
+        resolver = conf.API_KEY_RESOLVER
+        if resolver is not None:
+            return self._bearer(ledger, request, user, cost, resolver)
+        return self._client(ledger, request, user, cost, None)
 
     def unreached(self, request: HttpRequest, status: int) -> Flow[Decision]:
         """Charge a request that never reached a view to its address's tier.
@@ -145,7 +134,7 @@ class Limiter:
         ledger.client_decided = True
         exempt_by_view(ledger, request)
 
-        def compose(snapshot: Snapshot) -> Flow[Bill]:
+        def compose(snapshot: Snapshot, _revisions: dict[str, str]) -> Flow[Bill]:
             return done(stages.tier_bill(snapshot.default_tier("anonymous"), ledger, request))
 
         return (yield from self._decide(ledger, request, compose))
@@ -156,42 +145,84 @@ class Limiter:
         if ledger is not None and ledger.charged and status not in conf.FAILED_STATUSES:
             yield from self._give_back(ledger, reservations_only=True)
 
+    def _route(
+        self, ledger: Ledger, request: HttpRequest, known: Snapshot | None
+    ) -> Flow[Decision]:
+        """Decide the rest of the first stage: what only the resolved route shows."""
+        exempt_by_view(ledger, request)
+        if known is not None and not stages.passage(known, ledger, request).rules.acts_early:
+            return done(ledger.decision)
+
+        def compose(snapshot: Snapshot, _revisions: dict[str, str]) -> Flow[Bill]:
+            group = stages.passage(snapshot, ledger, request).rules
+            group = group.in_force(time.time(), preflight=ledger.preflight)
+            exempt_by_rule(group.rules, ledger)
+            return done(stages.door_bill(group, ledger, request))
+
+        return self._decide(ledger, request, compose)
+
+    def _bearer(
+        self, ledger: Ledger, request: HttpRequest, user: Any, cost: int, resolver: str
+    ) -> Flow[Decision]:
+        """Decide the second stage for whoever may have presented an API key."""
+        key_id = yield from called(resolver, request)
+        return (yield from self._client(ledger, request, user, cost, key_id))
+
+    def _client(
+        self, ledger: Ledger, request: HttpRequest, user: Any, cost: int, key_id: object
+    ) -> Flow[Decision]:
+        fare = None
+        known = ledger.snapshot or self._snapshots.in_force  # the first stage has just looked
+        if known is not None and key_id in (None, ""):
+            fare = usual_fare(known, ledger, request, user, cost)
+        if fare is None:
+            exempt_by_view(ledger, request)
+            ledger.client = identified_client(ledger.client, user, key_id)
+            ledger.user = user
+
+        def compose(snapshot: Snapshot, revisions: dict[str, str]) -> Flow[Bill]:
+            return stages.plain_bill(snapshot, ledger, request, cost, revisions)
+
+        return self._decide(ledger, request, compose, fare)
+
     def _decide(
         self,
         ledger: Ledger,
         request: HttpRequest,
         compose: Compose,
-        revisions: dict[str, str] | None = None,
-        known: Snapshot | None = None,
-        usual: Bill | None = None,
+        fare: Fare | None = None,
     ) -> Flow[Decision]:
         """Plan with the snapshot, ask once, and again only after an edit that came in between.
 
-        `usual` is what the first plan charges where that is known already, by the snapshot `known`.
+        `fare` is what the first plan charges where the ledger's snapshot has told that already.
         """
-        revisions = {} if revisions is None else revisions
-        bill = NOTHING
+        bill, revisions = NOTHING, {}  # type: tuple[Bill, dict[str, str]]
         exempt_before = ledger.exempt
         for attempt in range(MAX_RELOADS):
             ledger.exempt = exempt_before
             try:
-                if usual is not None and known is not None and attempt == 0:
-                    snapshot, bill = known, usual
+                order = None
+                if fare is not None and ledger.snapshot is not None:
+                    snapshot, revisions = ledger.snapshot, fare.revisions
+                    bill, order, fare = fare.bill, fare.order, None
                 else:
-                    snapshot = self._snapshots.in_force or (yield from self._snapshot())
-                    bill = NOTHING if ledger.exempt else (yield from compose(snapshot))
+                    snapshot = self._snapshots.in_force or (yield from self._reloads.snapshot())
+                    bill = NOTHING if ledger.exempt else (yield from compose(snapshot, revisions))
                     bill = NOTHING if ledger.exempt else bill
                 decision = NOTHING_DECIDED
                 if not bill.charges:
-                    stale = yield from self._look(snapshot, revisions)
+                    stale = yield from self._reloads.look(snapshot, revisions)
                 else:
-                    is_last = attempt == MAX_RELOADS - 1
-                    plan = stages.make_plan(ledger, bill, snapshot, revisions, is_last)
-                    recalled = self._recall(plan)
-                    reply = recalled or (yield self._execution(plan))
-                    stale, decision = reply.stale, Decision(reply.outcomes, reply.now)
-                    if recalled is None and (self._refusals or not decision.allowed):
-                        self._refusals.learn(plan, reply)
+                    if order is None:
+                        is_last = attempt == MAX_RELOADS - 1
+                        order = stages.make_order(bill, snapshot, revisions, is_last)
+                    plan = stages.make_plan(order, ledger, snapshot)
+                    memory = self._refusals
+                    recalled = self._recall(plan) if memory.remembered else None
+                    reply = recalled or (yield self._store.execution(plan))
+                    stale, decision = reply.stale, Decision.of(reply.answer, reply.now)
+                    if recalled is None and (memory.remembered or not decision.allowed):
+                        memory.learn(plan, reply)
                     if stale is None:
                         self._snapshots.confirm()
             except SnapshotUnavailable:
@@ -202,7 +233,7 @@ class Limiter:
                 break
             if stale is None:
                 break
-            yield from self._catch_up(snapshot, stale, revisions)
+            revisions = yield from self._reloads.catch_up(snapshot, stale, revisions)
         if not decision.allowed:
             decision = decision.named(ledger.id)
         ledger.add(bill, decision)
@@ -220,36 +251,6 @@ class Limiter:
                 yield Guarded(self.breaker, self.teller.tell, self.teller.atell)
         return ledger.decision
 
-    def _snapshot(self) -> Flow[Snapshot]:
-        stale = self._snapshots.current
-        if stale is None:
-            snapshot: Snapshot = yield in_thread(lambda: self._snapshots.load(None))
-        else:
-            snapshot = yield in_thread(lambda: self._snapshots.compare(stale))
-        return snapshot
-
-    def _look(self, snapshot: Snapshot, revisions: dict[str, str]) -> Flow[Stale | None]:
-        """Compare revisions for a request that charges nothing: once in a while, or always for a
-        client whose own tier says so. It passes whether or not the store answers."""
-        if not revisions and not self._snapshots.wants_look():
-            return None
-        plan = Plan((), revision=snapshot.revision, subject_revisions=revisions)
-        try:
-            reply: Reply = yield self._execution(plan)
-        except StoreUnavailable:
-            return None
-        if reply.stale is None:
-            self._snapshots.confirm()
-        return reply.stale
-
-    def _catch_up(self, snapshot: Snapshot, stale: Stale, revisions: dict[str, str]) -> Flow[None]:
-        if stale.revision != snapshot.revision:
-            yield in_thread(lambda: self._snapshots.load(snapshot))
-        for subject, revision in stale.subject_revisions.items():
-            if revisions.get(subject, revision) != revision:
-                snapshot.assignments.forget(subject)
-                revisions[subject] = revision
-
     def _recall(self, plan: Plan) -> Reply | None:
         """Return what the store would say again to a client that it keeps refusing."""
         recalled = self._refusals.recall(plan)
@@ -262,13 +263,8 @@ class Limiter:
     def _give_back(self, ledger: Ledger, *, reservations_only: bool) -> Flow[None]:
         """Refund what earlier stages charged; a request that is refused is not charged at all."""
         for charged_at, charges in ledger.take_back(reservations_only=reservations_only).items():
-            refund = partial(self._store.refund, charges, charged_at=charged_at)
-            arefund = partial(self._store.arefund, charges, charged_at=charged_at)
             with suppress(StoreUnavailable):
-                yield Guarded(self.breaker, refund, arefund)
-
-    def _execution(self, plan: Plan) -> Guarded:
-        return Guarded(self.breaker, self._store.execute, self._store.aexecute, plan)
+                yield self._store.refund(charges, charged_at)
 
 
 @cache

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any, TypeAlias
 
 from django.urls import ResolverMatch
 
 from django_ratelimit_tiers.core.rules import Rule
 from django_ratelimit_tiers.policy.assignments import Assignment
+from django_ratelimit_tiers.policy.identity import Client
 from django_ratelimit_tiers.policy.routes import RouteIndex, routes_epoch, routes_of
 from django_ratelimit_tiers.policy.tariffs import Bill, RuleGroup, Tariff
 from django_ratelimit_tiers.policy.views import View, view_marks
@@ -34,7 +35,8 @@ class Passage:
 
     `rules` are those by path and on the view. Where nothing was resolved there is no `view`, and no
     `route` that stands for it. `cost` is what a decorator has marked the view with. It `is_usual`
-    if nobody is exempt on it, and no rule on it is charged early or for a time only. `on_path` and
+    if nobody is exempt on it, no rule on it is charged early or for a time only, and clients are
+    charged by nothing but their address, user and tier. `on_path` and
     `view` are kept so that no others can come to have their identity.
     """
 
@@ -53,27 +55,40 @@ class Passage:
         self.tariffs[key] = tariff
 
 
-class Fare(NamedTuple):
+Order: TypeAlias = tuple[Any, ...]
+"""A plan without its detail: what the store is asked for every request alike."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Fare:
     """What one client is charged on one passage, as long as its user has the same `assignment`.
 
-    A client without a user has neither that nor a `user_subject`.
+    That is None for a client without a user. `revisions` holds the token of the user's tier.
     """
 
-    user_subject: str | None
+    client: Client
     assignment: Assignment | None
+    revisions: dict[str, str]
     bill: Bill
+    order: Order
 
 
 class PassageBook:
     """The passages that one snapshot has shown so far, and what clients paid on them.
 
-    `fares` are by passage, user, address and cost (`express`).
+    `fares` are by passage, user, address and cost (`express`). None is usual if there are `special`
+    clients, about whom more is to be found out than who they are.
     """
 
-    def __init__(self, routes: RouteIndex) -> None:
+    def __init__(self, routes: RouteIndex, *, special: bool = False) -> None:
         self._routes = routes
+        self._special = special
         self._passages: dict[object, Passage] = {}
         self.fares: dict[object, Fare] = {}
+
+    def anew(self) -> PassageBook:
+        """Return an empty book of the same routes and clients."""
+        return PassageBook(self._routes, special=self._special)
 
     def unresolved(self, on_path: Sequence[Rule], method: str) -> Passage:
         """Return the passage of requests of which only the path is known."""
@@ -95,7 +110,7 @@ class PassageBook:
         route, on_view = self._routes.look_up(match, method, routes_of(urlconf))
         group = RuleGroup.of((*on_path, *on_view))
         marks = view_marks(match.func, method)
-        is_usual = group.lasts and not group.acts_early and not marks.is_exempt
+        is_usual = group.lasts and not (self._special or group.acts_early or marks.is_exempt)
         passage = Passage(on_path, match.func, route, group, is_usual, marks.cost)
         return self._remember(key, passage)
 

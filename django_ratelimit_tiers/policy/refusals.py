@@ -48,20 +48,17 @@ class RefusalMemory:
     def __init__(self, seconds: float, clock: Callable[[], float] = time.monotonic) -> None:
         self._seconds = seconds
         self._clock = clock
-        self._refusals: OrderedDict[Key, Refusal] = OrderedDict()
+        self.remembered: OrderedDict[Key, Refusal] = OrderedDict()
         self._lock = Lock()
-
-    def __len__(self) -> int:
-        return len(self._refusals)
 
     def recall(self, plan: Plan) -> tuple[int, Reply] | None:
         """Return which charge of a plan is refused again, and the reply to it alone, if one is."""
-        if not self._refusals:
+        if not self.remembered:
             return None
         now = self._clock()
         for place, charge in enumerate(plan.charges):
             subject, policy, cost = charge  # `_key`, written out as every request comes here
-            refusal = self._refusals.get((subject, id(policy), cost))
+            refusal = self.remembered.get((subject, id(policy), cost))
             if refusal is not None and refusal.count >= SIGNS_OF_ATTACK and now < refusal.until:
                 refusal.count += 1
                 return place, _later(refusal, charge, now)
@@ -70,31 +67,31 @@ class RefusalMemory:
     def learn(self, plan: Plan, reply: Reply) -> None:
         """Remember what the store has just refused, and forget what it has let through."""
         refusing = [o for o in reply.outcomes if not o.allowed and o.refuses]
-        if not self._seconds or not (refusing or self._refusals):
+        if not self._seconds or not (refusing or self.remembered):
             return
         with self._lock:
             if not refusing and reply.stale is None:
                 for charge in plan.charges:
-                    self._refusals.pop(_key(charge), None)
+                    self.remembered.pop(_key(charge), None)
             for outcome in refusing:
                 self._remember(outcome, reply.now)
 
     def _remember(self, outcome: Outcome, store_now: int) -> None:
         now, key = self._clock(), _key(outcome.charge)
         until = now + min(self._seconds, (outcome.retry_after or 0) / MICROSECONDS)
-        known = self._refusals.get(key)
+        known = self.remembered.get(key)
         second, count = (known.second, known.count) if known else (now, 0)
         if now - second > 1:
             goes_on = count >= SIGNS_OF_ATTACK and now - second < SPENT_SECONDS
             second, count = now, count if goes_on else 0
-        self._refusals[key] = Refusal(outcome, store_now, now, until, second, count + 1)
-        self._refusals.move_to_end(key)
-        while len(self._refusals) > MOST_REMEMBERED or self._oldest.at < now - SPENT_SECONDS:
-            self._refusals.popitem(last=False)
+        self.remembered[key] = Refusal(outcome, store_now, now, until, second, count + 1)
+        self.remembered.move_to_end(key)
+        while len(self.remembered) > MOST_REMEMBERED or self._oldest.at < now - SPENT_SECONDS:
+            self.remembered.popitem(last=False)
 
     @property
     def _oldest(self) -> Refusal:
-        return next(iter(self._refusals.values()))
+        return next(iter(self.remembered.values()))
 
 
 def _key(charge: Charge) -> Key:

@@ -14,6 +14,7 @@ from django.db import DatabaseError, InterfaceError
 from django.db.models import Count, Max, Prefetch
 from django.utils import timezone
 
+from django_ratelimit_tiers.conf import conf
 from django_ratelimit_tiers.core.rulesets import RuleSet
 from django_ratelimit_tiers.exceptions import StoreUnavailable
 from django_ratelimit_tiers.models import (
@@ -119,7 +120,7 @@ class SnapshotCache:
     @property
     def in_force(self) -> Snapshot | None:
         """The current snapshot, None when it is to be loaded or compared first."""
-        return None if self.wants_comparison() else self._snapshot
+        return None if self._wants_comparison() else self._snapshot
 
     def confirm(self) -> None:
         """Note that the store has just agreed with the snapshot's revision."""
@@ -129,7 +130,7 @@ class SnapshotCache:
         """Return whether nothing has confirmed the revision for too long."""
         return self._clock() - self._confirmed > IDLE_LOOK_SECONDS
 
-    def wants_comparison(self) -> bool:
+    def _wants_comparison(self) -> bool:
         """Return whether the database should be asked for its revision again."""
         every = DATABASE_LOOK_SECONDS if self._store.shared else IDLE_LOOK_SECONDS
         due = self._clock() - self._compared > every
@@ -158,7 +159,9 @@ class SnapshotCache:
                     self._unreadable_until = self._clock() + IDLE_LOOK_SECONDS
                     raise SnapshotUnavailable(str(error)) from error
                 self._stay_in_force(error)
-                self._snapshot = replace(self._snapshot, revision=revision)
+                # What was ordered of the store on its passages had the other revision.
+                passages = self._snapshot.passages.anew()
+                self._snapshot = replace(self._snapshot, revision=revision, passages=passages)
             self.confirm()
             return self._snapshot
 
@@ -218,6 +221,8 @@ def build_snapshot(revision: str, assignments: AssignmentCache) -> Snapshot:
     # Prefetching would make a query set for each rule, which takes longer than all the rest.
     limits = primary(RulePolicy).select_related("tier")
     accounts = compile_accounts(primary(ServiceAccount).filter(is_active=True))
+    has_accounts = accounts != Accounts()
+    has_resolvers = conf.TIER_RESOLVER is not None or conf.VERIFIED_TEST is not None
     rule_set = RuleSet(compile_rules(primary(EndpointRule).exclude(mode="off"), limits))
     routes = RouteIndex(rule_set.rules)
     return Snapshot(
@@ -229,7 +234,7 @@ def build_snapshot(revision: str, assignments: AssignmentCache) -> Snapshot:
         routes=routes,
         has_exemptions=any(rule.exempt for rule in rule_set.rules),
         accounts=accounts,
-        has_accounts=accounts != Accounts(),
+        has_accounts=has_accounts,
         assignments=assignments,
-        passages=PassageBook(routes),
+        passages=PassageBook(routes, special=has_accounts or has_resolvers),
     )

@@ -25,7 +25,7 @@ from django_ratelimit_tiers.policy.exemptions import exempt_account, exempt_by_r
 from django_ratelimit_tiers.policy.flows import Flow
 from django_ratelimit_tiers.policy.identity import Client, rule_subject
 from django_ratelimit_tiers.policy.ledgers import Ledger
-from django_ratelimit_tiers.policy.passages import Passage
+from django_ratelimit_tiers.policy.passages import Order, Passage
 from django_ratelimit_tiers.policy.snapshots import Snapshot
 from django_ratelimit_tiers.policy.tariffs import Bill, Item, RuleGroup, Tariff, items_of
 from django_ratelimit_tiers.policy.tiers import find_tier
@@ -104,7 +104,7 @@ def plain_bill(
 ) -> Flow[Bill]:
     """Return what is charged once the client is known, whatever there is to find out about it.
 
-    `express.usual_bill` is the short way to the same bill.
+    `express.usual_fare` is the short way to the same bill.
     """
     now = time.time()
     exempt_account(snapshot, ledger, request)
@@ -113,7 +113,7 @@ def plain_bill(
     exempt_by_rule(group.rules, ledger)
     tier = None
     if not ledger.exempt and not ledger.preflight:
-        tier = yield from find_tier(snapshot, ledger.client, request, revisions)
+        tier = yield from find_tier(snapshot, ledger, request, revisions)
     return client_bill(way, group, tier, ledger, request, way.cost or cost)
 
 
@@ -153,16 +153,12 @@ def bill(tariff: Tariff, client: Client, request: HttpRequest) -> Bill:
     return tuple.__new__(Bill, (tuple(charges), tariff, False))  # Bill(...) takes twice as long
 
 
-def make_plan(
-    ledger: Ledger,
-    charged: Bill,
-    snapshot: Snapshot,
-    revisions: Mapping[str, str],
-    at_any_revision: bool,
-) -> Plan:
-    """Return what the store is asked for these charges."""
+def make_order(
+    charged: Bill, snapshot: Snapshot, revisions: Mapping[str, str], at_any_revision: bool
+) -> Order:
+    """Return what the store is asked for these charges, whichever request it is for."""
     tariff = charged.tariff
-    asked = (
+    return (
         charged.charges,
         True,
         None,
@@ -171,9 +167,13 @@ def make_plan(
         tariff.labels,
         tariff if tariff.lasts else None,
         charged.is_kept,
-        f"{ledger.id}\0{snapshot.edition.number}\0{ledger.detail}",
     )
-    return tuple.__new__(Plan, asked)  # Plan(*asked) takes twice as long
+
+
+def make_plan(order: Order, ledger: Ledger, snapshot: Snapshot) -> Plan:
+    """Return what the store is asked for this request."""
+    detail = f"{ledger.id}\0{snapshot.edition.number}\0{ledger.detail}"
+    return tuple.__new__(Plan, (*order, detail))  # Plan(...) takes twice as long
 
 
 def decides_client(view: Any) -> bool:

@@ -34,9 +34,9 @@ class Teller:
 
     def note(self, ledger: Ledger) -> bool:
         """Count a request that was decided; returns whether it is time to tell."""
-        network = ledger.client.address_subject.removeprefix("ip:")
-        self._sheet.note(ledger.account or ledger.client.subject, network, ledger.decision)
-        return self._sheet.is_due
+        client, sheet = ledger.client, self._sheet
+        sheet.note(ledger.account or client.subject, client.address_subject, ledger.decision)
+        return sheet.is_due
 
     def count_refusal(self, outcome: Outcome, label: str, detail: str) -> None:
         """Count what was refused without asking the store, as a plan's label and detail say."""

@@ -11,7 +11,8 @@ from struct import Struct
 from typing import NamedTuple
 
 from django_ratelimit_tiers.core.plans import Plan
-from django_ratelimit_tiers.core.policies import Algorithm, Charge, Mode
+from django_ratelimit_tiers.core.policies import Algorithm, Charge, Mode, QuotaPolicy
+from django_ratelimit_tiers.core.quotas import Quotas
 from django_ratelimit_tiers.store.scripts import ACQUIRE, WORD, beginning, written
 
 HEADER = Struct("<BHBQ")
@@ -47,14 +48,15 @@ class Layout(NamedTuple):
 
     `template` is the command up to the plan, without what differs: the keys of subjects, each after
     its length, and the header. `last_place` is that of the last subject's counters among the keys.
-    `reply` unpacks the time and the states of the counters; `places` has for each charge of the
-    plan where in that its counter's state begins.
+    `reply` unpacks the time and the states of the counters; `counters` has for each charge of the
+    plan its policy, and where in that its counter's state begins. `quotas` are the policies again.
     """
 
     template: bytes
     last_place: int
     reply: Struct
-    places: tuple[int, ...]
+    counters: tuple[tuple[QuotaPolicy, int], ...]
+    quotas: Quotas
 
 
 def layout_of(
@@ -84,8 +86,15 @@ def layout_of(
         for number, charge in zip(grouping, plan.charges, strict=True)
     ]
     last_of = {counters[turn]: at for at, turn in enumerate(order)}
-    places = tuple(1 + 3 * last_of[counter] for counter in counters)
-    return Layout(template, len(keys) + of_subjects, Struct(NOW + STATE * len(order)), places)
+    policies = tuple(charge.policy for charge in plan.charges)
+    places = [1 + 3 * last_of[counter] for counter in counters]
+    return Layout(
+        template,
+        len(keys) + of_subjects,
+        Struct(NOW + STATE * len(order)),
+        tuple(zip(policies, places, strict=True)),
+        Quotas(policies),
+    )
 
 
 def pack_charges(charges: Sequence[Charge]) -> bytes:

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, field
-from itertools import repeat
 from typing import Any, TypeAlias
 
+from django_ratelimit_tiers.core.algorithms import standings
+from django_ratelimit_tiers.core.decisions import Grant
 from django_ratelimit_tiers.core.plans import Plan, Reply, Stale, outcome
 from django_ratelimit_tiers.core.policies import Charge
 from django_ratelimit_tiers.store.layouts import HEADER, Layout, layout_of, pack_charges
@@ -20,9 +21,6 @@ ANY = b"*"
 
 STALE = 0
 """Begins a reply that names newer revisions and decided nothing."""
-
-NONE_WAITS: Any = repeat(0)
-"""The waits of charges of which each fits."""
 
 REVISION_TTL = 30 * 86_400
 """Seconds to live of the policy revision: a lost one costs one look at the database."""
@@ -148,16 +146,19 @@ class Protocol:
 
 def parse_reply(plan: Plan, layout: Layout, reply: Any) -> Reply:
     """Return what the acquire script answered to this plan."""
-    states, waits = reply, NONE_WAITS
-    if isinstance(reply, list):
-        states, *waits = reply
-        if states == STALE:
-            revision, *of_subjects = map(bytes.decode, waits)
-            subjects = dict(zip(plan.subject_revisions, of_subjects, strict=True))
-            return Reply((), 0, Stale(revision, subjects))
+    if type(reply) is bytes:
+        told = layout.reply.unpack(reply)
+        granted = plan.charges, standings(layout.counters, told), layout.quotas
+        grant = tuple.__new__(Grant, granted)
+        return tuple.__new__(Reply, (grant, told[0], None))  # Reply(...) takes twice as long
+    states, *waits = reply
+    if states == STALE:
+        revision, *of_subjects = map(bytes.decode, waits)
+        subjects = dict(zip(plan.subject_revisions, of_subjects, strict=True))
+        return Reply((), 0, Stale(revision, subjects))
     told = layout.reply.unpack(states)
     outcomes = [
-        outcome(charge, waiting, told[place], told[place + 1], told[place + 2])
-        for charge, waiting, place in zip(plan.charges, waits, layout.places, strict=False)
+        outcome(charge, waiting, *told[place : place + 3])
+        for charge, waiting, (_, place) in zip(plan.charges, waits, layout.counters, strict=True)
     ]
-    return tuple.__new__(Reply, (tuple(outcomes), told[0], None))  # Reply(...) takes twice as long
+    return Reply(tuple(outcomes), told[0])

@@ -38,16 +38,16 @@ def decided(*outcomes: tuple[QuotaPolicy, int], allowed: bool = True) -> Decisio
 
 def test_usage_is_counted_by_subject_with_what_an_hour_allows() -> None:
     sheet = TallySheet()
-    sheet.note("user:1", "192.0.2.1", decided((MINUTE, 5), (DAY, 50)))
-    sheet.note("user:1", "192.0.2.1", decided((MINUTE, 0), (DAY, 50), allowed=False))
+    sheet.note("user:1", "ip:192.0.2.1", decided((MINUTE, 5), (DAY, 50)))
+    sheet.note("user:1", "ip:192.0.2.1", decided((MINUTE, 0), (DAY, 50), allowed=False))
     assert sheet.take(dict, list).usage == {"user:1": Usage(1, 1, 100 * 3600 // 86_400)}
 
 
 def test_the_usage_of_a_subject_is_that_from_all_its_networks() -> None:
     sheet = TallySheet()
     for network in ("192.0.2.1", "192.0.2.2", "192.0.2.1"):
-        sheet.note("user:1", network, decided((MINUTE, 5), (DAY, 50)))
-    sheet.note("user:1", "192.0.2.2", decided((MINUTE, 0), (DAY, 50), allowed=False))
+        sheet.note("user:1", f"ip:{network}", decided((MINUTE, 5), (DAY, 50)))
+    sheet.note("user:1", "ip:192.0.2.2", decided((MINUTE, 0), (DAY, 50), allowed=False))
     tally = sheet.take(dict, list)
     assert tally.usage == {"user:1": Usage(3, 1, 100 * 3600 // 86_400)}
     assert tally.sightings == {("user:1", "192.0.2.1"), ("user:1", "192.0.2.2")}
@@ -56,23 +56,23 @@ def test_the_usage_of_a_subject_is_that_from_all_its_networks() -> None:
 def test_only_users_and_keys_are_sighted() -> None:
     sheet = TallySheet()
     for subject in ("user:1", "key:ab", "ip:192.0.2.1", "account:3"):
-        sheet.note(subject, "192.0.2.1", Decision())
+        sheet.note(subject, "ip:192.0.2.1", Decision())
     assert {subject for subject, _ in sheet.take(dict, list).sightings} == {"user:1", "key:ab"}
 
 
 def test_a_day_quota_is_noted_from_its_first_mark_on() -> None:
     sheet = TallySheet()
-    sheet.note("user:1", "192.0.2.1", decided((DAY, 21)))
+    sheet.note("user:1", "ip:192.0.2.1", decided((DAY, 21)))
     assert list(sheet.take(dict, list).quotas) == []
     sheet = TallySheet()
-    sheet.note("user:1", "192.0.2.1", decided((DAY, 20)))
+    sheet.note("user:1", "ip:192.0.2.1", decided((DAY, 20)))
     assert list(sheet.take(dict, list).quotas) == [DayQuota("user:1", "free-day", 100, 80, 1440)]
 
 
 def test_of_a_day_quota_the_last_standing_is_told() -> None:
     sheet = TallySheet()
     for remaining in (20, 7):
-        sheet.note("user:1", "192.0.2.1", decided((DAY, remaining)))
+        sheet.note("user:1", "ip:192.0.2.1", decided((DAY, remaining)))
     assert [quota.used for quota in sheet.take(dict, list).quotas] == [93]
     assert list(sheet.take(dict, list).quotas) == [DayQuota("user:1", "free-day", 100, 93, 1440)]
 
@@ -80,7 +80,7 @@ def test_of_a_day_quota_the_last_standing_is_told() -> None:
 def test_the_store_is_told_every_few_seconds() -> None:
     clock = Clock()
     sheet = TallySheet(clock)
-    sheet.note("user:1", "192.0.2.1", Decision())
+    sheet.note("user:1", "ip:192.0.2.1", Decision())
     assert not sheet.is_due
     clock.now += FLUSH_SECONDS + 1
     assert sheet.is_due
@@ -91,16 +91,16 @@ def test_the_store_is_told_every_few_seconds() -> None:
 def test_the_store_is_told_at_once_when_the_sheet_is_full() -> None:
     sheet = TallySheet()
     for number in range(MOST_ENTRIES + 100):
-        sheet.note(f"user:{number}", "192.0.2.1", Decision())
+        sheet.note(f"user:{number}", "ip:192.0.2.1", Decision())
     assert sheet.is_due
     assert len(sheet.take(dict, list).usage) == MOST_ENTRIES
 
 
 def test_what_could_not_be_told_is_told_again_before_anything_new() -> None:
     sheet = TallySheet()
-    sheet.note("user:1", "192.0.2.1", Decision())
+    sheet.note("user:1", "ip:192.0.2.1", Decision())
     first = sheet.take(dict, list)
-    sheet.note("user:2", "192.0.2.1", Decision())
+    sheet.note("user:2", "ip:192.0.2.1", Decision())
     assert sheet.take(dict, list) is first
     sheet.told(first)
     assert list(sheet.take(dict, list).usage) == ["user:2"]
@@ -108,7 +108,7 @@ def test_what_could_not_be_told_is_told_again_before_anything_new() -> None:
 
 def test_a_tally_that_is_told_twice_counts_once(redis_url: str) -> None:
     sheet = TallySheet()
-    sheet.note("user:1", "192.0.2.1", Decision())
+    sheet.note("user:1", "ip:192.0.2.1", Decision())
     tally = sheet.take(dict, list)
     records = configured_store().records
     records.add(tally)

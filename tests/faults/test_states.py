@@ -16,6 +16,7 @@ from django_ratelimit_tiers.models import Tier, TierAssignment
 from django_ratelimit_tiers.policy.assignments import REMEMBERED_SECONDS
 from django_ratelimit_tiers.policy.limiter import limiter
 from django_ratelimit_tiers.policy.snapshots import DATABASE_LOOK_SECONDS
+from django_ratelimit_tiers.store.configured import configured_store
 from tests import site
 from tests.faults.conftest import LIMIT, Site
 from tests.policies import ANYBODY, limit_tier, make_rule
@@ -34,6 +35,12 @@ def broken_database() -> Iterator[list[str]]:
 
     with connection.execute_wrapper(fail):
         yield asked
+
+
+def calls(faulty: Site) -> int:
+    """Return how often a script was called."""
+    with faulty.server.client() as admin:
+        return int(admin.info("commandstats")["cmdstat_evalsha"]["calls"])
 
 
 def remaining(client: Client, path: str = "/plain/", **options: Any) -> int:
@@ -148,11 +155,25 @@ def test_without_the_database_the_last_policy_stays_in_force(
 ) -> None:
     with faulty.using("closed"):
         assert remaining(client) == LIMIT - 1
-        limiter()._store.announce_policy()
+        configured_store().announce_policy()
         with broken_database():
             statuses = [client.get("/plain/").status_code for _ in range(LIMIT)]
         assert statuses == [200] * (LIMIT - 1) + [429]
         assert "the last policy stays in force" in caplog.text
+
+
+def test_a_policy_that_stays_in_force_is_asked_for_once_a_request(
+    faulty: Site, client: Client
+) -> None:
+    with faulty.using("closed"):
+        remaining(client)
+        configured_store().announce_policy()
+        with broken_database():
+            client.get("/plain/")
+            for _ in range(3):
+                before = calls(faulty)
+                client.get("/plain/")
+                assert calls(faulty) - before == 1
 
 
 def test_an_edit_made_known_while_the_database_was_away_is_read_afterwards(

@@ -15,7 +15,7 @@ from django.urls import resolve
 from django_ratelimit_tiers.models import ServiceAccount, Tier, TierAssignment
 from django_ratelimit_tiers.policy import passages, stages
 from django_ratelimit_tiers.policy.assignments import AssignmentCache
-from django_ratelimit_tiers.policy.express import usual_bill
+from django_ratelimit_tiers.policy.express import usual_fare
 from django_ratelimit_tiers.policy.flows import drive
 from django_ratelimit_tiers.policy.identity import identified_client
 from django_ratelimit_tiers.policy.ledgers import Ledger, open_ledger
@@ -52,7 +52,7 @@ def asked(path: str = "/plain/", method: str = "GET", **meta: str) -> tuple[Http
 def plainly(snapshot: Snapshot, user: Any, *, cost: int = 1, **wanted: Any) -> Ways:
     """Return the bill, the tokens and the ledger by the plain way."""
     request, ledger = asked(**wanted)
-    ledger.client = identified_client(ledger.client, user, None)
+    ledger.client, ledger.user = identified_client(ledger.client, user, None), user
     revisions: dict[str, str] = {}
     bill = drive(stages.plain_bill(snapshot, ledger, request, cost, revisions))
     return bill, revisions, ledger
@@ -61,9 +61,8 @@ def plainly(snapshot: Snapshot, user: Any, *, cost: int = 1, **wanted: Any) -> W
 def shortly(snapshot: Snapshot, user: Any, *, cost: int = 1, **wanted: Any) -> Ways | None:
     """Return the same by the short way, None where it leads nowhere."""
     request, ledger = asked(**wanted)
-    revisions: dict[str, str] = {}
-    bill = usual_bill(snapshot, ledger, request, user, cost, revisions)
-    return None if bill is None else (bill, revisions, ledger)
+    fare = usual_fare(snapshot, ledger, request, user, cost)
+    return None if fare is None else (fare.bill, fare.revisions, ledger)
 
 
 def in_pro() -> User:
@@ -138,14 +137,14 @@ def test_everybody_is_charged_by_their_own_fare(snapshot: Snapshot) -> None:
             assert short[2].client == expected[2].client
 
 
-def test_the_client_has_the_user_of_its_own_request(snapshot: Snapshot) -> None:
+def test_the_ledger_has_the_user_of_its_own_request(snapshot: Snapshot) -> None:
     user = in_pro()
     plainly(snapshot, user)
     for _ in range(2):
         same = User.objects.get(pk=user.pk)
         short = shortly(snapshot, same)
         assert short is not None
-        assert short[2].client.user is same
+        assert short[2].user is same
 
 
 def test_a_user_of_another_tier_than_before_has_another_fare(snapshot: Snapshot) -> None:
@@ -249,9 +248,10 @@ def test_preflights_lead_the_plain_way(snapshot: Snapshot) -> None:
         ("VERIFIED_TEST", "tests.site.is_verified"),
     ],
 )
-def test_resolvers_lead_the_plain_way(snapshot: Snapshot, setting: str, function: str) -> None:
-    plainly(snapshot, None)
+def test_resolvers_lead_the_plain_way(setting: str, function: str) -> None:
     with override_settings(RATELIMIT_TIERS={setting: function}):
+        snapshot = build_snapshot("", AssignmentCache())
+        plainly(snapshot, None)
         assert shortly(snapshot, None) is None
 
 
@@ -259,7 +259,7 @@ def test_what_was_charged_at_the_door_leads_the_plain_way(snapshot: Snapshot) ->
     plainly(snapshot, None)
     request, ledger = asked()
     ledger.charged_rules = frozenset((1,))
-    assert usual_bill(snapshot, ledger, request, None, 1, {}) is None
+    assert usual_fare(snapshot, ledger, request, None, 1) is None
 
 
 def test_a_tier_edited_elsewhere_is_charged_by_the_very_next_request(client: Client) -> None:

@@ -137,10 +137,10 @@ def test_refusals_that_nothing_depends_on_any_more_are_forgotten(
     for number in range(100):
         charge = Charge(f"ip:192.0.2.{number}", POLICY)
         memory.learn(PLAN, Reply((Outcome(charge, False, 0, SECOND, SECOND),), now=0))
-    assert len(memory) == 100
+    assert len(memory.remembered) == 100
     clock.now += SPENT_SECONDS + 0.1
     memory.learn(PLAN, REFUSED)
-    assert len(memory) == 1
+    assert len(memory.remembered) == 1
 
 
 def test_an_attack_that_goes_on_is_not_forgotten(memory: RefusalMemory, clock: Clock) -> None:

@@ -1,0 +1,38 @@
+"""What charges of the same policies have in common, worked out once for all requests alike."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from django_ratelimit_tiers.core.consumption import MARKS
+from django_ratelimit_tiers.core.policies import QuotaPolicy
+
+DAY = 86_400
+
+
+def short_at(policy: QuotaPolicy) -> int:
+    """Return with how many requests left a day quota reaches its first mark, -1 if it is none."""
+    if policy.period < DAY or not policy.is_enforced:
+        return -1
+    return policy.capacity * (100 - MARKS[0]) // 100
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Quotas:
+    """The policies of some charges, in their order.
+
+    `told` are those of which a client is told when they let it in, with their places; None if two
+    of them have one name, as then the numbers decide. `short_at` has the place of each day quota,
+    and with how many requests left it reaches its first mark.
+    """
+
+    policies: tuple[QuotaPolicy, ...]
+    told: tuple[tuple[int, QuotaPolicy], ...] | None = field(init=False)
+    short_at: tuple[tuple[int, int], ...] = field(init=False)
+
+    def __post_init__(self) -> None:
+        told = [(at, p) for at, p in enumerate(self.policies) if p.is_enforced and p.disclose]
+        are_apart = len({policy.name for _, policy in told}) == len(told)
+        object.__setattr__(self, "told", tuple(told) if are_apart else None)
+        marks = enumerate(map(short_at, self.policies))
+        object.__setattr__(self, "short_at", tuple(mark for mark in marks if mark[1] >= 0))
