@@ -17,10 +17,11 @@ from django_ratelimit_tiers.store.memory import MemoryStore
 STRICTNESS = [FailurePolicy.OPEN, FailurePolicy.LOCAL, FailurePolicy.CLOSED]
 
 
-def degraded_decision(bill: Bill, local: MemoryStore) -> Decision:
+def degraded_decision(bill: Bill, local: MemoryStore, detail: str = "") -> Decision:
     """Return the decision of the strictest failure policy among the charges that can refuse.
 
-    A request that would be charged nothing passes, whatever the policy.
+    A request that would be charged nothing passes, whatever the policy. `detail` is what a sampled
+    refusal tells of the request, empty for no sample.
     """
     policies = [
         _failure_policy(rule)
@@ -32,7 +33,7 @@ def degraded_decision(bill: Bill, local: MemoryStore) -> Decision:
         return Decision(degraded=strictest)
     workers = worker_count()
     charges = tuple(_share(charge, workers) for charge in bill.charges)
-    reply = local.execute(Plan(charges, labels=bill.tariff.labels))
+    reply = local.execute(Plan(charges, labels=bill.tariff.labels, detail=detail))
     return Decision(reply.answer, reply.now, FailurePolicy.LOCAL)
 
 

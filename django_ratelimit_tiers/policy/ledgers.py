@@ -56,13 +56,13 @@ class Ledger:
         is_first = self.decision is NOTHING_DECIDED
         self.decision = decision if is_first or not allowed else self.decision.merge(decision)
         self.charged_rules = self.charged_rules | tariff.rule_ids
-        if allowed and bill.charges and decision.degraded is None:
+        if allowed and decision.answer:
             self.charged.append((bill, decision))
             self.has_reservations = self.has_reservations or tariff.has_reservations
 
-    def take_back(self, *, reservations_only: bool) -> dict[int, list[Charge]]:
-        """Remove the charges to be given back, and return them by the time they were made."""
-        taken: dict[int, list[Charge]] = {}
+    def take_back(self, *, reservations_only: bool) -> list[tuple[Decision, list[Charge]]]:
+        """Remove the charges to be given back, and return them with the decisions they are of."""
+        taken = []
         for bill, decision in self.charged:
             charges = [
                 outcome.charge
@@ -70,7 +70,7 @@ class Ledger:
                 if outcome.allowed and (not reservations_only or is_reservation(rule))
             ]
             if charges:
-                taken.setdefault(decision.now, []).extend(charges)
+                taken.append((decision, charges))
         self.charged.clear()
         return taken
 

@@ -229,7 +229,8 @@ class Limiter:
                 decision = Decision(degraded=None if ledger.exempt else conf.ON_STORE_FAILURE)
                 break
             except StoreUnavailable:
-                decision = degraded_decision(bill, self._local)
+                detail = stages.refusal_detail(ledger, snapshot)
+                decision = degraded_decision(bill, self._local, detail)
                 break
             if stale is None:
                 break
@@ -246,6 +247,8 @@ class Limiter:
         if not decision.allowed and not unnoticed():
             told = request, decision, ledger.client.subject, stages.endpoint_name(ledger)
             yield Step(lambda: announce_refusal(*told), lambda: aannounce_refusal(*told))
+        if not decision.allowed and decision.degraded is not None:
+            self.teller.tell_later()
         if (ledger.client_decided or not decision.allowed) and self.teller.note(ledger):
             with suppress(StoreUnavailable):
                 yield Guarded(self.breaker, self.teller.tell, self.teller.atell)
@@ -262,9 +265,12 @@ class Limiter:
 
     def _give_back(self, ledger: Ledger, *, reservations_only: bool) -> Flow[None]:
         """Refund what earlier stages charged; a request that is refused is not charged at all."""
-        for charged_at, charges in ledger.take_back(reservations_only=reservations_only).items():
+        for decision, charges in ledger.take_back(reservations_only=reservations_only):
+            if decision.degraded is not None:
+                self._local.refund(charges, charged_at=decision.now)
+                continue
             with suppress(StoreUnavailable):
-                yield self._store.refund(charges, charged_at)
+                yield self._store.refund(charges, decision.now)
 
 
 @cache

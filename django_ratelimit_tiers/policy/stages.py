@@ -172,8 +172,13 @@ def make_order(
 
 def make_plan(order: Order, ledger: Ledger, snapshot: Snapshot) -> Plan:
     """Return what the store is asked for this request."""
-    detail = f"{ledger.id}\0{snapshot.edition.number}\0{ledger.detail}"
-    return tuple.__new__(Plan, (*order, detail))  # Plan(...) takes twice as long
+    plan = *order, refusal_detail(ledger, snapshot)
+    return tuple.__new__(Plan, plan)  # Plan(*plan) takes twice as long
+
+
+def refusal_detail(ledger: Ledger, snapshot: Snapshot) -> str:
+    """Return what a sampled refusal tells of the request."""
+    return f"{ledger.id}\0{snapshot.edition.number}\0{ledger.detail}"
 
 
 def decides_client(view: Any) -> bool:

@@ -41,7 +41,7 @@ class Teller:
     def count_refusal(self, outcome: Outcome, label: str, detail: str) -> None:
         """Count what was refused without asking the store, as a plan's label and detail say."""
         self._repetitions.add(outcome, label, detail)
-        self._tell_later()
+        self.tell_later()
 
     def tell(self) -> None:
         """Tell the store everything; raises StoreUnavailable."""
@@ -69,7 +69,8 @@ class Teller:
         if self._timer is not None:
             self._timer.cancel()
 
-    def _tell_later(self) -> None:
+    def tell_later(self) -> None:
+        """Make sure that the store is told soon, even if no request follows."""
         if self._timer is None and not self._is_stopped:
             self._timer = Timer(FLUSH_SECONDS, self._tell_in_time)
             self._timer.daemon = True
@@ -82,7 +83,7 @@ class Teller:
         try:
             self.tell()
         except StoreUnavailable:
-            self._tell_later()
+            self.tell_later()
 
     def _take_counts(self) -> Counts:
         return Counter(self._local.take_counts()) + Counter(self._repetitions.take_counts())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -41,6 +42,10 @@ def calls(faulty: Site) -> int:
     """Return how often a script was called."""
     with faulty.server.client() as admin:
         return int(admin.info("commandstats")["cmdstat_evalsha"]["calls"])
+
+
+def statuses(client: Client, path: str, times: int) -> list[int]:
+    return [client.get(path).status_code for _ in range(times)]
 
 
 def remaining(client: Client, path: str = "/plain/", **options: Any) -> int:
@@ -112,6 +117,42 @@ def test_a_worker_started_while_the_store_was_down_finds_it(faulty: Site, client
         assert [client.get("/plain/").status_code for _ in range(LIMIT)] == [200] * (LIMIT - 1) + [
             429
         ]
+
+
+def test_a_refusal_after_a_local_charge_gives_it_back(faulty: Site, client: Client) -> None:
+    make_rule("wide", 3, path="/**")
+    make_rule("narrow", 1, path="/plain/", identify_by="user_or_ip")
+    with faulty.using("local"):
+        faulty.proxy.refuse()
+        assert statuses(client, "/plain/", 5) == [200] + [429] * 4
+        assert statuses(client, "/body/", 3) == [200, 200, 429]
+
+
+def test_what_did_not_fail_is_given_back_locally_too(faulty: Site, client: Client) -> None:
+    make_rule("failures", 1, path="/plain/**", count="failed")
+    with faulty.using("local"):
+        faulty.proxy.refuse()
+        assert statuses(client, "/plain/", 3) == [200] * 3
+        assert statuses(client, "/plain/404/", 2) == [404, 429]
+
+
+def test_local_refusals_are_told_and_sampled_though_no_request_follows(
+    faulty: Site, client: Client
+) -> None:
+    with faulty.using("local") as store:
+        faulty.proxy.refuse()
+        assert statuses(client, "/plain/?secret", LIMIT + 2) == [200] * LIMIT + [429] * 2
+        faulty.proxy.listen()
+        deadline = time.monotonic() + 20
+        while not store.records.sample() and time.monotonic() < deadline:
+            time.sleep(0.05)
+        counts = [sum(store.records.counts(minute).values()) for minute in store.records.minutes()]
+        assert sum(counts) == 2
+        sampled = store.records.sample()
+        assert {(one.method, one.path, one.address) for one in sampled} == {
+            ("GET", "/plain/", "127.0.0.1")
+        }
+        assert len({one.decision_id for one in sampled}) == 2
 
 
 def test_the_strictest_rule_on_the_path_decides(faulty: Site, client: Client) -> None:
