@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from enum import StrEnum
 from typing import NamedTuple, TypeAlias, final
 
@@ -44,12 +45,12 @@ class Grant(NamedTuple):
     """
 
     charges: tuple[Charge, ...]
-    standings: list[tuple[int, int]]
+    standings: Sequence[tuple[int, int]]
     quotas: Quotas
 
     @property
     def outcomes(self) -> tuple[Outcome, ...]:
-        """The same as outcomes."""
+        """The same policy by policy."""
         granted = zip(self.charges, self.standings, strict=True)
         return tuple(Outcome(charge, True, *standing, None) for charge, standing in granted)
 

@@ -29,9 +29,24 @@ class Ledger:
     """
 
     __slots__ = (
-        *("account", "charged", "charged_rules", "client", "client_decided", "decision", "detail"),
-        *("exempt", "has_reservations", "id", "method", "on_path", "passage", "path", "preflight"),
-        *("route", "snapshot", "user"),
+        "account",
+        "charged",
+        "charged_rules",
+        "client",
+        "client_decided",
+        "decision",
+        "detail",
+        "exempt",
+        "has_reservations",
+        "id",
+        "method",
+        "on_path",
+        "passage",
+        "path",
+        "preflight",
+        "route",
+        "snapshot",
+        "user",
     )
 
     def __init__(

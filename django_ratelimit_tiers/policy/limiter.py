@@ -196,8 +196,8 @@ class Limiter:
 
         `fare` is what the first plan charges where the ledger's snapshot has told that already.
         """
-        bill, revisions = NOTHING, {}  # type: tuple[Bill, dict[str, str]]
-        exempt_before = ledger.exempt
+        bill, exempt_before, memory = NOTHING, ledger.exempt, self._refusals
+        revisions: dict[str, str] = {}
         for attempt in range(MAX_RELOADS):
             ledger.exempt = exempt_before
             try:
@@ -217,7 +217,6 @@ class Limiter:
                         is_last = attempt == MAX_RELOADS - 1
                         order = stages.make_order(bill, snapshot, revisions, is_last)
                     plan = stages.make_plan(order, ledger, snapshot)
-                    memory = self._refusals
                     recalled = self._recall(plan) if memory.remembered else None
                     reply = recalled or (yield self._store.execution(plan))
                     stale, decision = reply.stale, Decision.of(reply.answer, reply.now)
@@ -238,21 +237,27 @@ class Limiter:
         if not decision.allowed:
             decision = decision.named(ledger.id)
         ledger.add(bill, decision)
-        if ledger.exempt and not exempt_before and ledger.charged:
+        if not decision.allowed:
+            yield from self._refuse(ledger, request)
+        elif ledger.exempt and not exempt_before and ledger.charged:
             # The client turns out to be exempt only now that it is known.
             yield from self._give_back(ledger, reservations_only=False)
             ledger.decision = NOTHING_DECIDED
-        if not decision.allowed and ledger.charged:
-            yield from self._give_back(ledger, reservations_only=False)
-        if not decision.allowed and not unnoticed():
-            told = request, decision, ledger.client.subject, stages.endpoint_name(ledger)
-            yield Step(lambda: announce_refusal(*told), lambda: aannounce_refusal(*told))
-        if not decision.allowed and decision.degraded is not None:
-            self.teller.tell_later()
         if (ledger.client_decided or not decision.allowed) and self.teller.note(ledger):
             with suppress(StoreUnavailable):
                 yield Guarded(self.breaker, self.teller.tell, self.teller.atell)
         return ledger.decision
+
+    def _refuse(self, ledger: Ledger, request: HttpRequest) -> Flow[None]:
+        """Give back what was charged before, and tell of the refusal."""
+        decision = ledger.decision
+        if ledger.charged:
+            yield from self._give_back(ledger, reservations_only=False)
+        if not unnoticed():
+            told = request, decision, ledger.client.subject, stages.endpoint_name(ledger)
+            yield Step(lambda: announce_refusal(*told), lambda: aannounce_refusal(*told))
+        if decision.degraded is not None:
+            self.teller.tell_later()
 
     def _recall(self, plan: Plan) -> Reply | None:
         """Return what the store would say again to a client that it keeps refusing."""
