@@ -15,6 +15,7 @@ from throttled.asyncio import Throttled as AsyncThrottled
 from throttled.asyncio import rate_limiter as arate_limiter
 from throttled.asyncio.store import RedisStore as AsyncThrottledStore
 
+from django_ratelimit_tiers.core.decisions import Grant
 from django_ratelimit_tiers.core.plans import Plan, Reply
 from django_ratelimit_tiers.core.policies import Algorithm, Charge, QuotaPolicy
 from django_ratelimit_tiers.store.redis import RedisStore
@@ -77,7 +78,8 @@ class Decisions:
 
 
 def _expect_allowed(reply: Reply) -> None:
-    if not reply.outcomes or not reply.outcomes[0].allowed:
+    """Look at the answer as the limiter does, which has every number that header fields need."""
+    if type(reply.answer) is not Grant or not reply.answer.standings:
         raise RuntimeError(f"not a decision that lets a request in: {reply}")
 
 
