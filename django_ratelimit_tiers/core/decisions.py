@@ -21,7 +21,7 @@ class FailurePolicy(StrEnum):
 CLOSED = FailurePolicy.CLOSED  # to ask an enum for its member takes as long as a call
 
 
-# These are made for each request: a frozen dataclass takes three times as long.
+# Answers are made for each request: frozen dataclasses take three times as long.
 class Outcome(NamedTuple):
     """The answer of one policy; the times are in microseconds."""
 

@@ -23,7 +23,7 @@ REMEMBERED = 10_000
 """How many passages one snapshot remembers."""
 
 MOST_FARES = 4096
-"""How many fares one snapshot remembers, each in about 800 bytes."""
+"""How many fares one snapshot remembers, each in about a kilobyte."""
 
 MOST_TARIFFS = 1000
 """How many tariffs one passage remembers."""

@@ -158,16 +158,15 @@ def make_order(
 ) -> Order:
     """Return what the store is asked for these charges, whichever request it is for."""
     tariff = charged.tariff
-    return (
+    plan = Plan(
         charged.charges,
-        True,
-        None,
-        None if at_any_revision else snapshot.revision,
-        {} if at_any_revision else revisions,
-        tariff.labels,
-        tariff if tariff.lasts else None,
-        charged.is_kept,
+        revision=None if at_any_revision else snapshot.revision,
+        subject_revisions={} if at_any_revision else revisions,
+        labels=tariff.labels,
+        form=tariff if tariff.lasts else None,
+        is_kept=charged.is_kept,
     )
+    return plan[:-1]
 
 
 def make_plan(order: Order, ledger: Ledger, snapshot: Snapshot) -> Plan:
