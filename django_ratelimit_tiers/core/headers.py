@@ -88,8 +88,8 @@ class Likeness(NamedTuple):
 def likeness(decision: Decision) -> Likeness | None:
     """Return what a refusal by one policy has in common with others, None for any other one."""
     answer, now, degraded, name, refusing, _ = decision
-    if degraded is not None or not name or len(answer) != 1 or not refusing:
-        return None
+    if degraded is not None or not name or not refusing or len(answer) != 1:
+        return None  # where something refuses, the answer is outcomes and no grant
     charge, _, remaining, reset_after, retry_after = refusing[0]
     reset_at = (now + reset_after + ALMOST_A_SECOND) // MICROSECONDS
     wait = ((retry_after or 0) + ALMOST_A_SECOND) // MICROSECONDS

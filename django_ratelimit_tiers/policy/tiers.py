@@ -17,8 +17,8 @@ def find_tier(
 ) -> Flow[CompiledTier | None]:
     """Return the client's tier by resolver, assignment or default; None when it has no limits.
 
-    The client and its user are the ledger's.
-    `revisions` holds the subjects' tokens known to be current; those that were used are added.
+    The client and its user are the ledger's. `revisions` holds the subjects' tokens known to be
+    current; those that were used are added.
     """
     resolved = None
     if conf.TIER_RESOLVER is not None:
