@@ -7,7 +7,7 @@ from enum import StrEnum
 from typing import NamedTuple, TypeAlias, final
 
 from django_ratelimit_tiers.core.policies import Charge
-from django_ratelimit_tiers.core.quotas import Quotas
+from django_ratelimit_tiers.core.quotas import Quotas, together
 
 
 class FailurePolicy(StrEnum):
@@ -62,6 +62,13 @@ Answer: TypeAlias = Grant | tuple[Outcome, ...]
 def outcomes_of(answer: Answer) -> tuple[Outcome, ...]:
     """Return an answer policy by policy."""
     return answer.outcomes if isinstance(answer, Grant) else answer
+
+
+def _together(one: Answer, later: Answer) -> Answer:
+    if isinstance(one, Grant) and isinstance(later, Grant):
+        standings = *one.standings, *later.standings
+        return Grant(one.charges + later.charges, standings, together(one.quotas, later.quotas))
+    return outcomes_of(one) + outcomes_of(later)
 
 
 class _Decision(NamedTuple):
@@ -144,7 +151,7 @@ class Decision(_Decision):
         if later is NOTHING_DECIDED:
             return self
         return Decision(
-            self.outcomes + later.outcomes,
+            _together(self.answer, later.answer),
             now=max(self.now, later.now),
             degraded=later.degraded or self.degraded,
             id=later.id or self.id,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import lru_cache
 
 from django_ratelimit_tiers.core.consumption import MARKS
 from django_ratelimit_tiers.core.policies import QuotaPolicy
@@ -36,3 +37,9 @@ class Quotas:
         object.__setattr__(self, "told", tuple(told) if are_apart else None)
         marks = enumerate(map(short_at, self.policies))
         object.__setattr__(self, "short_at", tuple(mark for mark in marks if mark[1] >= 0))
+
+
+@lru_cache(maxsize=4096)
+def together(one: Quotas, other: Quotas) -> Quotas:
+    """Return the policies of both, as those of the two stages of a request."""
+    return Quotas(one.policies + other.policies)

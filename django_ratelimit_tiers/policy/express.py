@@ -28,21 +28,41 @@ def usual_fare(
     The ledger then knows the client.
     """
     passage = stages.passage(snapshot, ledger, request)
-    if not passage.is_usual or ledger.exempt or ledger.preflight or ledger.charged_rules:
+    if not passage.is_usual or ledger.exempt or ledger.preflight:
         return None
-    door, number = ledger.client, user_number(user)
-    key = passage, number, door.address, cost
+    door, number, charged = ledger.client, user_number(user), ledger.charged_rules
+    key = passage, number, door.address, cost, charged
     fare = snapshot.passages.fares.get(key)
     if fare is None or not _holds(fare, snapshot):
         client = identified_client(door, user, None)
-        fare = _new_fare(snapshot, passage, client, request, cost)
+        fare = _new_fare(snapshot, passage, client, request, cost, charged)
         if fare is None:
             return None
-        kept = fare.bill._replace(is_kept=True)
-        order = stages.make_order(kept, snapshot, fare.revisions, False)
-        snapshot.passages.remember_fare(key, replace(fare, bill=kept, order=order))
+        _keep(snapshot, key, fare)
     ledger.client, ledger.user = fare.client, user
     return fare
+
+
+def usual_door_fare(snapshot: Snapshot, ledger: Ledger, request: HttpRequest) -> Fare | None:
+    """Return what the plain way would charge before authentication, None for it to find out."""
+    passage = stages.door_passage(snapshot, ledger)
+    if not passage.is_usual or snapshot.has_exemptions or ledger.exempt or ledger.preflight:
+        return None
+    key = passage, ledger.client.address, ledger.charged_rules
+    fare = snapshot.passages.fares.get(key)
+    if fare is None:
+        bill = stages.door_bill(passage, passage.rules, ledger, request)
+        order = stages.make_order(bill, snapshot, {}, False)
+        fare = Fare(ledger.client, None, {}, bill, order)
+        _keep(snapshot, key, fare)
+    return fare
+
+
+def _keep(snapshot: Snapshot, key: object, fare: Fare) -> None:
+    """Remember a fare for the next time; only then the store keeps what it is asked."""
+    kept = fare.bill._replace(is_kept=True)
+    order = stages.make_order(kept, snapshot, fare.revisions, False)
+    snapshot.passages.remember_fare(key, replace(fare, bill=kept, order=order))
 
 
 def _holds(fare: Fare, snapshot: Snapshot) -> bool:
@@ -54,7 +74,12 @@ def _holds(fare: Fare, snapshot: Snapshot) -> bool:
 
 
 def _new_fare(
-    snapshot: Snapshot, passage: Passage, client: Client, request: HttpRequest, cost: int
+    snapshot: Snapshot,
+    passage: Passage,
+    client: Client,
+    request: HttpRequest,
+    cost: int,
+    charged_rules: frozenset[int],
 ) -> Fare | None:
     """Return what a client is going to be charged, None if its tier or tariff is not known yet."""
     subject, assignment = client.user_subject, None
@@ -69,7 +94,8 @@ def _new_fare(
         assigned = tiers.get(assignment.direct or "") or tiers.get(assignment.through_group or "")
         tier = assigned or snapshot.default_tier("authenticated")
         revisions[subject] = assignment.revision
-    tariff = passage.tariffs.get((tier and tier.slug, subject is None, passage.cost or cost))
+    key = stages.client_key(tier, client, passage.cost or cost, charged_rules)
+    tariff = passage.tariffs.get(key)
     if tariff is None:
         return None
     bill = stages.bill(tariff, client, request)

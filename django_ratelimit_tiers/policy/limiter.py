@@ -30,12 +30,12 @@ from django_ratelimit_tiers.policy.exemptions import (
     exempt_by_rule,
     exempt_by_view,
 )
-from django_ratelimit_tiers.policy.express import usual_fare
+from django_ratelimit_tiers.policy.express import usual_door_fare, usual_fare
 from django_ratelimit_tiers.policy.failures import degraded_decision
 from django_ratelimit_tiers.policy.flows import Flow, Step, done
 from django_ratelimit_tiers.policy.identity import identified_client, request_user
 from django_ratelimit_tiers.policy.ledgers import Ledger, ledger_of, open_ledger
-from django_ratelimit_tiers.policy.passages import Fare
+from django_ratelimit_tiers.policy.passages import Fare, Passage
 from django_ratelimit_tiers.policy.refusals import RefusalMemory
 from django_ratelimit_tiers.policy.reloads import MAX_RELOADS, Reloads
 from django_ratelimit_tiers.policy.snapshots import Snapshot, SnapshotCache, SnapshotUnavailable
@@ -73,21 +73,22 @@ class Limiter:
 
     def door(self, request: HttpRequest) -> Flow[Decision]:
         """Decide the first stage: what is known before authentication, by the path alone."""
-        ledger = open_ledger(request)
+        ledger, known = open_ledger(request), self._snapshots.in_force
+        fare = None if known is None else usual_door_fare(known, ledger, request)
 
         def compose(snapshot: Snapshot, _revisions: dict[str, str]) -> Flow[Bill]:
             now = time.time()
             exempt_account(snapshot, ledger, request)
-            group = stages.door_passage(snapshot, ledger).rules
-            group = group.in_force(now, preflight=ledger.preflight)
+            way = stages.door_passage(snapshot, ledger)
+            group = way.rules.in_force(now, preflight=ledger.preflight)
             exempt_by_rule(group.rules, ledger)
-            bill = stages.door_bill(group, ledger, request)
+            bill = stages.door_bill(way, group, ledger, request)
             if bill.charges and snapshot.has_exemptions:
                 rule = stages.exemption_of_view(snapshot, ledger, request, now)
                 exempt_by_rule([rule] if rule else [], ledger)
             return done(bill)
 
-        return (yield from self._decide(ledger, request, compose))
+        return (yield from self._decide(ledger, request, compose, fare))
 
     def reach(self, request: HttpRequest, view: Any, cost: int = 1) -> Flow[Decision]:
         """Decide what the resolved route and the client add, before the view.
@@ -95,8 +96,9 @@ class Limiter:
         The client is left to a view that decides it itself (`stages.decides_client`).
         """
         ledger, known = open_ledger(request), self._snapshots.current
-        if known is None or not stages.passage(known, ledger, request).is_usual:
-            decision = yield from self._route(ledger, request, known)
+        way = None if known is None else stages.passage(known, ledger, request)
+        if way is None or not way.is_usual or way.rules.acts_early:
+            decision = yield from self._route(ledger, request, way)
             if not decision.allowed:
                 return decision
         if stages.decides_client(view):
@@ -145,19 +147,17 @@ class Limiter:
         if ledger is not None and ledger.charged and status not in conf.FAILED_STATUSES:
             yield from self._give_back(ledger, reservations_only=True)
 
-    def _route(
-        self, ledger: Ledger, request: HttpRequest, known: Snapshot | None
-    ) -> Flow[Decision]:
+    def _route(self, ledger: Ledger, request: HttpRequest, known: Passage | None) -> Flow[Decision]:
         """Decide the rest of the first stage: what only the resolved route shows."""
         exempt_by_view(ledger, request)
-        if known is not None and not stages.passage(known, ledger, request).rules.acts_early:
+        if known is not None and not known.rules.acts_beyond(ledger.charged_rules):
             return done(ledger.decision)
 
         def compose(snapshot: Snapshot, _revisions: dict[str, str]) -> Flow[Bill]:
-            group = stages.passage(snapshot, ledger, request).rules
-            group = group.in_force(time.time(), preflight=ledger.preflight)
+            way = stages.passage(snapshot, ledger, request)
+            group = way.rules.in_force(time.time(), preflight=ledger.preflight)
             exempt_by_rule(group.rules, ledger)
-            return done(stages.door_bill(group, ledger, request))
+            return done(stages.door_bill(way, group, ledger, request))
 
         return self._decide(ledger, request, compose)
 

@@ -12,7 +12,7 @@ from typing import Any, TypeAlias
 
 from django.urls import ResolverMatch
 
-from django_ratelimit_tiers.core.rules import Rule
+from django_ratelimit_tiers.core.rules import IdentifyBy, Rule
 from django_ratelimit_tiers.policy.assignments import Assignment
 from django_ratelimit_tiers.policy.identity import Client
 from django_ratelimit_tiers.policy.routes import RouteIndex, routes_epoch, routes_of
@@ -35,8 +35,8 @@ class Passage:
 
     `rules` are those by path and on the view. Where nothing was resolved there is no `view`, and no
     `route` that stands for it. `cost` is what a decorator has marked the view with. It `is_usual`
-    if nobody is exempt on it, no rule on it is charged early or for a time only, and clients are
-    charged by nothing but their address, user and tier. `on_path` and
+    if nobody is exempt on it, no rule on it is for a time only, and clients are charged by nothing
+    but their address, user and tier. `on_path` and
     `view` are kept so that no others can come to have their identity.
     """
 
@@ -76,8 +76,9 @@ class Fare:
 class PassageBook:
     """The passages that one snapshot has shown so far, and what clients paid on them.
 
-    `fares` are by passage, user, address and cost (`express`). None is usual if there are `special`
-    clients, about whom more is to be found out than who they are.
+    `fares` are by passage, address and rules that were charged, after authentication also by user
+    and cost (`express`). None is usual if there are `special` clients, about whom more is to be
+    found out than who they are.
     """
 
     def __init__(self, routes: RouteIndex, *, special: bool = False) -> None:
@@ -96,7 +97,8 @@ class PassageBook:
         known = self._passages.get(key)
         if known is not None:
             return known
-        return self._remember(key, Passage(on_path, None, None, RuleGroup.of(on_path)))
+        group = RuleGroup.of(on_path)
+        return self._remember(key, Passage(on_path, None, None, group, self._is_usual(group)))
 
     def resolved(
         self, on_path: Sequence[Rule], match: ResolverMatch, method: str, urlconf: Any
@@ -110,7 +112,7 @@ class PassageBook:
         route, on_view = self._routes.look_up(match, method, routes_of(urlconf))
         group = RuleGroup.of((*on_path, *on_view))
         marks = view_marks(match.func, method)
-        is_usual = group.lasts and not (self._special or group.acts_early or marks.is_exempt)
+        is_usual = self._is_usual(group) and not marks.is_exempt
         passage = Passage(on_path, match.func, route, group, is_usual, marks.cost)
         return self._remember(key, passage)
 
@@ -119,6 +121,10 @@ class PassageBook:
         if len(self.fares) >= MOST_FARES:
             self.fares.clear()
         self.fares[key] = fare
+
+    def _is_usual(self, group: RuleGroup) -> bool:
+        special = any(rule.exempt or rule.identify_by is IdentifyBy.FIELD for rule in group.rules)
+        return group.lasts and not (self._special or special)
 
     def _remember(self, key: object, passage: Passage) -> Passage:
         if len(self._passages) >= REMEMBERED:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any
 
 from django.http import HttpRequest
@@ -31,6 +31,9 @@ from django_ratelimit_tiers.policy.tariffs import Bill, Item, RuleGroup, Tariff,
 from django_ratelimit_tiers.policy.tiers import find_tier
 
 KNOWN_METHODS = frozenset(("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE"))
+
+DOOR = "door"
+"""What a passage remembers tariffs of the first stage under, with the rules that were charged."""
 
 
 def door_passage(snapshot: Snapshot, ledger: Ledger) -> Passage:
@@ -76,23 +79,13 @@ def exemption_of_view(
     return next((rule for rule in rules if rule.exempt), None)
 
 
-def door_bill(group: RuleGroup, ledger: Ledger, request: HttpRequest) -> Bill:
+def door_bill(passage: Passage, group: RuleGroup, ledger: Ledger, request: HttpRequest) -> Bill:
     """Return what can be charged before authentication and was not yet.
 
-    A rule that has limits for single tiers waits until the tier is known, and one that counts each
-    route until the route is.
+    `group` are the rules of the passage that are in force.
     """
-    resolved = ledger.route is not None
-    items = [
-        item
-        for rule in group.rules
-        if rule.id not in ledger.charged_rules
-        and rule.identify_by in BEFORE_AUTHENTICATION
-        and rule.policies.keys() <= {None}
-        and (resolved or rule.scope is Scope.RULE)
-        for item in _rule_items(rule, rule.policies.get(None, ()), "", ledger)
-    ]
-    return bill(Tariff(tuple(items)), ledger.client, request)
+    key, new = (DOOR, ledger.charged_rules), partial(_door_tariff, group, ledger)
+    return bill(_tariff(passage, group, key, new), ledger.client, request)
 
 
 def plain_bill(
@@ -129,14 +122,16 @@ def client_bill(
 
     `group` are the rules of the passage that are in force.
     """
-    if ledger.charged_rules or not group.lasts:
-        return bill(_client_tariff(group, tier, ledger, cost), ledger.client, request)
-    key = tier and tier.slug, ledger.client.user_subject is None, cost
-    tariff = passage.tariffs.get(key)
-    if tariff is None:
-        tariff = replace(_client_tariff(group, tier, ledger, cost), lasts=True)
-        passage.remember(key, tariff)
-    return bill(tariff, ledger.client, request)
+    key = client_key(tier, ledger.client, cost, ledger.charged_rules)
+    new = partial(_client_tariff, group, tier, ledger, cost)
+    return bill(_tariff(passage, group, key, new), ledger.client, request)
+
+
+def client_key(
+    tier: CompiledTier | None, client: Client, cost: int, charged_rules: frozenset[int]
+) -> tuple[object, ...]:
+    """Return what a passage remembers the tariff of the second stage under."""
+    return tier and tier.slug, client.user_subject is None, cost, charged_rules
 
 
 def tier_bill(tier: CompiledTier | None, ledger: Ledger, request: HttpRequest) -> Bill:
@@ -209,6 +204,36 @@ def _match_path(snapshot: Snapshot, ledger: Ledger) -> None:
     if ledger.snapshot is not snapshot:
         ledger.snapshot, ledger.passage = snapshot, None
         ledger.on_path = snapshot.rules.match(ledger.method, ledger.path)
+
+
+def _tariff(passage: Passage, group: RuleGroup, key: object, new: Callable[[], Tariff]) -> Tariff:
+    """Return the tariff that the passage remembers under a key, a new one where nothing lasts."""
+    if not group.lasts:
+        return new()
+    tariff = passage.tariffs.get(key)
+    if tariff is None:
+        tariff = replace(new(), lasts=True)
+        passage.remember(key, tariff)
+    return tariff
+
+
+def _door_tariff(group: RuleGroup, ledger: Ledger) -> Tariff:
+    """Return the tariff of the first stage, without what was charged by it before.
+
+    A rule that has limits for single tiers waits until the tier is known, and one that counts each
+    route until the route is.
+    """
+    resolved = ledger.route is not None
+    items = [
+        item
+        for rule in group.rules
+        if rule.id not in ledger.charged_rules
+        and rule.identify_by in BEFORE_AUTHENTICATION
+        and rule.policies.keys() <= {None}
+        and (resolved or rule.scope is Scope.RULE)
+        for item in _rule_items(rule, rule.policies.get(None, ()), "", ledger)
+    ]
+    return Tariff(tuple(items))
 
 
 def _client_tariff(

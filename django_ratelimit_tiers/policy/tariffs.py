@@ -85,6 +85,12 @@ class RuleGroup:
         acts_early = any(rule.acts_early for rule in self.rules)
         object.__setattr__(self, "acts_early", acts_early)
 
+    def acts_beyond(self, charged_rules: frozenset[int]) -> bool:
+        """Return whether another rule than these acts early."""
+        return self.acts_early and any(
+            rule.acts_early and rule.id not in charged_rules for rule in self.rules
+        )
+
     @classmethod
     def of(cls, rules: Iterable[Rule]) -> RuleGroup:
         """Return rules as a group in which none is twice."""

@@ -15,13 +15,17 @@ AREAS = 32
 """Routes are areas times as many things; the first thousand have a rule each."""
 
 PEER_RULES = range(7 * AREAS - 2, 7 * AREAS + 8)
-"""The rules that the nearest peer has: it tries the expressions of all, one after the other."""
+"""The rules that the nearest peer has but for one comparison: it tries the expressions of all, one
+after the other."""
 
 RULED = "/area7/thing7/"
 """The path that requests ask for: one rule is on it."""
 
 ASYNC_RULED = "/area7/thing31/"
 """The same with an asynchronous view."""
+
+LOGIN = "/area7/login/"
+"""The path before that, without a rule of the thousand."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +47,7 @@ LIMITERS = {
     "none": Limiter("no limiter"),
     "floor": Limiter("floor F in a middleware", (FLOOR, SIGN_IN)),
     "tiers": Limiter("this app: tier of 2 + 1 rule of 1,000", (TIERS, SIGN_IN)),
+    "door": Limiter("this app: tier of 2 + 1 rule before authentication", (TIERS, SIGN_IN), LOGIN),
     "decorator": Limiter("django-ratelimit decorator, 1 limit", path="/peers/django-ratelimit/"),
     "smart-decorator": Limiter(
         "django-smart-ratelimit decorator, 1 limit", path="/peers/django-smart-ratelimit/"

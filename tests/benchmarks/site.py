@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable, Iterator
+from contextlib import contextmanager
 from io import BytesIO
 
 from django.contrib.auth.models import User
@@ -13,16 +14,17 @@ from django.core.management import call_command
 from django.http import HttpResponse
 from django.test import AsyncRequestFactory, RequestFactory, override_settings
 from django_smart_ratelimit.models import RateLimitRule, UserTier, UserTierAssignment
+from django_smart_ratelimit.rules import get_rule_engine
 
 from django_ratelimit_tiers.models import EndpointRule, RulePolicy, Tier, TierAssignment
-from tests.benchmarks.limiters import AREAS, ASYNC_RULED, PEER_RULES, RULES, Limiter
+from tests.benchmarks.limiters import AREAS, ASYNC_RULED, LOGIN, PEER_RULES, RULES, Limiter
 
 USERS = 500
 EXHAUSTED = USERS
 """The user who comes after them, whose tier lets one request in."""
 
 Respond = Callable[..., HttpResponse]
-"""Answers the request of the next user, by a running number, or of a certain one."""
+"""Answers the request of the next user, by a running number, or of a certain one for a path."""
 
 MANY = 1_000_000
 """A limit that no run reaches."""
@@ -42,10 +44,7 @@ def create_site() -> None:
     UserTierAssignment.objects.bulk_create(
         UserTierAssignment(user=user, tier=theirs) for user in users
     )
-    RateLimitRule.objects.bulk_create(
-        RateLimitRule(name=f"rule {n}", path_pattern=f"^{_path(n)}", rate=f"{MANY}/m", key="user")
-        for n in PEER_RULES
-    )
+    create_peer_rules(PEER_RULES)
 
 
 def create_rules(count: int) -> None:
@@ -60,14 +59,35 @@ def create_rules(count: int) -> None:
     )
 
 
+def create_peer_rules(numbers: Iterable[int]) -> None:
+    """Replace the nearest peer's rules by those for the same paths as ours of these numbers."""
+    RateLimitRule.objects.all().delete()
+    RateLimitRule.objects.bulk_create(
+        RateLimitRule(name=f"rule {n}", path_pattern=f"^{_path(n)}", rate=f"{MANY}/m", key="user")
+        for n in numbers
+    )
+    get_rule_engine().invalidate_cache()
+
+
+@contextmanager
+def login_limit(requests: int) -> Iterator[None]:
+    """Let each address ask for LOGIN so often in a day, as long as the context lasts."""
+    rule = EndpointRule.objects.create(name="login", path=LOGIN, identify_by="ip")
+    rule.policies.create(requests=requests, period=86_400)
+    yield
+    rule.delete()
+
+
 def handler(config: Limiter) -> Respond:
     """Return a function that answers the request of a numbered user through Django's handler."""
     base = _handler(config, is_async=False)
     environ = RequestFactory().get(config.path).environ
 
-    def respond(number: int, user: int | None = None) -> HttpResponse:
-        own = {**environ, "HTTP_X_USER": str(number % USERS if user is None else user)}
-        return base.get_response(WSGIRequest(own))
+    def respond(number: int, user: int | None = None, path: str = config.path) -> HttpResponse:
+        user = number % USERS if user is None else user
+        return base.get_response(
+            WSGIRequest({**environ, "HTTP_X_USER": str(user), "PATH_INFO": path})
+        )
 
     return _checked(config, respond)
 

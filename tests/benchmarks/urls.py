@@ -78,7 +78,9 @@ def new_async_view() -> Any:
 def things() -> list[URLPattern]:
     """Return the routes of one area; the last view is asynchronous."""
     views = [*(new_view() for _ in range(AREAS - 1)), new_async_view()]
-    return [path(f"thing{number}/", view) for number, view in enumerate(views)]
+    routes = [path(f"thing{number}/", view) for number, view in enumerate(views)]
+    routes.insert(7, path("login/", new_view()))
+    return routes
 
 
 def health(_request: HttpRequest) -> HttpResponse:

@@ -6,19 +6,30 @@ from django.db import connection
 from django.test.utils import CaptureQueriesContext
 
 from tests.benchmarks.bench import Bench
-from tests.benchmarks.limiters import LIMITERS
+from tests.benchmarks.limiters import LIMITERS, LOGIN, PEER_RULES, RULES
 from tests.benchmarks.reports import Goal, Table
-from tests.benchmarks.rounds import Timing, calls
-from tests.benchmarks.site import EXHAUSTED, Respond, handler
+from tests.benchmarks.rounds import Burst, Timing, calls
+from tests.benchmarks.site import (
+    EXHAUSTED,
+    MANY,
+    Respond,
+    create_peer_rules,
+    handler,
+    login_limit,
+)
 
 FLOORS = {LIMITERS["none"].name: "floor", LIMITERS["rest"].name: "rest-floor"}
+
+PEER_OF_MANY = "django-smart-ratelimit middleware, tier + 1 rule of 1,000"
 
 
 def measure(bench: Bench) -> None:
     """Add the table of added times, and the goals of the middleware and of the throttle."""
-    responds = {name: handler(limiter) for name, limiter in LIMITERS.items()}
-    timings = bench.race({name: calls(respond) for name, respond in responds.items()}, burst=20)
-    queries = {name: _queries(respond) for name, respond in responds.items()}
+    with login_limit(MANY):
+        responds = {name: handler(limiter) for name, limiter in LIMITERS.items()}
+        timings = bench.race({name: calls(respond) for name, respond in responds.items()}, burst=20)
+        queries = {name: _queries(respond) for name, respond in responds.items()}
+        _measure_equal_rules(bench, responds)
     bench.report.tables.append(
         Table(
             "Whole request",
@@ -38,7 +49,7 @@ def measure(bench: Bench) -> None:
         Goal("SQL queries of a warm request", queries["tiers"], most=0),
         Goal("nearest peer's added time", peer / ours, least=15, unit=" x"),
     ]
-    _measure_refusals(bench, responds)
+    _measure_refusals(bench, responds["none"])
 
 
 def _row(name: str, timings: dict[str, Timing], queries: int) -> tuple[str | float, ...]:
@@ -72,28 +83,67 @@ def _queries(respond: Respond) -> int:
     return len(captured)
 
 
-def _measure_refusals(bench: Bench, responds: dict[str, Respond]) -> None:
-    allowed, none = responds["tiers"], responds["none"]
-
-    def refused(_number: int) -> None:
-        if allowed(0, EXHAUSTED).status_code != 429:
-            raise RuntimeError("the exhausted user was let in")
-
-    allowed(0, EXHAUSTED)
-    allowed(0, EXHAUSTED)
-    timings = bench.race({"allowed": calls(allowed), "refused": calls(refused), "": calls(none)})
-    ratio = timings["refused"].ratio(timings["allowed"])
+def _measure_equal_rules(bench: Bench, responds: dict[str, Respond]) -> None:
+    """Compare with the nearest peer once it has as many rules."""
+    create_peer_rules(range(RULES))
+    names = {"none": LIMITERS["none"].name, "tiers": LIMITERS["tiers"].name, "smart": PEER_OF_MANY}
+    timings = bench.race({name: calls(responds[name]) for name in names}, burst=2)
+    create_peer_rules(PEER_RULES)
+    none = timings["none"]
     bench.report.tables.append(
         Table(
-            "Refused request",
-            "The same request of a client whose tier is used up, beside one that is let in, each "
-            "with the time of Django's handler.",
-            ("", "median us", "p99 us", "x allowed"),
+            "Whole request, a thousand rules each",
+            "The same where the nearest peer has a rule for each of the paths, too.",
+            ("", "median us", "p99 us", "added us"),
             [
-                (name, timings[name].microseconds, timings[name].p99, timings[name].ratio(base))
-                for base in [timings["allowed"]]
-                for name in ("allowed", "refused")
+                (names[name], timing.microseconds, timing.p99, timing.added(none))
+                for name, timing in timings.items()
             ],
         )
     )
-    bench.report.goals.append(Goal("refused request", ratio, most=0.35, unit=" x allowed"))
+    times = timings["smart"].added(none) / timings["tiers"].added(none)
+    bench.report.goals.append(
+        Goal("nearest peer's, of a thousand rules", times, least=15, unit=" x")
+    )
+
+
+def _measure_refusals(bench: Bench, none: Respond) -> None:
+    with login_limit(1):
+        allowed = handler(LIMITERS["tiers"])
+        timings = bench.race(
+            {
+                "allowed": calls(allowed),
+                "refused, by the user's tier": _refused(lambda _: allowed(0, EXHAUSTED)),
+                "refused, by address before authentication": _refused(
+                    lambda number: allowed(number, path=LOGIN)
+                ),
+                "no limiter": calls(none),
+            }
+        )
+    base = timings["allowed"]
+    bench.report.tables.append(
+        Table(
+            "Refused request",
+            "The same request of a client whose tier is used up, and one of an address that has "
+            "asked for the login too often, beside one that is let in; each with the time of "
+            "Django's handler.",
+            ("", "median us", "p99 us", "x allowed"),
+            [(name, t.microseconds, t.p99, t.ratio(base)) for name, t in timings.items()],
+        )
+    )
+    bench.report.goals += [
+        Goal(f"request {name}", timing.ratio(base), most=0.35, unit=" x allowed")
+        for name, timing in timings.items()
+        if name.startswith("refused")
+    ]
+
+
+def _refused(respond: Respond) -> Burst:
+    """Return bursts of requests that must be refused, once the first one was let in."""
+
+    def refused(number: int) -> None:
+        if respond(number).status_code != 429:
+            raise RuntimeError("a client without any requests left was let in")
+
+    respond(0)
+    return calls(refused)

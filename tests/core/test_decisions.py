@@ -56,6 +56,17 @@ def test_a_decision_is_the_same_made_of_a_grant_or_of_its_outcomes(grant: Grant)
     assert granted.merge(plain) == plain.merge(granted) == plain.merge(plain)
 
 
+@given(grants(), grants(), st.sets(st.sampled_from(HeaderStyle)))
+def test_the_decision_of_two_stages_is_the_same_of_grants_and_of_their_outcomes(
+    first: Grant, second: Grant, styles: set[HeaderStyle]
+) -> None:
+    granted = Decision.of(first, NOW).merge(Decision.of(second, NOW + 1))
+    plain = Decision.of(first.outcomes, NOW).merge(Decision.of(second.outcomes, NOW + 1))
+    assert type(granted.answer) is Grant
+    assert (granted.outcomes, granted.now) == (plain.outcomes, plain.now)
+    assert header_fields(granted, styles) == header_fields(plain, styles)
+
+
 @given(grants(), st.sets(st.sampled_from(HeaderStyle)))
 def test_a_client_is_told_the_same_of_a_grant_and_of_its_outcomes(
     grant: Grant, styles: set[HeaderStyle]

@@ -15,7 +15,7 @@ from django.urls import resolve
 from django_ratelimit_tiers.models import ServiceAccount, Tier, TierAssignment
 from django_ratelimit_tiers.policy import passages, stages
 from django_ratelimit_tiers.policy.assignments import AssignmentCache
-from django_ratelimit_tiers.policy.express import usual_fare
+from django_ratelimit_tiers.policy.express import usual_door_fare, usual_fare
 from django_ratelimit_tiers.policy.flows import drive
 from django_ratelimit_tiers.policy.identity import identified_client
 from django_ratelimit_tiers.policy.ledgers import Ledger, open_ledger
@@ -43,10 +43,17 @@ def snapshot() -> Snapshot:
     return build_snapshot("", AssignmentCache())
 
 
-def asked(path: str = "/plain/", method: str = "GET", **meta: str) -> tuple[HttpRequest, Ledger]:
+def asked(
+    path: str = "/plain/",
+    method: str = "GET",
+    charged_rules: frozenset[int] = frozenset(),
+    **meta: str,
+) -> tuple[HttpRequest, Ledger]:
     request = RequestFactory().generic(method, path, **meta)
     request.resolver_match = resolve(request.path_info)
-    return request, open_ledger(request)
+    ledger = open_ledger(request)
+    ledger.charged_rules = charged_rules
+    return request, ledger
 
 
 def plainly(snapshot: Snapshot, user: Any, *, cost: int = 1, **wanted: Any) -> Ways:
@@ -199,9 +206,44 @@ def test_an_assigned_tier_that_is_gone_leaves_the_next_one(snapshot: Snapshot) -
     assert {charge.policy.name for charge in bill.charges} >= {"business-minute"}
 
 
+def plainly_at_door(snapshot: Snapshot, **wanted: Any) -> Bill:
+    """Return the bill before authentication by the plain way."""
+    request, ledger = asked(**wanted)
+    passage = stages.door_passage(snapshot, ledger)
+    return stages.door_bill(passage, passage.rules, ledger, request)
+
+
+def shortly_at_door(snapshot: Snapshot, **wanted: Any) -> Bill | None:
+    """Return the same by the short way, None where it leads nowhere."""
+    request, ledger = asked(**wanted)
+    fare = usual_door_fare(snapshot, ledger, request)
+    return fare and fare.bill
+
+
+@pytest.mark.parametrize("identify_by", ["ip", "everyone"])
+def test_the_short_way_charges_the_same_before_authentication(identify_by: str) -> None:
+    early = make_rule("early", 5, path="/plain/", identify_by=identify_by)
+    snapshot = build_snapshot("", AssignmentCache())
+    for address in ("192.0.2.1", "192.0.2.2", "2001:db8::1") * 2:
+        for charged_rules in (frozenset[int](), frozenset((early.pk,))):
+            wanted: Any = {"REMOTE_ADDR": address, "charged_rules": charged_rules}
+            plain, short = (way(snapshot, **wanted) for way in (plainly_at_door, shortly_at_door))
+            assert short is not None
+            assert short.charges == plain.charges
+            assert bool(plain.charges) is not bool(charged_rules)
+
+
+def test_who_was_charged_before_authentication_is_charged_the_very_same_again() -> None:
+    make_rule("early", 5, path="/plain/")
+    snapshot = build_snapshot("", AssignmentCache())
+    first, again = shortly_at_door(snapshot), shortly_at_door(snapshot)
+    assert first is not None
+    assert again is not None
+    assert (first.is_kept, again.is_kept) == (False, True)
+    assert again.charges is first.charges
+
+
 SPECIAL: dict[str, dict[str, Any]] = {
-    "a rule charged before authentication": {"identify_by": "ip"},
-    "a rule for everyone together": {"identify_by": "everyone"},
     "a rule by a field of the body": {"identify_by": "field", "request_field": "username"},
     "a rule that exempts": {"exempt": True, "identify_by": "user_or_ip"},
     "a rule for a time": {"identify_by": "user_or_ip", "ends_at": "2999-01-01T00:00:00Z"},
@@ -215,6 +257,14 @@ def test_special_rules_lead_the_plain_way(fields: dict[str, Any]) -> None:
     snapshot = build_snapshot("", AssignmentCache())
     plainly(snapshot, None)
     assert shortly(snapshot, None) is None
+    assert shortly_at_door(snapshot) is None
+
+
+def test_a_rule_that_exempts_elsewhere_leads_the_plain_way_before_authentication() -> None:
+    make_rule("early", 5, path="/plain/")
+    make_rule("exempt", view_name="plain", exempt=True)
+    snapshot = build_snapshot("", AssignmentCache())
+    assert shortly_at_door(snapshot) is None
 
 
 def test_exempt_views_lead_the_plain_way(snapshot: Snapshot) -> None:
@@ -229,6 +279,7 @@ def test_service_accounts_lead_the_plain_way() -> None:
     snapshot = build_snapshot("", AssignmentCache())
     plainly(snapshot, None)
     assert shortly(snapshot, None) is None
+    assert shortly_at_door(snapshot) is None
 
 
 def test_preflights_lead_the_plain_way(snapshot: Snapshot) -> None:
@@ -239,6 +290,7 @@ def test_preflights_lead_the_plain_way(snapshot: Snapshot) -> None:
     }
     plainly(snapshot, None, **meta)
     assert shortly(snapshot, None, **meta) is None
+    assert shortly_at_door(snapshot, **meta) is None
 
 
 @pytest.mark.parametrize(
@@ -255,11 +307,17 @@ def test_resolvers_lead_the_plain_way(setting: str, function: str) -> None:
         assert shortly(snapshot, None) is None
 
 
-def test_what_was_charged_at_the_door_leads_the_plain_way(snapshot: Snapshot) -> None:
-    plainly(snapshot, None)
-    request, ledger = asked()
-    ledger.charged_rules = frozenset((1,))
-    assert usual_fare(snapshot, ledger, request, None, 1) is None
+@pytest.mark.parametrize("identify_by", ["ip", "everyone"])
+def test_what_was_charged_before_authentication_is_not_charged_again(identify_by: str) -> None:
+    early = make_rule("early", 5, path="/plain/", identify_by=identify_by)
+    snapshot = build_snapshot("", AssignmentCache())
+    for charged_rules in (frozenset[int](), frozenset((early.pk,))) * 2:
+        plain, _, _ = plainly(snapshot, None, charged_rules=charged_rules)
+        short = shortly(snapshot, None, charged_rules=charged_rules)
+        assert short is not None
+        assert short[0].charges == plain.charges
+        names = {charge.policy.name for charge in plain.charges}
+        assert any(name.startswith("early") for name in names) is not bool(charged_rules)
 
 
 def test_a_tier_edited_elsewhere_is_charged_by_the_very_next_request(client: Client) -> None:

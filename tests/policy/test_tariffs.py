@@ -24,6 +24,11 @@ def rule(number: int = 1, **fields: object) -> Rule:
     return Rule(id=number, name=f"rule {number}", path="/a/", **fields)  # type: ignore[arg-type]
 
 
+def snapshot_rules(snapshot: Snapshot) -> frozenset[int]:
+    """Return the ids of all rules."""
+    return frozenset(each.id for each in snapshot.rules.rules)
+
+
 class TestGroups:
     def test_a_rule_on_the_path_and_on_the_view_is_in_a_group_once(self) -> None:
         one, two = rule(1), rule(2)
@@ -112,14 +117,29 @@ class TestBills:
         return build_snapshot("", AssignmentCache())
 
     def bill(
-        self, snapshot: Snapshot, request: HttpRequest, tier: str = "free", cost: int = 1
+        self,
+        snapshot: Snapshot,
+        request: HttpRequest,
+        tier: str = "free",
+        cost: int = 1,
+        charged_rules: frozenset[int] = frozenset(),
     ) -> Bill:
         request.resolver_match = resolve(request.path_info)
         ledger = open_ledger(request)
         ledger.client = identified_client(ledger.client, None, None)
+        ledger.charged_rules = charged_rules
         passage = stages.passage(snapshot, ledger, request)
         group, found = passage.rules, snapshot.tiers[tier]
         return stages.client_bill(passage, group, found, ledger, request, cost)
+
+    def door_bill(
+        self, snapshot: Snapshot, address: str, charged_rules: frozenset[int] = frozenset()
+    ) -> Bill:
+        request = RequestFactory().get("/plain/", REMOTE_ADDR=address)
+        ledger = open_ledger(request)
+        ledger.charged_rules = charged_rules
+        passage = stages.door_passage(snapshot, ledger)
+        return stages.door_bill(passage, passage.rules, ledger, request)
 
     def test_clients_share_a_tariff_and_have_charges_of_their_own(self, snapshot: Snapshot) -> None:
         requests = [RequestFactory().get("/plain/", REMOTE_ADDR=f"192.0.2.{n}") for n in (1, 2)]
@@ -143,6 +163,26 @@ class TestBills:
         first = self.bill(snapshot, RequestFactory().get("/plain/"))
         other = self.bill(snapshot, getattr(RequestFactory(), method)(path), tier, cost)
         assert other.tariff.items != first.tariff.items
+
+    def test_what_was_charged_before_authentication_is_not_charged_again(
+        self, snapshot: Snapshot
+    ) -> None:
+        whole, rest, rest_again = (
+            self.bill(snapshot, RequestFactory().get("/plain/"), charged_rules=charged)
+            for charged in (frozenset(), snapshot_rules(snapshot), snapshot_rules(snapshot))
+        )
+        assert len(rest.charges) == len(whole.charges) - 1
+        assert rest.tariff is rest_again.tariff
+
+    def test_clients_share_a_tariff_before_authentication(self, snapshot: Snapshot) -> None:
+        one, two = (self.door_bill(snapshot, f"192.0.2.{number}") for number in (1, 2))
+        assert one.tariff is two.tariff
+        assert [charge.subject for charge in one.charges] == ["ip:192.0.2.1"]
+        assert [charge.subject for charge in two.charges] == ["ip:192.0.2.2"]
+
+    def test_nobody_is_charged_twice_before_authentication(self, snapshot: Snapshot) -> None:
+        assert self.door_bill(snapshot, "192.0.2.1").charges
+        assert not self.door_bill(snapshot, "192.0.2.1", snapshot_rules(snapshot)).charges
 
     def test_another_snapshot_works_it_out_anew(self, snapshot: Snapshot) -> None:
         first = self.bill(snapshot, RequestFactory().get("/plain/"))
