@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import logging
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 from django.utils.text import slugify
 
@@ -15,6 +16,7 @@ from django_ratelimit_tiers.core.policies import Algorithm, Mode, QuotaPolicy
 from django_ratelimit_tiers.core.rules import Count, IdentifyBy, Rule, Scope, TierPolicies
 from django_ratelimit_tiers.models import EndpointRule, RulePolicy, Tier
 from django_ratelimit_tiers.models.tiers import Limit
+from django_ratelimit_tiers.querysets import primary
 
 logger = logging.getLogger(__name__)
 
@@ -34,30 +36,42 @@ class CompiledTier:
     policies: tuple[QuotaPolicy, ...]
 
 
+class RuleLimit(NamedTuple):
+    """A row of RulePolicy; `tier` is a slug, or None for every tier without a row of its own."""
+
+    requests: int
+    period: int
+    algorithm: str
+    burst: int | None
+    tier: str | None
+
+
 def compile_tier(tier: Tier) -> CompiledTier:
     """Return a tier with its policies prefetched."""
     policies = compile_limits(tier.policies.all(), tier.slug, TIER_COUNTER)
     return CompiledTier(tier.slug, tier.rank, tier.unlimited, () if tier.unlimited else policies)
 
 
-def compile_rules(rules: Iterable[EndpointRule], limits: Iterable[RulePolicy]) -> Iterator[Rule]:
-    """Yield the rules, with those of the limits that are theirs, whose tiers were selected, too.
+def compile_rules() -> Iterator[Rule]:
+    """Yield the rules in the database that are not off.
 
     A row that no form would have saved is left out and logged, so that it cannot take the other
     rules with it.
     """
+    # Rows may be many, and instances of models take a multiple of the time of tuples.
+    columns = "rule_id", "requests", "period", "algorithm", "burst", "tier__slug"
     of_rules = defaultdict(list)
-    for limit in limits:
-        of_rules[limit.rule_id].append(limit)
-    for rule in rules:
+    for row in primary(RulePolicy).order_by("pk").values_list(*columns):
+        of_rules[row[0]].append(RuleLimit(*row[1:]))
+    for rule in primary(EndpointRule).exclude(mode="off").values_list(named=True):
         try:
-            yield _compile_rule(rule, of_rules[rule.pk])
+            yield _compile_rule(rule, of_rules[rule.id])
         except ValueError as error:
             logger.error("endpoint rule %r is not in force: %s", rule.name, error)
 
 
 def compile_limits(
-    limits: Iterable[Limit],
+    limits: Iterable[Limit | RuleLimit],
     owner: str,
     counter: str,
     mode: Mode = Mode.ENFORCE,
@@ -65,11 +79,11 @@ def compile_limits(
 ) -> tuple[QuotaPolicy, ...]:
     """Return the policies of one owner, named by it and their period; raises ValueError."""
     limits = sorted(limits, key=lambda limit: (limit.period, limit.algorithm))
-    of_period = Counter(limit.period for limit in limits)
+    periods = [limit.period for limit in limits]
     policies = []
     for limit in limits:
         name = f"{owner}-{PERIOD_WORDS.get(limit.period, f'{limit.period}s')}"
-        if of_period[limit.period] > 1:
+        if periods.count(limit.period) > 1:
             name += "-" + limit.algorithm.replace("_", "-")
         algorithm = Algorithm(limit.algorithm)
         numbers = limit.requests, limit.period, algorithm, limit.burst
@@ -77,16 +91,16 @@ def compile_limits(
     return tuple(policies)
 
 
-def _compile_rule(rule: EndpointRule, limits: Iterable[RulePolicy]) -> Rule:
+def _compile_rule(rule: Any, limits: Iterable[RuleLimit]) -> Rule:
     if rule.path:
         parse_pattern(rule.path)
     mode = Mode(rule.mode)
-    name = slugify(rule.name) or f"rule-{rule.pk}"
-    of_tiers: dict[str | None, list[Limit]] = defaultdict(list)
+    name = slugify(rule.name) or f"rule-{rule.id}"
+    of_tiers: dict[str | None, list[RuleLimit]] = defaultdict(list)
     for limit in limits:
-        of_tiers[limit.tier.slug if limit.tier else None].append(limit)
+        of_tiers[limit.tier].append(limit)
     return Rule(
-        id=rule.pk,
+        id=rule.id,
         name=rule.name,
         path=rule.path,
         view_name=rule.view_name,
@@ -104,7 +118,7 @@ def _compile_rule(rule: EndpointRule, limits: Iterable[RulePolicy]) -> Rule:
         starts_at=rule.starts_at.timestamp() if rule.starts_at else None,
         ends_at=rule.ends_at.timestamp() if rule.ends_at else None,
         policies={
-            slug: compile_limits(of_tier, name, f"r{rule.pk}", mode, rule.disclose)
+            slug: compile_limits(of_tier, name, f"r{rule.id}", mode, rule.disclose)
             for slug, of_tier in of_tiers.items()
         },
     )

@@ -10,7 +10,6 @@ from django.db import DatabaseError, InterfaceError
 from django_ratelimit_tiers.exceptions import StoreUnavailable
 from django_ratelimit_tiers.models import EndpointRule
 from django_ratelimit_tiers.policy.assignments import AssignmentCache
-from django_ratelimit_tiers.policy.compilation import compile_rules
 from django_ratelimit_tiers.policy.limiter import limiter
 from django_ratelimit_tiers.policy.snapshots import build_snapshot, database_edition
 from django_ratelimit_tiers.store.configured import configured_store
@@ -62,8 +61,9 @@ def _policy_is_current() -> bool:
 def _policy_findings() -> Iterator[Finding]:
     try:
         snapshot = build_snapshot("", AssignmentCache())
-        rows = EndpointRule.objects.exclude(mode="off").prefetch_related("policies__tier")
-        left_out = [row.name for row in rows if not list(compile_rules([row], row.policies.all()))]
+        compiled = {rule.id for rule in snapshot.rules.rules}
+        rows = EndpointRule.objects.exclude(mode="off").values_list("pk", "name")
+        left_out = [name for pk, name in rows if pk not in compiled]
     except (DatabaseError, InterfaceError) as error:
         advice = "Look at DATABASES, and run `manage.py migrate`."
         yield Finding(f"The policy cannot be read: {error}", True, advice)

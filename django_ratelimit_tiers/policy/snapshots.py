@@ -18,9 +18,7 @@ from django_ratelimit_tiers.conf import conf
 from django_ratelimit_tiers.core.rulesets import RuleSet
 from django_ratelimit_tiers.exceptions import StoreUnavailable
 from django_ratelimit_tiers.models import (
-    EndpointRule,
     PolicyRevision,
-    RulePolicy,
     ServiceAccount,
     Tier,
     TierPolicy,
@@ -218,12 +216,10 @@ def build_snapshot(revision: str, assignments: AssignmentCache) -> Snapshot:
     edition = database_edition()
     rows = list(primary(Tier).prefetch_related(Prefetch("policies", primary(TierPolicy))))
     tiers = {tier.slug: compile_tier(tier) for tier in rows}
-    # Prefetching would make a query set for each rule, which takes longer than all the rest.
-    limits = primary(RulePolicy).select_related("tier")
     accounts = compile_accounts(primary(ServiceAccount).filter(is_active=True))
     has_accounts = accounts != Accounts()
     has_resolvers = conf.TIER_RESOLVER is not None or conf.VERIFIED_TEST is not None
-    rule_set = RuleSet(compile_rules(primary(EndpointRule).exclude(mode="off"), limits))
+    rule_set = RuleSet(compile_rules())
     routes = RouteIndex(rule_set.rules)
     return Snapshot(
         revision=revision,
