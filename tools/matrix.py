@@ -46,6 +46,9 @@ RAISED = {("6.1", "djangorestframework"): "djangorestframework==3.18"}
 # They take as long as all others, and show how the parts play together, which no version changes.
 LEFT_OUT = ["--ignore=tests/test_demo.py", "--ignore=tests/soak"]
 
+# Each worker has servers of its own, so few are enough to make use of a machine.
+IN_PARALLEL = ["--numprocesses=auto", "--maxprocesses=4"]
+
 # A shared machine may starve a server for seconds: what failed has one more try, and no third.
 AGAIN = ["--last-failed", "--last-failed-no-failures", "none"]
 
@@ -94,7 +97,7 @@ def run_tests(combination: Combination, interpreter: str) -> str:
         "TEST_DATABASE": combination.database,
     }
     cache = f"cache_dir={ENVIRONMENTS / name / 'cache'}"
-    command = [str(python), "-m", "pytest", "-q", "-o", cache, *LEFT_OUT]
+    command = [str(python), "-m", "pytest", "-q", "-o", cache, *IN_PARALLEL, *LEFT_OUT]
     passed, closing_line = run(command, environment)
     if not passed:
         passed, closing_line = run([*command, *AGAIN], environment)
