@@ -10,24 +10,39 @@ from django.http import HttpRequest
 from django_ratelimit_tiers.core.policies import Mode
 from django_ratelimit_tiers.core.rules import Rule
 from django_ratelimit_tiers.core.tallies import ACCOUNT
-from django_ratelimit_tiers.policy.identity import presented_service_keys
+from django_ratelimit_tiers.policy.accounts import CompiledAccount
+from django_ratelimit_tiers.policy.identity import Client, presented_service_keys
 from django_ratelimit_tiers.policy.ledgers import Ledger
 from django_ratelimit_tiers.policy.snapshots import Snapshot
 from django_ratelimit_tiers.policy.views import view_marks
 
 
-def exempt_account(snapshot: Snapshot, ledger: Ledger, request: HttpRequest) -> None:
-    """Exempt a service account, by whatever is known of the client at this stage."""
+def account_of(snapshot: Snapshot, client: Client, request: HttpRequest) -> CompiledAccount | None:
+    """Return the service account that asks, by whatever is known of the client at this stage.
+
+    As accounts only ever expire, a client that is none stays none as long as the snapshot does,
+    unless it presents a key.
+    """
     if not snapshot.has_accounts:
-        return
-    accounts = snapshot.accounts
-    client, now = ledger.client, time.time()
+        return None
+    accounts, now = snapshot.accounts, time.time()
     account = accounts.of_address(client.address, now)
     if account is None and accounts.by_key:
         digests = [*presented_service_keys(request), *client.key_digests]
         account = accounts.of_key(digests, client.address, now)
     if account is None and client.user_subject:
         account = accounts.of_user(client.user_subject, client.address, now)
+    return account
+
+
+def presents_key(snapshot: Snapshot, request: HttpRequest) -> bool:
+    """Return whether a request presents what may be the key of a service account."""
+    return bool(snapshot.accounts.by_key) and any(presented_service_keys(request))
+
+
+def exempt_account(snapshot: Snapshot, ledger: Ledger, request: HttpRequest) -> None:
+    """Exempt a service account."""
+    account = account_of(snapshot, ledger.client, request)
     if account is not None:
         ledger.exempt = f"service account {account.name}"
         ledger.account = f"{ACCOUNT}{account.id}"

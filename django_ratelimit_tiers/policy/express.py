@@ -14,6 +14,7 @@ from typing import Any
 from django.http import HttpRequest
 
 from django_ratelimit_tiers.policy import stages
+from django_ratelimit_tiers.policy.exemptions import account_of, presents_key
 from django_ratelimit_tiers.policy.identity import Client, identified_client, user_number
 from django_ratelimit_tiers.policy.ledgers import Ledger
 from django_ratelimit_tiers.policy.passages import Fare, Passage
@@ -28,13 +29,15 @@ def usual_fare(
     The ledger then knows the client.
     """
     passage = stages.passage(snapshot, ledger, request)
-    if not passage.is_usual or ledger.exempt or ledger.preflight:
+    if not passage.is_usual or ledger.exempt or ledger.preflight or presents_key(snapshot, request):
         return None
     door, number, charged = ledger.client, user_number(user), ledger.charged_rules
     key = passage, number, door.address, cost, charged
     fare = snapshot.passages.fares.get(key)
     if fare is None or not _holds(fare, snapshot):
         client = identified_client(door, user, None)
+        if account_of(snapshot, client, request) is not None:
+            return None
         fare = _new_fare(snapshot, passage, client, request, cost, charged)
         if fare is None:
             return None
@@ -48,9 +51,13 @@ def usual_door_fare(snapshot: Snapshot, ledger: Ledger, request: HttpRequest) ->
     passage = stages.door_passage(snapshot, ledger)
     if not passage.is_usual or snapshot.has_exemptions or ledger.exempt or ledger.preflight:
         return None
+    if presents_key(snapshot, request):
+        return None
     key = passage, ledger.client.address, ledger.charged_rules
     fare = snapshot.passages.fares.get(key)
     if fare is None:
+        if account_of(snapshot, ledger.client, request) is not None:
+            return None
         bill = stages.door_bill(passage, passage.rules, ledger, request)
         order = stages.make_order(bill, snapshot, {}, False)
         fare = Fare(ledger.client, None, {}, bill, order)

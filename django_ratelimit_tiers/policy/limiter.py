@@ -26,6 +26,7 @@ from django_ratelimit_tiers.exceptions import StoreUnavailable
 from django_ratelimit_tiers.policy import stages
 from django_ratelimit_tiers.policy.breaker import Breaker, Guarded, GuardedStore
 from django_ratelimit_tiers.policy.exemptions import (
+    account_of,
     exempt_account,
     exempt_by_rule,
     exempt_by_view,
@@ -67,9 +68,9 @@ class Limiter:
         """Return whether nobody can be exempt and nothing be charged at the first stage."""
         ledger = open_ledger(request)
         known = self._snapshots.in_force
-        if known is None or known.has_accounts:
+        if known is None or stages.door_passage(known, ledger).rules.acts_early:
             return False
-        return not stages.door_passage(known, ledger).rules.acts_early
+        return account_of(known, ledger.client, request) is None
 
     def door(self, request: HttpRequest) -> Flow[Decision]:
         """Decide the first stage: what is known before authentication, by the path alone."""

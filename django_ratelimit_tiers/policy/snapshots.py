@@ -232,5 +232,5 @@ def build_snapshot(revision: str, assignments: AssignmentCache) -> Snapshot:
         accounts=accounts,
         has_accounts=has_accounts,
         assignments=assignments,
-        passages=PassageBook(routes, special=has_accounts or has_resolvers),
+        passages=PassageBook(routes, special=has_resolvers),
     )

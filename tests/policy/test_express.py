@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -272,14 +273,67 @@ def test_exempt_views_lead_the_plain_way(snapshot: Snapshot) -> None:
     assert shortly(snapshot, None, path="/free/") is None
 
 
-def test_service_accounts_lead_the_plain_way() -> None:
-    ServiceAccount.objects.create(
-        name="probe", owner="operations", reason="it is ours", networks="192.0.2.0/24"
-    )
-    snapshot = build_snapshot("", AssignmentCache())
-    plainly(snapshot, None)
-    assert shortly(snapshot, None) is None
-    assert shortly_at_door(snapshot) is None
+def account(name: str, **fields: Any) -> tuple[ServiceAccount, str]:
+    """Return an account, saved, and its key."""
+    made = ServiceAccount(name=name, owner="operations", reason="it is ours", **fields)
+    key = "" if fields else made.new_key()
+    made.save()
+    return made, key
+
+
+class TestServiceAccounts:
+    """Whoever is exempt goes the plain way, everybody else the short one."""
+
+    def test_an_account_by_network(self) -> None:
+        account("probe", networks="192.0.2.0/24")
+        make_rule("early", 5, path="/plain/")
+        snapshot = build_snapshot("", AssignmentCache())
+        self.expect_short(snapshot, None, REMOTE_ADDR="198.51.100.7")
+        for _ in range(2):
+            assert shortly(snapshot, None, REMOTE_ADDR="192.0.2.7") is None
+            assert shortly_at_door(snapshot, REMOTE_ADDR="192.0.2.7") is None
+
+    def test_an_account_by_user(self) -> None:
+        user, other = in_pro(), in_a_group()
+        account("backup", user=user)
+        snapshot = build_snapshot("", AssignmentCache())
+        self.expect_short(snapshot, other)
+        plainly(snapshot, user)
+        for _ in range(2):
+            assert shortly(snapshot, user) is None
+
+    def test_an_account_by_user_from_some_networks_only(self) -> None:
+        user = in_pro()
+        account("backup", user=user, networks="192.0.2.0/24")
+        snapshot = build_snapshot("", AssignmentCache())
+        self.expect_short(snapshot, user, REMOTE_ADDR="198.51.100.7")
+        for _ in range(2):
+            assert shortly(snapshot, user, REMOTE_ADDR="192.0.2.7") is None
+
+    def test_an_account_by_key_though_its_address_was_charged_before(self) -> None:
+        _, key = account("mirror")
+        make_rule("early", 5, path="/plain/")
+        snapshot = build_snapshot("", AssignmentCache())
+        for _ in range(2):
+            self.expect_short(snapshot, None)
+            assert shortly(snapshot, None, HTTP_X_API_KEY=key) is None
+            assert shortly_at_door(snapshot, HTTP_AUTHORIZATION=f"Bearer {key}") is None
+
+    def test_an_account_that_has_expired(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        made, _ = account("probe", networks="192.0.2.0/24")
+        snapshot = build_snapshot("", AssignmentCache())
+        assert shortly(snapshot, None, REMOTE_ADDR="192.0.2.7") is None
+        monkeypatch.setattr(time, "time", made.expires_at.timestamp)
+        self.expect_short(snapshot, None, REMOTE_ADDR="192.0.2.7")
+
+    def expect_short(self, snapshot: Snapshot, user: Any, **wanted: Any) -> None:
+        plain, _, _ = plainly(snapshot, user, **wanted)
+        short = shortly(snapshot, user, **wanted)
+        assert short is not None
+        assert short[0].charges == plain.charges
+        at_door = shortly_at_door(snapshot, **wanted)
+        assert at_door is not None
+        assert at_door.charges == plainly_at_door(snapshot, **wanted).charges
 
 
 def test_preflights_lead_the_plain_way(snapshot: Snapshot) -> None:
