@@ -51,6 +51,14 @@ class TestGroups:
     ) -> None:
         assert RuleGroup.of((rule(1, **fields),)).acts_early is acts_early
 
+    def test_a_group_acts_no_more_once_its_early_rules_were_charged(self) -> None:
+        early, late = rule(1, identify_by=IdentifyBy.IP), rule(2, identify_by=IdentifyBy.USER)
+        group = RuleGroup.of((early, late))
+        assert group.acts_beyond(frozenset())
+        assert group.acts_beyond(frozenset((late.id,)))
+        assert not group.acts_beyond(frozenset((early.id,)))
+        assert not RuleGroup.of((late,)).acts_beyond(frozenset())
+
     def test_a_rule_with_dates_is_looked_at_for_each_request(self) -> None:
         always, timed = rule(1), rule(2, starts_at=10.0, ends_at=20.0)
         group = RuleGroup.of((always, timed))
