@@ -126,7 +126,8 @@ def _write_counts(minute: int, counts: Counts) -> None:
 def _write_sample(records: Records) -> None:
     sample = records.sample()
     if sample:
-        rows = [_event(refusal) for refusal in sample]
+        # In the order of their keys, as in `upsert`.
+        rows = sorted(map(_event, sample), key=attrgetter("decision_id", "policy"))
         ThrottleEvent.objects.bulk_create(rows, batch_size=BATCH, ignore_conflicts=True)
         records.forget_sample()
 

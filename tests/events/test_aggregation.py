@@ -156,6 +156,17 @@ def test_the_sample_is_kept_in_detail_and_once(client: Client) -> None:
     assert event.revision == PolicyRevision.objects.latest("pk").pk
 
 
+def test_the_sample_is_written_in_the_order_of_its_keys(client: Client) -> None:
+    """Otherwise two at once could be a deadlock, as with counts."""
+    limit_tier("anonymous", 1)
+    for _ in range(9):
+        client.get("/plain/")
+    aggregate_throttle_events()
+    ids = list(ThrottleEvent.objects.order_by("pk").values_list("decision_id", flat=True))
+    assert len(ids) == 8
+    assert ids == sorted(ids)
+
+
 def test_hours_that_are_over_become_usage() -> None:
     records = configured_store().records
     records.add(Tally({"user:1": Usage(5, 2, 100)}))
