@@ -24,8 +24,8 @@ RULED = "/area7/thing7/"
 ASYNC_RULED = "/area7/thing31/"
 """The same with an asynchronous view."""
 
-LOGIN = "/area7/login/"
-"""The path before that, without a rule of the thousand."""
+LOGIN, LOCKED = "/area7/login/", "/area7/locked/"
+"""Two paths before that, without a rule of the thousand: see `site.address_limits`."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,7 +17,7 @@ from django_smart_ratelimit.models import RateLimitRule, UserTier, UserTierAssig
 from django_smart_ratelimit.rules import get_rule_engine
 
 from django_ratelimit_tiers.models import EndpointRule, RulePolicy, Tier, TierAssignment
-from tests.benchmarks.limiters import AREAS, ASYNC_RULED, LOGIN, PEER_RULES, RULES, Limiter
+from tests.benchmarks.limiters import AREAS, ASYNC_RULED, LOCKED, LOGIN, PEER_RULES, RULES, Limiter
 
 USERS = 500
 EXHAUSTED = USERS
@@ -70,12 +70,15 @@ def create_peer_rules(numbers: Iterable[int]) -> None:
 
 
 @contextmanager
-def login_limit(requests: int) -> Iterator[None]:
-    """Let each address ask for LOGIN so often in a day, as long as the context lasts."""
-    rule = EndpointRule.objects.create(name="login", path=LOGIN, identify_by="ip")
-    rule.policies.create(requests=requests, period=86_400)
+def address_limits() -> Iterator[None]:
+    """Count addresses at LOGIN and, where they may come once a day, at LOCKED."""
+    rules = []
+    for path, requests in ((LOGIN, MANY), (LOCKED, 1)):
+        rules.append(EndpointRule.objects.create(name=path, path=path, identify_by="ip"))
+        rules[-1].policies.create(requests=requests, period=86_400)
     yield
-    rule.delete()
+    for rule in rules:
+        rule.delete()
 
 
 def handler(config: Limiter) -> Respond:

@@ -79,7 +79,7 @@ def things() -> list[URLPattern]:
     """Return the routes of one area; the last view is asynchronous."""
     views = [*(new_view() for _ in range(AREAS - 1)), new_async_view()]
     routes = [path(f"thing{number}/", view) for number, view in enumerate(views)]
-    routes.insert(7, path("login/", new_view()))
+    routes[7:7] = path("login/", new_view()), path("locked/", new_view())
     return routes
 
 

@@ -6,16 +6,15 @@ from django.db import connection
 from django.test.utils import CaptureQueriesContext
 
 from tests.benchmarks.bench import Bench
-from tests.benchmarks.limiters import LIMITERS, LOGIN, PEER_RULES, RULES
+from tests.benchmarks.limiters import LIMITERS, LOCKED, PEER_RULES, RULES
 from tests.benchmarks.reports import Goal, Table
 from tests.benchmarks.rounds import Burst, Timing, calls
 from tests.benchmarks.site import (
     EXHAUSTED,
-    MANY,
     Respond,
+    address_limits,
     create_peer_rules,
     handler,
-    login_limit,
 )
 
 FLOORS = {LIMITERS["none"].name: "floor", LIMITERS["rest"].name: "rest-floor"}
@@ -25,13 +24,13 @@ PEER_OF_MANY = "django-smart-ratelimit middleware, tier + 1 rule of 1,000"
 
 def measure(bench: Bench) -> None:
     """Add the tables of added times and of refusals, and what they should be."""
-    with login_limit(MANY):
+    with address_limits():
         responds = {name: handler(limiter) for name, limiter in LIMITERS.items()}
         timings = bench.race({name: calls(respond) for name, respond in responds.items()}, burst=20)
         queries = {name: _queries(respond) for name, respond in responds.items()}
         _report(bench, timings, queries)
         _measure_equal_rules(bench, responds)
-    _measure_refusals(bench, responds["none"])
+        _measure_refusals(bench, responds["tiers"], responds["none"])
 
 
 def _report(bench: Bench, timings: dict[str, Timing], queries: dict[str, int]) -> None:
@@ -111,19 +110,17 @@ def _measure_equal_rules(bench: Bench, responds: dict[str, Respond]) -> None:
     bench.report.goals.append(Goal(name, times, least=15, unit=" x"))
 
 
-def _measure_refusals(bench: Bench, none: Respond) -> None:
-    with login_limit(1):
-        allowed = handler(LIMITERS["tiers"])
-        timings = bench.race(
-            {
-                "allowed": calls(allowed),
-                "refused, by the user's tier": _refused(lambda _: allowed(0, EXHAUSTED)),
-                "refused, by address before authentication": _refused(
-                    lambda number: allowed(number, path=LOGIN)
-                ),
-                "no limiter": calls(none),
-            }
-        )
+def _measure_refusals(bench: Bench, allowed: Respond, none: Respond) -> None:
+    timings = bench.race(
+        {
+            "allowed": calls(allowed),
+            "refused, by the user's tier": _refused(lambda _: allowed(0, EXHAUSTED)),
+            "refused, by address before authentication": _refused(
+                lambda number: allowed(number, path=LOCKED)
+            ),
+            "no limiter": calls(none),
+        }
+    )
     base = timings["allowed"]
     bench.report.tables.append(
         Table(
