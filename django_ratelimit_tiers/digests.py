@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from functools import lru_cache
+from hmac import HMAC
 
 from django.conf import settings
 from django.utils.crypto import salted_hmac
@@ -16,7 +18,7 @@ _SALT = "django_ratelimit_tiers.digests.key"
 
 def key_digest(raw: str) -> str:
     """Return the digest of a key under the present SECRET_KEY: "key:" and 32 hex digits."""
-    return _digest(raw, None)
+    return _digest(raw, settings.SECRET_KEY)
 
 
 def key_digests(raw: str) -> Iterator[str]:
@@ -26,6 +28,13 @@ def key_digests(raw: str) -> Iterator[str]:
         yield _digest(raw, secret)
 
 
-def _digest(raw: str, secret: str | bytes | None) -> str:
-    key = raw.encode(errors="surrogatepass")
-    return f"key:{salted_hmac(_SALT, key, secret, algorithm='sha256').hexdigest()[:32]}"
+def _digest(raw: str, secret: str | bytes) -> str:
+    mac = _keyed(secret).copy()
+    mac.update(raw.encode(errors="surrogatepass"))
+    return f"key:{mac.hexdigest()[:32]}"
+
+
+@lru_cache(maxsize=8)
+def _keyed(secret: str | bytes) -> HMAC:
+    """Return what digests under a secret begin with: deriving its key is most of the work."""
+    return salted_hmac(_SALT, b"", secret, algorithm="sha256")

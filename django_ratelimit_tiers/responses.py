@@ -7,7 +7,6 @@ from collections.abc import Callable, Collection
 from functools import lru_cache
 from typing import Any, NamedTuple
 
-from asgiref.sync import async_to_sync, iscoroutinefunction
 from django.http import HttpRequest, HttpResponse, HttpResponseBase
 from django.template import TemplateDoesNotExist, loader
 from django.utils.module_loading import import_string
@@ -24,7 +23,7 @@ from django_ratelimit_tiers.core.headers import (
     refusal_message,
     refusal_status,
 )
-from django_ratelimit_tiers.policy.flows import Flow, Step, in_thread
+from django_ratelimit_tiers.policy.flows import Flow, call
 
 ANYTHING = "*/*"
 JSON, PROBLEM = "application/json", "application/problem+json"
@@ -67,11 +66,7 @@ def refusal(request: HttpRequest, decision: Decision) -> Flow[HttpResponse]:
     The setting `RESPONSE` may name a function that makes it instead, asynchronous or not.
     """
     if conf.RESPONSE is not None:
-        make = import_string(conf.RESPONSE)
-        step = in_thread(lambda: make(request, decision))
-        if iscoroutinefunction(make):
-            step = Step(lambda: async_to_sync(make)(request, decision), step.run)
-        response: HttpResponse = yield step
+        response: HttpResponse = yield call(import_string(conf.RESPONSE), request, decision)
         add_fields(response, decision)
     else:
         response = _own_refusal(_preferred_form(request), decision)

@@ -211,14 +211,29 @@ def tier_from_header(request: HttpRequest) -> str | None:
     return request.headers.get("X-Tier")
 
 
+async def atier_from_header(request: HttpRequest) -> str | None:
+    """Do what `tier_from_header` does, on an event loop."""
+    return tier_from_header(request)
+
+
 def key_from_header(request: HttpRequest) -> str | None:
     """Take the word of a header for the key: the setting API_KEY_RESOLVER."""
     return request.headers.get("X-Key")
 
 
+async def akey_from_header(request: HttpRequest) -> str | None:
+    """Do what `key_from_header` does, on an event loop."""
+    return key_from_header(request)
+
+
 def is_verified(user: Any) -> bool:
     """Take an e-mail address for a verification: the setting VERIFIED_TEST."""
     return bool(user.email)
+
+
+async def ais_verified(user: Any) -> bool:
+    """Do what `is_verified` does, on an event loop."""
+    return is_verified(user)
 
 
 @sync_and_async_middleware

@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import hashlib
+import hmac
+
 from django.test import override_settings
 from hypothesis import given
 from hypothesis import strategies as st
@@ -15,6 +18,14 @@ def test_any_key_has_a_digest_of_one_form(raw):
 @given(st.text(), st.text())
 def test_different_keys_have_different_digests(one, other):
     assert (key_digest(one) == key_digest(other)) == (one == other)
+
+
+def test_a_digest_is_the_same_for_ever_since_it_is_stored():
+    with override_settings(SECRET_KEY="secret"):
+        key = hashlib.sha256(b"django_ratelimit_tiers.digests.keysecret").digest()
+        expected = hmac.new(key, "k\u00e91".encode(), "sha256").hexdigest()[:32]
+        for _ in range(2):
+            assert key_digest("k\u00e91") == f"key:{expected}"
 
 
 def test_a_digest_depends_on_the_secret_of_the_site():

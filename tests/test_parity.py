@@ -104,6 +104,16 @@ SCENARIOS: dict[str, Scenario] = {
         headers={"X-Key": "k1"},
         settings={"API_KEY_RESOLVER": "tests.site.key_from_header"},
     ),
+    "an asynchronous resolver of tiers": Scenario(
+        "/async/",
+        headers={"X-Tier": "free"},
+        settings={"TIER_RESOLVER": "tests.site.atier_from_header"},
+    ),
+    "an asynchronous resolver of keys": Scenario(
+        "/async/",
+        headers={"X-Key": "k1"},
+        settings={"API_KEY_RESOLVER": "tests.site.akey_from_header"},
+    ),
     "disabled": Scenario("/async/", settings={"ENABLED": False}),
     "in memory": Scenario(
         "/async/", settings={"STORE": "django_ratelimit_tiers.store.memory.MemoryStore"}

@@ -79,11 +79,6 @@ class Rule:
         """Whether it can exempt or be charged before the client is known: few rules can."""
         return self.exempt or self.identify_by in BEFORE_AUTHENTICATION
 
-    @property
-    def is_timed(self) -> bool:
-        """Whether it is active only for a time."""
-        return self.starts_at is not None or self.ends_at is not None
-
     def is_active(self, now: float) -> bool:
         """Whether a time (epoch seconds) is from `starts_at` until `ends_at`."""
         if self.starts_at is not None and now < self.starts_at:

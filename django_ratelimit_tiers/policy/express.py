@@ -13,98 +13,129 @@ from typing import Any
 
 from django.http import HttpRequest
 
-from django_ratelimit_tiers.policy import stages
+from django_ratelimit_tiers.policy import bills, stages
 from django_ratelimit_tiers.policy.exemptions import account_of, presents_key
 from django_ratelimit_tiers.policy.identity import Client, identified_client, user_number
 from django_ratelimit_tiers.policy.ledgers import Ledger
 from django_ratelimit_tiers.policy.passages import Fare, Passage
 from django_ratelimit_tiers.policy.snapshots import Snapshot
+from django_ratelimit_tiers.policy.tiers import (
+    chosen_tier,
+    depends_on_verification,
+    known_assignments,
+    usual_tier,
+)
+
+
+def is_usual(snapshot: Snapshot, ledger: Ledger, request: HttpRequest) -> bool:
+    """Return whether nobody and nothing exempts a request of the ledger's client."""
+    passage = stages.passage(snapshot, ledger, request)
+    if not passage.is_usual or ledger.exempt:
+        return False
+    return account_of(snapshot, ledger.client, request) is None
 
 
 def usual_fare(
-    snapshot: Snapshot, ledger: Ledger, request: HttpRequest, user: Any, cost: int
+    snapshot: Snapshot,
+    ledger: Ledger,
+    request: HttpRequest,
+    user: Any,
+    keys: tuple[str, ...],
+    cost: int,
 ) -> Fare | None:
-    """Return what the plain way would charge who has no API key, None for it to find out.
+    """Return what the plain way would charge, None for it to find out.
 
-    The ledger then knows the client.
+    The ledger then knows the client. `keys` are the digests of its API key; what the site itself
+    says of the tier, the ledger knows.
     """
     passage = stages.passage(snapshot, ledger, request)
-    if not passage.is_usual or ledger.exempt or ledger.preflight or presents_key(snapshot, request):
+    if not passage.is_usual or ledger.exempt or presents_key(snapshot, request):
         return None
     door, number, charged = ledger.client, user_number(user), ledger.charged_rules
-    key = passage, number, door.address, cost, charged
+    key = passage, number, keys, door.address, cost, charged, ledger.resolved_tier
     fare = snapshot.passages.fares.get(key)
     if fare is None or not _holds(fare, snapshot):
-        client = identified_client(door, user, None)
+        client = identified_client(door, user, keys)
         if account_of(snapshot, client, request) is not None:
             return None
-        fare = _new_fare(snapshot, passage, client, request, cost, charged)
+        fare = _new_fare(snapshot, passage, client, ledger, request, cost)
         if fare is None:
             return None
-        _keep(snapshot, key, fare)
+        _keep(snapshot, passage, key, fare)
     ledger.client, ledger.user = fare.client, user
     return fare
 
 
 def usual_door_fare(snapshot: Snapshot, ledger: Ledger, request: HttpRequest) -> Fare | None:
     """Return what the plain way would charge before authentication, None for it to find out."""
-    passage = stages.door_passage(snapshot, ledger)
-    if not passage.is_usual or snapshot.has_exemptions or ledger.exempt or ledger.preflight:
+    passage, client = stages.door_passage(snapshot, ledger), ledger.client
+    if not passage.is_usual or ledger.exempt or presents_key(snapshot, request):
         return None
-    if presents_key(snapshot, request):
-        return None
-    key = passage, ledger.client.address, ledger.charged_rules
+    key = passage, client.address, ledger.charged_rules
     fare = snapshot.passages.fares.get(key)
     if fare is None:
-        if account_of(snapshot, ledger.client, request) is not None:
+        if account_of(snapshot, client, request) is not None:
             return None
-        bill = stages.door_bill(passage, passage.rules, ledger, request)
-        order = stages.make_order(bill, snapshot, {}, False)
-        fare = Fare(ledger.client, None, {}, bill, order)
-        _keep(snapshot, key, fare)
+        bill = bills.door_bill(passage, ledger, request)
+        fare = Fare(client, {}, {}, bill, bills.make_order(bill, snapshot, {}, False))
+        _keep(snapshot, passage, key, fare)
+    is_exempt_ahead = fare.bill.charges and stages.exemptions_ahead(snapshot, ledger, request)
+    return None if is_exempt_ahead else fare
+
+
+def usual_late_fare(snapshot: Snapshot, ledger: Ledger, request: HttpRequest) -> Fare:
+    """Return what the plain way would charge a request that never reached a view."""
+    passage, client = stages.passage(snapshot, ledger, request), ledger.client
+    key = passage, client.address
+    fare = snapshot.passages.fares.get(key)
+    if fare is None:
+        tier = snapshot.default_tier("anonymous")
+        bill = bills.late_bill(passage, tier, ledger, request)
+        fare = Fare(client, {}, {}, bill, bills.make_order(bill, snapshot, {}, False))
+        _keep(snapshot, passage, key, fare)
     return fare
 
 
-def _keep(snapshot: Snapshot, key: object, fare: Fare) -> None:
-    """Remember a fare for the next time; only then the store keeps what it is asked."""
+def _keep(snapshot: Snapshot, passage: Passage, key: object, fare: Fare) -> None:
+    """Remember a fare for the next time; only then the store keeps what it is asked.
+
+    One that depends on the body is none for the next time.
+    """
+    if passage.rules.reads_body:
+        return
     kept = fare.bill._replace(is_kept=True)
-    order = stages.make_order(kept, snapshot, fare.revisions, False)
+    order = bills.make_order(kept, snapshot, fare.revisions, False)
     snapshot.passages.remember_fare(key, replace(fare, bill=kept, order=order))
 
 
 def _holds(fare: Fare, snapshot: Snapshot) -> bool:
     """Return whether its client is still assigned what it was."""
-    assignment = fare.assignment
-    if assignment is None:
-        return True
-    return snapshot.assignments.get(fare.client.user_subject or "") is assignment
+    for subject, assignment in fare.assignments.items():
+        if snapshot.assignments.get(subject) is not assignment:
+            return False
+    return True
 
 
 def _new_fare(
     snapshot: Snapshot,
     passage: Passage,
     client: Client,
+    ledger: Ledger,
     request: HttpRequest,
     cost: int,
-    charged_rules: frozenset[int],
 ) -> Fare | None:
-    """Return what a client is going to be charged, None if its tier or tariff is not known yet."""
-    subject, assignment = client.user_subject, None
-    revisions: dict[str, str] = {}
-    if subject is None:
-        tier = snapshot.default_tier("anonymous")
-    else:
-        assignment = snapshot.assignments.get(subject)
-        if assignment is None:
-            return None
-        tiers = snapshot.tiers
-        assigned = tiers.get(assignment.direct or "") or tiers.get(assignment.through_group or "")
-        tier = assigned or snapshot.default_tier("authenticated")
-        revisions[subject] = assignment.revision
-    key = stages.client_key(tier, client, passage.cost or cost, charged_rules)
-    tariff = passage.tariffs.get(key)
-    if tariff is None:
+    """Return what a client is going to be charged, None if its tier takes asking for."""
+    resolved, tier = ledger.resolved_tier, None
+    needs_none = ledger.preflight or resolved is not None
+    assignments = {} if needs_none else known_assignments(snapshot, client)
+    if assignments is None:
         return None
-    bill = stages.bill(tariff, client, request)
-    order = stages.make_order(bill, snapshot, revisions, False)
-    return Fare(client, assignment, revisions, bill, order)
+    if not ledger.preflight:
+        tier = chosen_tier(snapshot, client, resolved, assignments)
+        if tier is None and depends_on_verification(snapshot, client):
+            return None
+        tier = tier or usual_tier(snapshot, client)
+    revisions = {subject: known.revision for subject, known in assignments.items()}
+    bill = bills.client_bill(passage, tier, client, ledger, request, cost)
+    order = bills.make_order(bill, snapshot, revisions, False)
+    return Fare(client, assignments, revisions, bill, order)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Generator
 from typing import Any, Protocol, TypeVar
 
-from asgiref.sync import sync_to_async
+from asgiref.sync import async_to_sync, iscoroutinefunction, sync_to_async
 
 R = TypeVar("R")
 
@@ -36,7 +36,14 @@ class Step:
 
 def in_thread(run: Callable[[], Any]) -> Step:
     """Return the step that calls a function which blocks, such as one that asks the database."""
-    return Step(run, sync_to_async(run))
+    return Step(run, lambda: sync_to_async(run)())
+
+
+def call(function: Callable[..., Any], *arguments: Any) -> Step:
+    """Return the step that calls a function of the site's own, asynchronous or not."""
+    if iscoroutinefunction(function):
+        return Step(lambda: async_to_sync(function)(*arguments), lambda: function(*arguments))
+    return in_thread(lambda: function(*arguments))
 
 
 def done(result: R) -> Flow[R]:

@@ -66,9 +66,8 @@ def _peer_client(peer: str, ipv6_prefix: int) -> Client:
     return Client(address, address_subject(address, ipv6_prefix))
 
 
-def identified_client(door: Client, user: Any, key_id: object) -> Client:
-    """Return the client as known after authentication."""
-    keys = () if key_id is None or key_id == "" else tuple(key_digests(str(key_id)))
+def identified_client(door: Client, user: Any, keys: tuple[str, ...]) -> Client:
+    """Return the client as known after authentication; `keys` are the digests of its API key."""
     number = user_number(user)
     subject = None if number is None else f"user:{number}"
     return Client(door.address, door.address_subject, subject, keys)
@@ -81,6 +80,11 @@ def user_number(user: Any) -> Any:
     others: the API key or the address counts.
     """
     return getattr(user, "pk", None) if getattr(user, "is_authenticated", False) else None
+
+
+def verified_key(key_id: object) -> tuple[str, ...]:
+    """Return the digests of the id of a verified API key, nothing if there is none."""
+    return () if key_id is None or key_id == "" else tuple(key_digests(str(key_id)))
 
 
 def presented_service_keys(request: HttpRequest) -> Iterator[str]:

@@ -20,7 +20,8 @@ from django_ratelimit_tiers.policy.tariffs import Bill, is_reservation
 class Ledger:
     """The running account of one request; it is `request.ratelimit`.
 
-    `user` is the one that authentication found, if it did.
+    `user` is the one that authentication found, if it did. `resolved_tier` is the slug that the
+    site's own function has named, None where it `has_asked` none or that named none.
     `exempt` says why no limit applies, empty when limits do. `route` stands for the view that the
     request was resolved to, None before and when there is none. `on_path` are the rules on the path
     and `passage` is the way to the view, both by the `snapshot`. `charged` has what each stage
@@ -37,6 +38,7 @@ class Ledger:
         "decision",
         "detail",
         "exempt",
+        "has_asked",
         "has_reservations",
         "id",
         "method",
@@ -44,6 +46,7 @@ class Ledger:
         "passage",
         "path",
         "preflight",
+        "resolved_tier",
         "route",
         "snapshot",
         "user",
@@ -57,7 +60,8 @@ class Ledger:
         self.user: Any = None
         self.exempt = self.account = ""
         self.decision = NOTHING_DECIDED
-        self.client_decided = self.has_reservations = False
+        self.client_decided = self.has_reservations = self.has_asked = False
+        self.resolved_tier: str | None = None
         self.charged: list[tuple[Bill, Decision]] = []
         self.charged_rules: frozenset[int] = frozenset()
         self.route: str | None = None

@@ -6,16 +6,16 @@ Everything is a flow (see `flows`), so that threads and event loops share it to 
 from __future__ import annotations
 
 import atexit
-import time
 from collections.abc import Callable
 from contextlib import suppress
-from functools import cache
+from functools import cache, partial
 from http import HTTPStatus
 from typing import Any
 
 from django.dispatch import receiver
 from django.http import HttpRequest
 from django.test.signals import setting_changed
+from django.utils.module_loading import import_string
 
 from django_ratelimit_tiers.conf import SETTING, conf
 from django_ratelimit_tiers.core.decisions import NOTHING_DECIDED, Decision
@@ -23,18 +23,25 @@ from django_ratelimit_tiers.core.plans import Plan, Reply
 from django_ratelimit_tiers.events.refusals import aannounce_refusal, announce_refusal, unnoticed
 from django_ratelimit_tiers.events.tallies import MOST_SAMPLED
 from django_ratelimit_tiers.exceptions import StoreUnavailable
-from django_ratelimit_tiers.policy import stages
+from django_ratelimit_tiers.policy import bills, stages
 from django_ratelimit_tiers.policy.breaker import Breaker, Guarded, GuardedStore
 from django_ratelimit_tiers.policy.exemptions import (
     account_of,
-    exempt_account,
-    exempt_by_rule,
     exempt_by_view,
 )
-from django_ratelimit_tiers.policy.express import usual_door_fare, usual_fare
+from django_ratelimit_tiers.policy.express import (
+    is_usual,
+    usual_door_fare,
+    usual_fare,
+    usual_late_fare,
+)
 from django_ratelimit_tiers.policy.failures import degraded_decision
-from django_ratelimit_tiers.policy.flows import Flow, Step, done
-from django_ratelimit_tiers.policy.identity import identified_client, request_user
+from django_ratelimit_tiers.policy.flows import Flow, Step, call, done
+from django_ratelimit_tiers.policy.identity import (
+    identified_client,
+    request_user,
+    verified_key,
+)
 from django_ratelimit_tiers.policy.ledgers import Ledger, ledger_of, open_ledger
 from django_ratelimit_tiers.policy.passages import Fare, Passage
 from django_ratelimit_tiers.policy.refusals import RefusalMemory
@@ -42,13 +49,13 @@ from django_ratelimit_tiers.policy.reloads import MAX_RELOADS, Reloads
 from django_ratelimit_tiers.policy.snapshots import Snapshot, SnapshotCache, SnapshotUnavailable
 from django_ratelimit_tiers.policy.tallies import Teller
 from django_ratelimit_tiers.policy.tariffs import NOTHING, Bill
-from django_ratelimit_tiers.policy.tiers import called
+from django_ratelimit_tiers.policy.tiers import ask_resolver
 from django_ratelimit_tiers.store.base import Store
 from django_ratelimit_tiers.store.configured import configured_store
 from django_ratelimit_tiers.store.memory import MemoryStore
 from django_ratelimit_tiers.store.memory_records import MemoryRecords
 
-Compose = Callable[[Snapshot, dict[str, str]], Flow[Bill]]
+Stage = Callable[[Snapshot, Ledger, HttpRequest, dict[str, str]], Flow[Bill]]
 """What is charged by a snapshot; revisions of subjects that it used are added to the others."""
 
 
@@ -76,20 +83,7 @@ class Limiter:
         """Decide the first stage: what is known before authentication, by the path alone."""
         ledger, known = open_ledger(request), self._snapshots.in_force
         fare = None if known is None else usual_door_fare(known, ledger, request)
-
-        def compose(snapshot: Snapshot, _revisions: dict[str, str]) -> Flow[Bill]:
-            now = time.time()
-            exempt_account(snapshot, ledger, request)
-            way = stages.door_passage(snapshot, ledger)
-            group = way.rules.in_force(now, preflight=ledger.preflight)
-            exempt_by_rule(group.rules, ledger)
-            bill = stages.door_bill(way, group, ledger, request)
-            if bill.charges and snapshot.has_exemptions:
-                rule = stages.exemption_of_view(snapshot, ledger, request, now)
-                exempt_by_rule([rule] if rule else [], ledger)
-            return done(bill)
-
-        return (yield from self._decide(ledger, request, compose, fare))
+        return (yield from self._decide(ledger, request, stages.door_bill, fare))
 
     def reach(self, request: HttpRequest, view: Any, cost: int = 1) -> Flow[Decision]:
         """Decide what the resolved route and the client add, before the view.
@@ -119,10 +113,13 @@ class Limiter:
         if ledger.client_decided:
             return done(ledger.decision)
         ledger.client_decided = True
-        resolver = conf.API_KEY_RESOLVER
-        if resolver is not None:
-            return self._bearer(ledger, request, user, cost, resolver)
-        return self._client(ledger, request, user, cost, None)
+        if conf.API_KEY_RESOLVER is not None or conf.TIER_RESOLVER is not None:
+            return self._introduced(ledger, request, user, cost)
+        known = self._known(ledger)
+        fare = None if known is None else usual_fare(known, ledger, request, user, (), cost)
+        if fare is None:
+            _identify(ledger, request, user, ())
+        return self._decide(ledger, request, partial(stages.client_bill, cost), fare)
 
     def unreached(self, request: HttpRequest, status: int) -> Flow[Decision]:
         """Charge a request that never reached a view to its address's tier.
@@ -136,11 +133,10 @@ class Limiter:
             return ledger.decision
         ledger.client_decided = True
         exempt_by_view(ledger, request)
-
-        def compose(snapshot: Snapshot, _revisions: dict[str, str]) -> Flow[Bill]:
-            return done(stages.tier_bill(snapshot.default_tier("anonymous"), ledger, request))
-
-        return (yield from self._decide(ledger, request, compose))
+        known, fare = self._known(ledger), None
+        if known is not None and not ledger.exempt:
+            fare = usual_late_fare(known, ledger, request)
+        return (yield from self._decide(ledger, request, stages.late_bill, fare))
 
     def settle(self, request: HttpRequest, status: int) -> Flow[None]:
         """Give back what was reserved for a failure when the response is none."""
@@ -153,44 +149,32 @@ class Limiter:
         exempt_by_view(ledger, request)
         if known is not None and not known.rules.acts_beyond(ledger.charged_rules):
             return done(ledger.decision)
+        return self._decide(ledger, request, stages.route_bill)
 
-        def compose(snapshot: Snapshot, _revisions: dict[str, str]) -> Flow[Bill]:
-            way = stages.passage(snapshot, ledger, request)
-            group = way.rules.in_force(time.time(), preflight=ledger.preflight)
-            exempt_by_rule(group.rules, ledger)
-            return done(stages.door_bill(way, group, ledger, request))
+    def _known(self, ledger: Ledger) -> Snapshot | None:
+        """Return the snapshot that an earlier stage has used, or the one in force."""
+        return ledger.snapshot or self._snapshots.in_force
 
-        return self._decide(ledger, request, compose)
-
-    def _bearer(
-        self, ledger: Ledger, request: HttpRequest, user: Any, cost: int, resolver: str
+    def _introduced(
+        self, ledger: Ledger, request: HttpRequest, user: Any, cost: int
     ) -> Flow[Decision]:
-        """Decide the second stage for whoever may have presented an API key."""
-        key_id = yield from called(resolver, request)
-        return (yield from self._client(ledger, request, user, cost, key_id))
-
-    def _client(
-        self, ledger: Ledger, request: HttpRequest, user: Any, cost: int, key_id: object
-    ) -> Flow[Decision]:
-        fare = None
-        known = ledger.snapshot or self._snapshots.in_force  # the first stage has just looked
-        if known is not None and key_id in (None, ""):
-            fare = usual_fare(known, ledger, request, user, cost)
-        if fare is None:
-            exempt_by_view(ledger, request)
-            ledger.client = identified_client(ledger.client, user, key_id)
-            ledger.user = user
-
-        def compose(snapshot: Snapshot, revisions: dict[str, str]) -> Flow[Bill]:
-            return stages.plain_bill(snapshot, ledger, request, cost, revisions)
-
-        return self._decide(ledger, request, compose, fare)
+        """Decide the second stage where the site itself tells the client's key or tier."""
+        key_id, known, fare = None, self._known(ledger), None
+        if conf.API_KEY_RESOLVER is not None:
+            key_id = yield call(import_string(conf.API_KEY_RESOLVER), request)
+        keys = verified_key(key_id)
+        _identify(ledger, request, user, keys)
+        if known is not None and is_usual(known, ledger, request):
+            yield from ask_resolver(ledger, request)
+            fare = usual_fare(known, ledger, request, user, keys, cost)
+        stage = partial(stages.client_bill, cost)
+        return (yield from self._decide(ledger, request, stage, fare))
 
     def _decide(
         self,
         ledger: Ledger,
         request: HttpRequest,
-        compose: Compose,
+        stage: Stage,
         fare: Fare | None = None,
     ) -> Flow[Decision]:
         """Plan with the snapshot, ask once, and again only after an edit that came in between.
@@ -208,7 +192,9 @@ class Limiter:
                     bill, order, fare = fare.bill, fare.order, None
                 else:
                     snapshot = self._snapshots.in_force or (yield from self._reloads.snapshot())
-                    bill = NOTHING if ledger.exempt else (yield from compose(snapshot, revisions))
+                    bill = NOTHING
+                    if not ledger.exempt:
+                        bill = yield from stage(snapshot, ledger, request, revisions)
                     bill = NOTHING if ledger.exempt else bill
                 decision = NOTHING_DECIDED
                 if not bill.charges:
@@ -216,8 +202,8 @@ class Limiter:
                 else:
                     if order is None:
                         is_last = attempt == MAX_RELOADS - 1
-                        order = stages.make_order(bill, snapshot, revisions, is_last)
-                    plan = stages.make_plan(order, ledger, snapshot)
+                        order = bills.make_order(bill, snapshot, revisions, is_last)
+                    plan = bills.make_plan(order, ledger, snapshot)
                     recalled = self._recall(plan) if memory.remembered else None
                     reply = recalled or (yield self._store.execution(plan))
                     stale, decision = reply.stale, Decision.of(reply.answer, reply.now)
@@ -229,7 +215,7 @@ class Limiter:
                 decision = Decision(degraded=None if ledger.exempt else conf.ON_STORE_FAILURE)
                 break
             except StoreUnavailable:
-                detail = stages.refusal_detail(ledger, snapshot)
+                detail = bills.refusal_detail(ledger, snapshot)
                 decision = degraded_decision(bill, self._local, detail)
                 break
             if stale is None:
@@ -255,7 +241,7 @@ class Limiter:
         if ledger.charged:
             yield from self._give_back(ledger, reservations_only=False)
         if not unnoticed():
-            told = request, decision, ledger.client.subject, stages.endpoint_name(ledger)
+            told = request, decision, ledger.client.subject, bills.endpoint_name(ledger)
             yield Step(lambda: announce_refusal(*told), lambda: aannounce_refusal(*told))
         if decision.degraded is not None:
             self.teller.tell_later()
@@ -277,6 +263,12 @@ class Limiter:
                 continue
             with suppress(StoreUnavailable):
                 yield self._store.refund(charges, decision.now)
+
+
+def _identify(ledger: Ledger, request: HttpRequest, user: Any, keys: tuple[str, ...]) -> None:
+    """Note who the client is, by the user and the digests of the API key."""
+    exempt_by_view(ledger, request)
+    ledger.client, ledger.user = identified_client(ledger.client, user, keys), user
 
 
 @cache

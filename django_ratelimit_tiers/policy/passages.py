@@ -6,13 +6,17 @@ than path, view, method, tier and cost is worked out for the one request.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from bisect import bisect_right
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
-from django.urls import ResolverMatch
+from django.conf import settings
+from django.urls import Resolver404, ResolverMatch, resolve
+from django.utils.translation import get_language_from_path, override
 
-from django_ratelimit_tiers.core.rules import IdentifyBy, Rule
+from django_ratelimit_tiers.core.rules import Rule
 from django_ratelimit_tiers.policy.assignments import Assignment
 from django_ratelimit_tiers.policy.identity import Client
 from django_ratelimit_tiers.policy.routes import RouteIndex, routes_epoch, routes_of
@@ -21,6 +25,9 @@ from django_ratelimit_tiers.policy.views import View, view_marks
 
 REMEMBERED = 10_000
 """How many passages one snapshot remembers."""
+
+LONGEST_FORESEEN = 200
+"""Of paths longer than this nothing is remembered."""
 
 MOST_FARES = 4096
 """How many fares one snapshot remembers, each in about a kilobyte."""
@@ -34,19 +41,37 @@ class Passage:
     """The way of one method to one view, among the same rules by path.
 
     `rules` are those by path and on the view. Where nothing was resolved there is no `view`, and no
-    `route` that stands for it. `cost` is what a decorator has marked the view with. It `is_usual`
-    if nobody is exempt on it, no rule on it is for a time only, and clients are charged by nothing
-    but their address, user and tier. `on_path` and
-    `view` are kept so that no others can come to have their identity.
+    `route` that stands for it. `cost` is what a decorator has marked the view with, or that it
+    `is_exempt`. `phases` are the same way between the turns of its rules. `on_path` and `view` are
+    kept so that no others can come to have their identity.
     """
 
     on_path: Sequence[Rule]
     view: View | None
     route: str | None
     rules: RuleGroup
-    is_usual: bool = False
+    is_exempt: bool = False
     cost: int | None = None
     tariffs: dict[object, Tariff] = field(default_factory=dict)
+    phases: dict[int, Passage] = field(default_factory=dict)
+    is_usual: bool = field(init=False)
+
+    def __post_init__(self) -> None:
+        # Whether nobody is exempt on it, whoever it is.
+        object.__setattr__(self, "is_usual", not (self.is_exempt or self.rules.exempts))
+
+    def at(self, now: float) -> Passage:
+        """Return the passage among those of its rules that are active at a time (epoch seconds)."""
+        turns = self.rules.turns
+        if not turns:
+            return self
+        number = bisect_right(turns, now)
+        phase = self.phases.get(number)
+        if phase is None:
+            rules = self.rules.active(now)
+            phase = Passage(self.on_path, self.view, self.route, rules, self.is_exempt, self.cost)
+            self.phases[number] = phase
+        return phase
 
     def remember(self, key: object, tariff: Tariff) -> None:
         """Remember a tariff; the key holds everything else that it depends on."""
@@ -61,13 +86,13 @@ Order: TypeAlias = tuple[Any, ...]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Fare:
-    """What one client is charged on one passage, as long as its user has the same `assignment`.
+    """What one client is charged on one passage, as long as its `assignments` are the same.
 
-    That is None for a client without a user. `revisions` holds the token of the user's tier.
+    They are by subject; `revisions` holds the tokens of those subjects.
     """
 
     client: Client
-    assignment: Assignment | None
+    assignments: dict[str, Assignment]
     revisions: dict[str, str]
     bill: Bill
     order: Order
@@ -76,45 +101,72 @@ class Fare:
 class PassageBook:
     """The passages that one snapshot has shown so far, and what clients paid on them.
 
-    `fares` are by passage, address and rules that were charged, after authentication also by user
-    and cost (`express`). None is usual if there are `special` clients, about whom more is to be
-    found out than who they are.
+    Among the rules on a preflight are only those that name its method. `fares` are by passage,
+    stage, address and rules that were charged, after authentication also by user, key, tier and
+    cost (`express`).
     """
 
-    def __init__(self, routes: RouteIndex, *, special: bool = False) -> None:
+    def __init__(self, routes: RouteIndex) -> None:
         self._routes = routes
-        self._special = special
         self._passages: dict[object, Passage] = {}
+        self._foreseen: dict[object, Passage | None] = {}
         self.fares: dict[object, Fare] = {}
 
     def anew(self) -> PassageBook:
-        """Return an empty book of the same routes and clients."""
-        return PassageBook(self._routes, special=self._special)
+        """Return an empty book of the same routes."""
+        return PassageBook(self._routes)
 
-    def unresolved(self, on_path: Sequence[Rule], method: str) -> Passage:
+    def unresolved(
+        self, on_path: Sequence[Rule], method: str, *, preflight: bool = False
+    ) -> Passage:
         """Return the passage of requests of which only the path is known."""
-        key = id(on_path), method
+        key = id(on_path), method, preflight
         known = self._passages.get(key)
         if known is not None:
             return known
-        group = RuleGroup.of(on_path)
-        return self._remember(key, Passage(on_path, None, None, group, self._is_usual(group)))
+        return self._remember(key, Passage(on_path, None, None, _group(on_path, preflight)))
 
     def resolved(
-        self, on_path: Sequence[Rule], match: ResolverMatch, method: str, urlconf: Any
+        self,
+        on_path: Sequence[Rule],
+        match: ResolverMatch,
+        method: str,
+        urlconf: Any,
+        *,
+        preflight: bool = False,
     ) -> Passage:
         """Return the passage to a view of a URLconf (None: the project's)."""
         # The map of the routes would tell the URLconf and the epoch, but takes longer to find.
-        key = urlconf, routes_epoch(), id(on_path), id(match.func), method
+        key = urlconf, routes_epoch(), id(on_path), id(match.func), method, preflight
         known = self._passages.get(key)
         if known is not None:
             return known
         route, on_view = self._routes.look_up(match, method, routes_of(urlconf))
-        group = RuleGroup.of((*on_path, *on_view))
-        marks = view_marks(match.func, method)
-        is_usual = self._is_usual(group) and not marks.is_exempt
-        passage = Passage(on_path, match.func, route, group, is_usual, marks.cost)
+        group, marks = _group((*on_path, *on_view), preflight), view_marks(match.func, method)
+        passage = Passage(on_path, match.func, route, group, marks.is_exempt, marks.cost)
         return self._remember(key, passage)
+
+    def foreseen(
+        self, path: str, method: str, urlconf: Any, *, preflight: bool = False
+    ) -> Passage | None:
+        """Return the passage that Django is going to resolve a path to, None if it is to no view.
+
+        No language is active yet but one that another request has left behind: the path tells it,
+        or it is the site's own.
+        """
+        key = urlconf, routes_epoch(), path, method, preflight
+        if key in self._foreseen:
+            return self._foreseen[key]
+        found = None
+        language = get_language_from_path(path) or settings.LANGUAGE_CODE
+        with override(language), suppress(Resolver404):
+            match = resolve(path, urlconf=urlconf)
+            found = self.resolved((), match, method, urlconf, preflight=preflight)
+        if len(path) <= LONGEST_FORESEEN:
+            if len(self._foreseen) >= REMEMBERED:
+                self._foreseen = {}
+            self._foreseen[key] = found
+        return found
 
     def remember_fare(self, key: object, fare: Fare) -> None:
         """Remember a fare; the key holds everything else that it depends on."""
@@ -122,12 +174,12 @@ class PassageBook:
             self.fares.clear()
         self.fares[key] = fare
 
-    def _is_usual(self, group: RuleGroup) -> bool:
-        special = any(rule.exempt or rule.identify_by is IdentifyBy.FIELD for rule in group.rules)
-        return group.lasts and not (self._special or special)
-
     def _remember(self, key: object, passage: Passage) -> Passage:
         if len(self._passages) >= REMEMBERED:
             self._passages = {}
         self._passages[key] = passage
         return passage
+
+
+def _group(rules: Iterable[Rule], preflight: bool) -> RuleGroup:
+    return RuleGroup.of(rule for rule in rules if not preflight or "OPTIONS" in rule.methods)

@@ -14,7 +14,6 @@ from django.db import DatabaseError, InterfaceError
 from django.db.models import Count, Max, Prefetch
 from django.utils import timezone
 
-from django_ratelimit_tiers.conf import conf
 from django_ratelimit_tiers.core.rulesets import RuleSet
 from django_ratelimit_tiers.exceptions import StoreUnavailable
 from django_ratelimit_tiers.models import (
@@ -218,7 +217,6 @@ def build_snapshot(revision: str, assignments: AssignmentCache) -> Snapshot:
     tiers = {tier.slug: compile_tier(tier) for tier in rows}
     accounts = compile_accounts(primary(ServiceAccount).filter(is_active=True))
     has_accounts = accounts != Accounts()
-    has_resolvers = conf.TIER_RESOLVER is not None or conf.VERIFIED_TEST is not None
     rule_set = RuleSet(compile_rules())
     routes = RouteIndex(rule_set.rules)
     return Snapshot(
@@ -232,5 +230,5 @@ def build_snapshot(revision: str, assignments: AssignmentCache) -> Snapshot:
         accounts=accounts,
         has_accounts=has_accounts,
         assignments=assignments,
-        passages=PassageBook(routes, special=has_resolvers),
+        passages=PassageBook(routes),
     )

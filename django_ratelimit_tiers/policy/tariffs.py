@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from django_ratelimit_tiers.core.policies import Charge, QuotaPolicy
-from django_ratelimit_tiers.core.rules import Count, Rule
+from django_ratelimit_tiers.core.rules import Count, IdentifyBy, Rule
 
 
 def is_reservation(rule: Rule | None) -> bool:
@@ -31,12 +31,10 @@ class Item(NamedTuple):
 class Tariff:
     """What requests are charged that differ only in who makes them.
 
-    `lasts` is whether it is remembered for the next one alike. Raises ValueError for a cost that no
-    counter can hold.
+    Raises ValueError for a cost that no counter can hold.
     """
 
     items: tuple[Item, ...] = ()
-    lasts: bool = False
     rules: tuple[Rule | None, ...] = field(init=False)
     rule_ids: frozenset[int] = field(init=False)
     labels: tuple[str, ...] = field(init=False)
@@ -72,18 +70,24 @@ NOTHING = Bill((), Tariff())
 
 @dataclass(frozen=True, slots=True, eq=False)
 class RuleGroup:
-    """The rules on a request; `lasts` is whether the next one alike has the same.
+    """The rules on requests that are alike.
 
-    `acts_early` is whether one of them can exempt or be charged before the client is known.
+    `turns` are the times (epoch seconds, ascending) at which some of them begin or cease to be
+    active. `acts_early` is whether one of them can exempt or be charged before the client is known,
+    `exempts` whether one can exempt, and `reads_body` whether one counts by a field of the body.
     """
 
     rules: tuple[Rule, ...]
-    lasts: bool
+    turns: tuple[float, ...] = ()
     acts_early: bool = field(init=False)
+    exempts: bool = field(init=False)
+    reads_body: bool = field(init=False)
 
     def __post_init__(self) -> None:
-        acts_early = any(rule.acts_early for rule in self.rules)
-        object.__setattr__(self, "acts_early", acts_early)
+        put, rules = object.__setattr__, self.rules
+        put(self, "acts_early", any(rule.acts_early for rule in rules))
+        put(self, "exempts", any(rule.exempt for rule in rules))
+        put(self, "reads_body", any(rule.identify_by is IdentifyBy.FIELD for rule in rules))
 
     def acts_beyond(self, charged_rules: frozenset[int]) -> bool:
         """Return whether another rule than these acts early."""
@@ -95,16 +99,12 @@ class RuleGroup:
     def of(cls, rules: Iterable[Rule]) -> RuleGroup:
         """Return rules as a group in which none is twice."""
         once = tuple({rule.id: rule for rule in rules}.values())
-        return cls(once, lasts=not any(rule.is_timed for rule in once))
+        times = (time for rule in once for time in (rule.starts_at, rule.ends_at))
+        return cls(once, tuple(sorted({time for time in times if time is not None})))
 
-    def in_force(self, now: float, *, preflight: bool) -> RuleGroup:
-        """Return those that are active at a time (epoch seconds), and for a preflight only those
-        that name its method."""
-        if self.lasts and not preflight:
-            return self
-        active = (rule for rule in self.rules if rule.is_active(now))
-        named = (rule for rule in active if not preflight or "OPTIONS" in rule.methods)
-        return RuleGroup(tuple(named), lasts=False)
+    def active(self, now: float) -> RuleGroup:
+        """Return those that are active at a time (epoch seconds), a group without turns."""
+        return RuleGroup(tuple(rule for rule in self.rules if rule.is_active(now)))
 
 
 def items_of(

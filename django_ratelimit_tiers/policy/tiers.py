@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from django.http import HttpRequest
 from django.utils.module_loading import import_string
 
 from django_ratelimit_tiers.conf import conf
+from django_ratelimit_tiers.policy.assignments import Assignment
 from django_ratelimit_tiers.policy.compilation import CompiledTier
-from django_ratelimit_tiers.policy.flows import Flow, in_thread
+from django_ratelimit_tiers.policy.flows import Flow, call, in_thread
+from django_ratelimit_tiers.policy.identity import Client
 from django_ratelimit_tiers.policy.ledgers import Ledger
 from django_ratelimit_tiers.policy.snapshots import Snapshot
+
+UNASSIGNED = Assignment(None, None, "", 0.0)
 
 
 def find_tier(
@@ -20,52 +26,87 @@ def find_tier(
     The client and its user are the ledger's. `revisions` holds the subjects' tokens known to be
     current; those that were used are added.
     """
-    resolved = None
-    if conf.TIER_RESOLVER is not None:
-        resolved = yield from called(conf.TIER_RESOLVER, request)
-    slugs = (yield from _assigned(snapshot, ledger, revisions)) if resolved is None else [resolved]
+    yield from ask_resolver(ledger, request)
+    assignments = {}
+    if ledger.resolved_tier is None:
+        assignments = yield from _look_up(snapshot, ledger, revisions)
+    tier = chosen_tier(snapshot, ledger.client, ledger.resolved_tier, assignments)
+    if tier is None and depends_on_verification(snapshot, ledger.client):
+        is_verified = import_string(conf.VERIFIED_TEST or "")
+        if not (yield call(is_verified, ledger.user)):
+            return snapshot.default_tier("unverified")
+    return tier or usual_tier(snapshot, ledger.client)
+
+
+def ask_resolver(ledger: Ledger, request: HttpRequest) -> Flow[None]:
+    """Ask the site's own function for the slug of the client's tier, once for each request."""
+    if conf.TIER_RESOLVER is not None and not ledger.has_asked and not ledger.preflight:
+        ledger.resolved_tier = yield call(import_string(conf.TIER_RESOLVER), request)
+        ledger.has_asked = True
+
+
+def known_assignments(snapshot: Snapshot, client: Client) -> dict[str, Assignment] | None:
+    """Return what a client's subjects were assigned, None if that must be looked up first."""
+    known = {}
+    for subject in (client.user_subject, client.key_subject):
+        if subject is not None:
+            assignment = snapshot.assignments.get(subject)
+            if assignment is None:
+                return None
+            known[subject] = assignment
+    return known
+
+
+def chosen_tier(
+    snapshot: Snapshot,
+    client: Client,
+    resolved: str | None,
+    assignments: Mapping[str, Assignment],
+) -> CompiledTier | None:
+    """Return the tier that was chosen for a client, None if that is none that exists.
+
+    The resolver's word counts, else the strongest assignment: the user's, the key's, a group's.
+    """
+    slugs = [resolved]
+    if resolved is None:
+        of_user = assignments.get(client.user_subject or "", UNASSIGNED)
+        of_key = assignments.get(client.key_subject or "", UNASSIGNED)
+        slugs = [of_user.direct, of_key.direct, of_user.through_group]
     for slug in slugs:
         if slug is not None and slug in snapshot.tiers:
             return snapshot.tiers[slug]
-    return snapshot.default_tier((yield from _default_for(snapshot, ledger)))
+    return None
 
 
-def called(path: str, *arguments: object) -> Flow[str | None]:
-    """Return what a callable says that is named in the settings."""
-    function = import_string(path)
-    answer: str | None = yield in_thread(lambda: function(*arguments))
-    return answer
+def depends_on_verification(snapshot: Snapshot, client: Client) -> bool:
+    """Return whether it takes the site's own test to tell the tier of a client without another."""
+    if conf.VERIFIED_TEST is None or client.user_subject is None:
+        return False
+    return snapshot.default_tier("unverified") is not None
 
 
-def _assigned(
+def usual_tier(snapshot: Snapshot, client: Client) -> CompiledTier | None:
+    """Return the tier of clients for whom none was chosen, who are verified if they are users."""
+    return snapshot.default_tier("anonymous" if client.is_anonymous else "authenticated")
+
+
+def _look_up(
     snapshot: Snapshot, ledger: Ledger, revisions: dict[str, str]
-) -> Flow[list[str | None]]:
-    """Return the assigned tiers, the strongest first: user, key, group."""
-    direct = of_key = through_group = None
+) -> Flow[dict[str, Assignment]]:
+    """Return what the client's subjects were assigned, and add their tokens."""
+    found: dict[str, Assignment] = {}
     assignments, client = snapshot.assignments, ledger.client
     if user := client.user_subject:
         known = assignments.get(user)
         if known is None:
             token = revisions.get(user, "")
             known = yield in_thread(lambda: assignments.look_up_user(user, ledger.user, token))
-        revisions[user] = known.revision
-        direct, through_group = known.direct, known.through_group
+        found[user] = known
     if key := client.key_subject:
         known = assignments.get(key)
         if known is None:
             token = revisions.get(key, "")
             known = yield in_thread(lambda: assignments.look_up_key(key, client.key_digests, token))
-        revisions[key] = known.revision
-        of_key = known.direct
-    return [direct, of_key, through_group]
-
-
-def _default_for(snapshot: Snapshot, ledger: Ledger) -> Flow[str]:
-    if ledger.client.is_anonymous:
-        return "anonymous"
-    is_user = ledger.client.user_subject is not None
-    if is_user and conf.VERIFIED_TEST and snapshot.default_tier("unverified"):
-        is_verified = import_string(conf.VERIFIED_TEST)
-        if not (yield in_thread(lambda: is_verified(ledger.user))):
-            return "unverified"
-    return "authenticated"
+        found[key] = known
+    revisions.update({subject: known.revision for subject, known in found.items()})
+    return found

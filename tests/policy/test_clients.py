@@ -156,7 +156,7 @@ class Stranger:
 @pytest.mark.parametrize("key", [None, "", 0, "k1"])
 def test_a_user_who_cannot_be_told_from_others_is_nobody(user: Any, key: str | int | None) -> None:
     door = identity.Client("192.0.2.7", "ip:192.0.2.7")
-    client = identity.identified_client(door, user, key)
+    client = identity.identified_client(door, user, identity.verified_key(key))
     is_key = key not in (None, "")
     assert client.user_subject is None
     assert client.subject == (key_digest(str(key)) if is_key else "ip:192.0.2.7")
@@ -170,26 +170,60 @@ def test_a_site_whose_users_are_none_counts_addresses(tier_of: TierOf, path: str
 
 
 RESOLVING = {"TIER_RESOLVER": "tests.site.tier_from_header", **VERIFIED_KEYS}
+ARESOLVING = {
+    "TIER_RESOLVER": "tests.site.atier_from_header",
+    "API_KEY_RESOLVER": "tests.site.akey_from_header",
+}
 
 
 @pytest.mark.parametrize(
     ("named", "expected"), [("business", "business"), ("unheard-of", "free"), (None, "pro")]
 )
+@pytest.mark.parametrize("resolving", [RESOLVING, ARESOLVING], ids=["sync", "async"])
 def test_a_resolver_names_the_tier_or_leaves_it_to_assignments(
-    tier_of: TierOf, anna: User, named: str | None, expected: str
+    tier_of: TierOf, anna: User, named: str | None, expected: str, resolving: dict[str, str]
 ) -> None:
     assign("pro", user=anna)
-    with override_settings(RATELIMIT_TIERS=RESOLVING):
+    with override_settings(RATELIMIT_TIERS=resolving):
         headers = {"X-Tier": named} if named else {}
-        assert tier_of(anna, headers=headers) == expected
+        for _ in range(2):
+            assert tier_of(anna, headers=headers) == expected
 
 
 @pytest.mark.parametrize("path", ["/plain/", "/async/", "/drf/"])
+def test_a_resolver_is_asked_once_for_each_request(
+    tier_of: TierOf, anna: User, monkeypatch: pytest.MonkeyPatch, path: str
+) -> None:
+    asked: list[str] = []
+    monkeypatch.setattr(
+        "tests.site.tier_from_header", lambda request: asked.append(request.path) or "pro"
+    )
+    with override_settings(RATELIMIT_TIERS=RESOLVING):
+        for number in (1, 2, 3):
+            assert tier_of(anna, path) == "pro"
+            assert asked == [path] * number
+            Tier.objects.filter(slug="pro").update(description=str(number))  # a new revision
+
+
+@pytest.mark.parametrize("path", ["/plain/", "/async/", "/drf/", "/free/"])
+def test_a_resolver_is_not_asked_about_who_is_exempt(
+    tier_of: TierOf, monkeypatch: pytest.MonkeyPatch, path: str
+) -> None:
+    if path != "/free/":
+        account(networks="127.0.0.0/8").save()
+    monkeypatch.setattr("tests.site.tier_from_header", lambda _request: pytest.fail("it was asked"))
+    with override_settings(RATELIMIT_TIERS=RESOLVING):
+        for _ in range(2):
+            assert tier_of(path=path) is None
+
+
+@pytest.mark.parametrize("path", ["/plain/", "/async/", "/drf/"])
+@pytest.mark.parametrize("test", ["tests.site.is_verified", "tests.site.ais_verified"])
 def test_unverified_users_have_their_own_tier_until_they_are_verified(
-    tier_of: TierOf, anna: User, path: str
+    tier_of: TierOf, anna: User, path: str, test: str
 ) -> None:
     bert = User.objects.create_user("bert")
-    testing = {**VERIFIED_KEYS, "VERIFIED_TEST": "tests.site.is_verified"}
+    testing = {**VERIFIED_KEYS, "VERIFIED_TEST": test}
     with override_settings(RATELIMIT_TIERS=testing):
         assert tier_of(bert, path) == "free"  # no tier is meant for them yet
         Tier.objects.filter(slug="enterprise").update(default_for=DefaultFor.UNVERIFIED)

@@ -4,30 +4,34 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
 from django.contrib.auth.models import AnonymousUser, Group, User
 from django.http import HttpRequest
 from django.test import Client, RequestFactory, override_settings
-from django.urls import resolve
+from django.urls import Resolver404, resolve
 
 from django_ratelimit_tiers.models import ServiceAccount, Tier, TierAssignment
 from django_ratelimit_tiers.policy import passages, stages
 from django_ratelimit_tiers.policy.assignments import AssignmentCache
-from django_ratelimit_tiers.policy.express import usual_door_fare, usual_fare
+from django_ratelimit_tiers.policy.express import usual_door_fare, usual_fare, usual_late_fare
 from django_ratelimit_tiers.policy.flows import drive
-from django_ratelimit_tiers.policy.identity import identified_client
+from django_ratelimit_tiers.policy.identity import identified_client, verified_key
 from django_ratelimit_tiers.policy.ledgers import Ledger, open_ledger
 from django_ratelimit_tiers.policy.snapshots import Snapshot, build_snapshot
 from django_ratelimit_tiers.policy.tariffs import Bill
+from django_ratelimit_tiers.policy.tiers import ask_resolver
 from django_ratelimit_tiers.store.configured import configured_store
 from tests.policies import limit_tier, make_rule
 
 pytestmark = [pytest.mark.django_db, pytest.mark.urls("tests.site")]
 
 Ways = tuple[Bill, dict[str, str], Ledger]
+Keys = tuple[str, ...]
 
 
 @pytest.fixture(autouse=True)
@@ -51,25 +55,31 @@ def asked(
     **meta: str,
 ) -> tuple[HttpRequest, Ledger]:
     request = RequestFactory().generic(method, path, **meta)
-    request.resolver_match = resolve(request.path_info)
+    with suppress(Resolver404):
+        request.resolver_match = resolve(request.path_info)
     ledger = open_ledger(request)
     ledger.charged_rules = charged_rules
     return request, ledger
 
 
-def plainly(snapshot: Snapshot, user: Any, *, cost: int = 1, **wanted: Any) -> Ways:
+def plainly(
+    snapshot: Snapshot, user: Any, *, keys: Keys = (), cost: int = 1, **wanted: Any
+) -> Ways:
     """Return the bill, the tokens and the ledger by the plain way."""
     request, ledger = asked(**wanted)
-    ledger.client, ledger.user = identified_client(ledger.client, user, None), user
+    ledger.client, ledger.user = identified_client(ledger.client, user, keys), user
     revisions: dict[str, str] = {}
-    bill = drive(stages.plain_bill(snapshot, ledger, request, cost, revisions))
+    bill = drive(stages.client_bill(cost, snapshot, ledger, request, revisions))
     return bill, revisions, ledger
 
 
-def shortly(snapshot: Snapshot, user: Any, *, cost: int = 1, **wanted: Any) -> Ways | None:
+def shortly(
+    snapshot: Snapshot, user: Any, *, keys: Keys = (), cost: int = 1, **wanted: Any
+) -> Ways | None:
     """Return the same by the short way, None where it leads nowhere."""
     request, ledger = asked(**wanted)
-    fare = usual_fare(snapshot, ledger, request, user, cost)
+    drive(ask_resolver(ledger, request))
+    fare = usual_fare(snapshot, ledger, request, user, keys, cost)
     return None if fare is None else (fare.bill, fare.revisions, ledger)
 
 
@@ -179,13 +189,12 @@ def test_no_more_fares_are_remembered_than_a_bound(
         assert 0 < len(snapshot.passages.fares) <= 3
 
 
-def test_what_nobody_was_charged_before_goes_the_plain_way(snapshot: Snapshot) -> None:
-    user = in_pro()
-    assert shortly(snapshot, user) is None
-    plainly(snapshot, user)
-    assert shortly(snapshot, user) is not None
-    assert shortly(snapshot, user, method="POST") is None
-    assert shortly(snapshot, user, cost=5) is None
+@pytest.mark.parametrize("wanted", [{}, {"method": "POST"}, {"cost": 5}], ids=str)
+def test_the_short_way_is_known_before_anybody_went_the_plain_one(wanted: dict[str, Any]) -> None:
+    short = shortly(build_snapshot("", AssignmentCache()), None, **wanted)
+    plain, _, _ = plainly(build_snapshot("", AssignmentCache()), None, **wanted)
+    assert short is not None
+    assert short[0].charges == plain.charges
 
 
 def test_a_user_whose_tier_is_not_remembered_goes_the_plain_way(snapshot: Snapshot) -> None:
@@ -210,8 +219,7 @@ def test_an_assigned_tier_that_is_gone_leaves_the_next_one(snapshot: Snapshot) -
 def plainly_at_door(snapshot: Snapshot, **wanted: Any) -> Bill:
     """Return the bill before authentication by the plain way."""
     request, ledger = asked(**wanted)
-    passage = stages.door_passage(snapshot, ledger)
-    return stages.door_bill(passage, passage.rules, ledger, request)
+    return drive(stages.door_bill(snapshot, ledger, request, {}))
 
 
 def shortly_at_door(snapshot: Snapshot, **wanted: Any) -> Bill | None:
@@ -244,28 +252,83 @@ def test_who_was_charged_before_authentication_is_charged_the_very_same_again() 
     assert again.charges is first.charges
 
 
-SPECIAL: dict[str, dict[str, Any]] = {
-    "a rule by a field of the body": {"identify_by": "field", "request_field": "username"},
-    "a rule that exempts": {"exempt": True, "identify_by": "user_or_ip"},
-    "a rule for a time": {"identify_by": "user_or_ip", "ends_at": "2999-01-01T00:00:00Z"},
-}
-
-
-@pytest.mark.parametrize("fields", SPECIAL.values(), ids=SPECIAL)
-def test_special_rules_lead_the_plain_way(fields: dict[str, Any]) -> None:
-    limits = [] if fields.get("exempt") else [5]
-    make_rule("special", *limits, path="/plain/", **fields)
+def test_a_rule_that_exempts_leads_the_plain_way() -> None:
+    make_rule("exempt", path="/plain/", exempt=True)
     snapshot = build_snapshot("", AssignmentCache())
     plainly(snapshot, None)
     assert shortly(snapshot, None) is None
     assert shortly_at_door(snapshot) is None
 
 
-def test_a_rule_that_exempts_elsewhere_leads_the_plain_way_before_authentication() -> None:
-    make_rule("early", 5, path="/plain/")
-    make_rule("exempt", view_name="plain", exempt=True)
+def test_a_rule_that_exempts_elsewhere_changes_nothing_before_authentication() -> None:
+    make_rule("early", 5, path="/**")
+    make_rule("exempt", view_name="tests.site.asynchronous", exempt=True)
     snapshot = build_snapshot("", AssignmentCache())
-    assert shortly_at_door(snapshot) is None
+    for _ in range(2):
+        short = shortly_at_door(snapshot)
+        assert short is not None
+        assert short.charges == plainly_at_door(snapshot).charges != ()
+        assert shortly_at_door(snapshot, path="/async/") is None
+
+
+@pytest.mark.parametrize("times", [("starts_at",), ("ends_at",), ("starts_at", "ends_at")], ids=str)
+def test_a_rule_for_a_time_is_charged_in_that_time_only(
+    monkeypatch: pytest.MonkeyPatch, times: tuple[str, ...]
+) -> None:
+    hours = {"starts_at": 1_000_000, "ends_at": 2_000_000}
+    fields = {name: datetime.fromtimestamp(hours[name], UTC) for name in times}
+    make_rule("early for a time", 5, path="/plain/", **fields)
+    make_rule("late for a time", 6, path="/plain/", identify_by="user", **fields)
+    snapshot, user = build_snapshot("", AssignmentCache()), in_pro()
+    seen = []
+    for now in (999_999.9, 1_000_000.0, 1_999_999.9, 2_000_000.0):
+        monkeypatch.setattr(time, "time", lambda now=now: now)
+        for _ in range(2):
+            plain, _, _ = plainly(snapshot, user)
+            short, at_door = shortly(snapshot, user), shortly_at_door(snapshot)
+            assert short is not None
+            assert at_door is not None
+            assert short[0].charges == plain.charges
+            assert at_door.charges == plainly_at_door(snapshot).charges
+        names = [charge.policy.name for charge in plain.charges]
+        assert len(at_door.charges) == sum(name.startswith("early") for name in names)
+        seen.append(any(name.startswith("late") for name in names))
+    begins, ends = "starts_at" in times, "ends_at" in times
+    assert seen == [not begins, True, True, not ends]
+
+
+class TestFieldsOfTheBody:
+    """Who counts by what a body says is charged by the short way, and remembered by none."""
+
+    @pytest.fixture
+    def snapshot(self) -> Snapshot:
+        make_rule("by name", 5, path="/plain/", identify_by="field", request_field="username")
+        return build_snapshot("", AssignmentCache())
+
+    def body(self, name: str) -> dict[str, Any]:
+        body = {"data": f"username={name}", "content_type": "application/x-www-form-urlencoded"}
+        return {"method": "POST", **body}
+
+    def test_each_name_is_charged_for_itself(self, snapshot: Snapshot) -> None:
+        subjects = set()
+        for name in ("anna", "bert", "anna"):
+            plain, _, _ = plainly(snapshot, None, **self.body(name))
+            short = shortly(snapshot, None, **self.body(name))
+            at_door = shortly_at_door(snapshot, **self.body(name))
+            assert short is not None
+            assert at_door is not None
+            assert short[0].charges == plain.charges
+            assert at_door.charges == plainly_at_door(snapshot, **self.body(name)).charges
+            subjects.update(charge.subject for charge in at_door.charges)
+        assert len(subjects) == 2
+
+    def test_no_name_is_remembered(self, snapshot: Snapshot) -> None:
+        short = shortly(snapshot, None, **self.body("anna"))
+        at_door = shortly_at_door(snapshot, **self.body("anna"))
+        assert short is not None
+        assert at_door is not None
+        assert (short[0].is_kept, at_door.is_kept) == (False, False)
+        assert not snapshot.passages.fares
 
 
 def test_exempt_views_lead_the_plain_way(snapshot: Snapshot) -> None:
@@ -336,29 +399,110 @@ class TestServiceAccounts:
         assert at_door.charges == plainly_at_door(snapshot, **wanted).charges
 
 
-def test_preflights_lead_the_plain_way(snapshot: Snapshot) -> None:
-    meta = {
-        "HTTP_ORIGIN": "https://example.org",
-        "HTTP_ACCESS_CONTROL_REQUEST_METHOD": "POST",
-        "method": "OPTIONS",
-    }
-    plainly(snapshot, None, **meta)
-    assert shortly(snapshot, None, **meta) is None
-    assert shortly_at_door(snapshot, **meta) is None
+def test_a_preflight_is_charged_by_rules_that_name_its_method_alone() -> None:
+    make_rule("silent", 5, path="/plain/")
+    make_rule("early", 5, path="/plain/", methods="OPTIONS")
+    make_rule("late", 5, path="/plain/", methods="OPTIONS", identify_by="user_or_ip")
+    snapshot = build_snapshot("", AssignmentCache())
+    asks = {"HTTP_ORIGIN": "https://a.example", "HTTP_ACCESS_CONTROL_REQUEST_METHOD": "POST"}
+    for meta, expected in ((asks, {"early", "late"}), ({}, {"early", "late", "silent"})):
+        plain, revisions, _ = plainly(snapshot, None, method="OPTIONS", **meta)
+        short = shortly(snapshot, None, method="OPTIONS", **meta)
+        at_door = shortly_at_door(snapshot, method="OPTIONS", **meta)
+        assert short is not None
+        assert at_door is not None
+        assert (short[0].charges, short[1]) == (plain.charges, revisions)
+        assert at_door.charges == plainly_at_door(snapshot, method="OPTIONS", **meta).charges
+        of_rules = {rule.name for rule in short[0].tariff.rules if rule is not None}
+        assert of_rules & {"early", "late", "silent"} == expected
+        assert (None in short[0].tariff.rules) is not bool(meta)
 
 
-@pytest.mark.parametrize(
-    ("setting", "function"),
-    [
-        ("TIER_RESOLVER", "tests.site.tier_from_header"),
-        ("VERIFIED_TEST", "tests.site.is_verified"),
-    ],
-)
-def test_resolvers_lead_the_plain_way(setting: str, function: str) -> None:
-    with override_settings(RATELIMIT_TIERS={setting: function}):
+class TestKeys:
+    """Clients of the site's own API keys."""
+
+    @pytest.mark.parametrize("make_user", USERS.values(), ids=USERS)
+    @pytest.mark.parametrize("assigned", [None, "business"])
+    def test_a_key_is_charged_the_same(
+        self, snapshot: Snapshot, make_user: Callable[[], Any], assigned: str | None
+    ) -> None:
+        user, keys = make_user(), verified_key("k1")
+        if assigned is not None:
+            tier = Tier.objects.get(slug=assigned)
+            TierAssignment.objects.create(api_key="k1", tier=tier)
+        plain, revisions, ledger = plainly(snapshot, user, keys=keys)
+        for _ in range(2):
+            short = shortly(snapshot, user, keys=keys)
+            assert short is not None
+            assert (short[0].charges, short[1]) == (plain.charges, revisions)
+            assert short[2].client == ledger.client
+        other = plainly(snapshot, user, keys=verified_key("k2"))
+        short = shortly(snapshot, user, keys=verified_key("k2"))
+        assert short is not None
+        assert short[0].charges == other[0].charges != plain.charges
+
+    def test_a_key_whose_tier_is_not_remembered_goes_the_plain_way(
+        self, snapshot: Snapshot
+    ) -> None:
+        keys = verified_key("k1")
+        plainly(snapshot, None, keys=keys)
+        assert shortly(snapshot, None, keys=keys) is not None
+        snapshot.assignments.forget(keys[0])
+        assert shortly(snapshot, None, keys=keys) is None
+
+    def test_a_key_of_a_service_account_goes_the_plain_way(self) -> None:
+        _, key = account("mirror")
         snapshot = build_snapshot("", AssignmentCache())
-        plainly(snapshot, None)
-        assert shortly(snapshot, None) is None
+        assert shortly(snapshot, None, keys=verified_key(key)) is None
+
+
+@pytest.mark.parametrize("slug", [None, "pro", "business", "unheard-of"])
+@pytest.mark.parametrize("make_user", USERS.values(), ids=USERS)
+def test_the_short_way_heeds_what_the_site_says_of_the_tier(
+    snapshot: Snapshot, make_user: Callable[[], Any], slug: str | None
+) -> None:
+    user, meta = make_user(), {"HTTP_X_TIER": slug} if slug else {}
+    with override_settings(RATELIMIT_TIERS={"TIER_RESOLVER": "tests.site.tier_from_header"}):
+        plain, revisions, _ = plainly(snapshot, user, **meta)
+        for _ in range(2):
+            short = shortly(snapshot, user, **meta)
+            assert short is not None
+            assert (short[0].charges, short[1]) == (plain.charges, revisions)
+
+
+def test_only_users_of_whom_the_site_says_whether_they_are_verified_go_the_plain_way() -> None:
+    assigned, other = in_pro(), User.objects.create_user("without a tier")
+    with override_settings(RATELIMIT_TIERS={"VERIFIED_TEST": "tests.site.is_verified"}):
+        for default_for, is_short in (("", True), ("unverified", False)):
+            Tier.objects.filter(slug="business").update(default_for=default_for)
+            snapshot = build_snapshot("", AssignmentCache())
+            for user in (None, assigned, other):
+                plain, _, _ = plainly(snapshot, user)
+                short = shortly(snapshot, user)
+                assert (short is not None) is (is_short or user is not other)
+                assert short is None or short[0].charges == plain.charges
+
+
+class TestLateRequests:
+    """Requests that never reached a view."""
+
+    @pytest.mark.parametrize("path", ["/nothing/", "/plain/"])
+    def test_they_are_charged_to_the_tier_of_their_address(
+        self, snapshot: Snapshot, path: str
+    ) -> None:
+        for address in ("192.0.2.1", "192.0.2.2") * 2:
+            request, ledger = asked(path, REMOTE_ADDR=address)
+            plain = drive(stages.late_bill(snapshot, ledger, request, {}))
+            fare = usual_late_fare(snapshot, ledger, request)
+            assert fare.bill.charges == plain.charges != ()
+            assert {charge.subject for charge in plain.charges} == {f"ip:{address}"}
+
+    def test_who_was_charged_before_is_charged_the_very_same_again(
+        self, snapshot: Snapshot
+    ) -> None:
+        wanted = (asked("/nothing/"), asked("/nothing/"))
+        fares = [usual_late_fare(snapshot, ledger, request) for request, ledger in wanted]
+        assert [fare.bill.is_kept for fare in fares] == [False, True]
 
 
 @pytest.mark.parametrize("identify_by", ["ip", "everyone"])

@@ -33,6 +33,8 @@ from rest_framework.viewsets import ViewSet
 
 from django_ratelimit_tiers.core.patterns import Pattern, parse_pattern
 from django_ratelimit_tiers.core.rules import Rule
+from django_ratelimit_tiers.policy import passages
+from django_ratelimit_tiers.policy.passages import PassageBook
 from django_ratelimit_tiers.policy.routemaps import RouteMap
 from django_ratelimit_tiers.policy.routes import RouteIndex, endpoints, reached_routes, route_map
 from django_ratelimit_tiers.policy.views import view_identity
@@ -165,6 +167,38 @@ def test_a_rule_by_path_is_on_the_view_in_every_language(rule: str, language: st
     with override(language):
         assert covers(rule, "/about/" if language == "en" else "/de/about/")
         assert not covers("/fr/about", "/about/" if language == "en" else "/de/about/")
+
+
+@pytest.mark.parametrize("left_behind", ["en", "de"])
+@pytest.mark.parametrize("spelling", ["/about/", "/de/about/"])
+def test_a_view_is_foreseen_whatever_language_another_request_has_left_behind(
+    spelling: str, left_behind: str
+) -> None:
+    rule = Rule(id=1, name="rule", view_name="about")
+    with override(left_behind):
+        found = PassageBook(RouteIndex([rule])).foreseen(spelling, "GET", None)
+    assert found is not None
+    assert (found.view, found.rules.rules) == (about, (rule,))
+
+
+def test_what_resolves_to_nothing_is_foreseen_as_nothing() -> None:
+    book = PassageBook(RouteIndex([Rule(id=1, name="rule", path="/**")]))
+    for _ in range(2):
+        assert book.foreseen("/nothing/", "GET", None) is None
+
+
+def test_what_was_foreseen_is_remembered_within_bounds(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(passages, "REMEMBERED", 3)
+    monkeypatch.setattr(passages, "LONGEST_FORESEEN", len("/api/items/1/"))
+    book = PassageBook(RouteIndex([]))
+    resolved: list[str] = []
+    monkeypatch.setattr(
+        passages, "resolve", lambda path, urlconf: resolved.append(path) or resolve(path, urlconf)
+    )
+    numbers = [1, 1, 22, 22, 3, 4, 5, 5, 1]
+    found = {book.foreseen(f"/api/items/{number}/", "GET", None) for number in numbers}
+    assert len(found) == 1
+    assert [int(path.split("/")[3]) for path in resolved] == [1, 22, 22, 3, 4, 5, 1]
 
 
 @pytest.mark.parametrize("name", ["v1:login", "old-login", f"{__name__}.login"])

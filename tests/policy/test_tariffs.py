@@ -9,7 +9,7 @@ from django.urls import resolve
 
 from django_ratelimit_tiers.core.policies import MAX_REQUESTS, QuotaPolicy
 from django_ratelimit_tiers.core.rules import Count, IdentifyBy, Rule
-from django_ratelimit_tiers.policy import stages
+from django_ratelimit_tiers.policy import bills, stages
 from django_ratelimit_tiers.policy.assignments import AssignmentCache
 from django_ratelimit_tiers.policy.identity import identified_client
 from django_ratelimit_tiers.policy.ledgers import open_ledger
@@ -59,18 +59,13 @@ class TestGroups:
         assert not group.acts_beyond(frozenset((early.id,)))
         assert not RuleGroup.of((late,)).acts_beyond(frozenset())
 
-    def test_a_rule_with_dates_is_looked_at_for_each_request(self) -> None:
+    def test_a_group_knows_when_its_rules_begin_and_cease_to_be_active(self) -> None:
         always, timed = rule(1), rule(2, starts_at=10.0, ends_at=20.0)
-        group = RuleGroup.of((always, timed))
-        found = [group.in_force(now, preflight=False) for now in (9.0, 10.0, 20.0)]
-        assert [each.rules for each in found] == [(always,), (always, timed), (always,)]
-        assert not any(each.lasts for each in found)
-
-    def test_a_preflight_meets_only_rules_that_name_its_method(self) -> None:
-        silent, named = rule(1), rule(2, methods=frozenset(("OPTIONS",)))
-        group = RuleGroup.of((silent, named))
-        assert group.in_force(0.0, preflight=True).rules == (named,)
-        assert group.in_force(0.0, preflight=False) is group
+        group = RuleGroup.of((always, timed, rule(3, starts_at=20.0)))
+        assert group.turns == (10.0, 20.0)
+        found = [group.active(now) for now in (9.0, 10.0, 20.0)]
+        assert [[each.id for each in active.rules] for active in found] == [[1], [1, 2], [1, 3]]
+        assert not any(active.turns for active in found)
 
 
 def test_a_tariff_tells_what_is_given_back_unless_the_response_failed() -> None:
@@ -93,6 +88,32 @@ class TestPassages:
     def test_each_method_has_its_own_since_refusals_are_counted_by_method(self) -> None:
         book, on_path = PassageBook(RouteIndex(())), (rule(1),)
         assert book.unresolved(on_path, "GET") is not book.unresolved(on_path, "POST")
+
+    def test_a_preflight_meets_only_rules_that_name_its_method(self) -> None:
+        book, named = PassageBook(RouteIndex(())), rule(2, methods=frozenset(("OPTIONS",)))
+        on_path = (rule(1), named)
+        assert book.unresolved(on_path, "OPTIONS", preflight=True).rules.rules == (named,)
+        assert book.unresolved(on_path, "OPTIONS").rules.rules == on_path
+
+    def test_it_is_the_same_until_one_of_its_rules_turns(self) -> None:
+        on_path = (rule(1), rule(2, starts_at=10.0, ends_at=20.0))
+        passage = PassageBook(RouteIndex(())).unresolved(on_path, "GET")
+        before, during, later, after = (passage.at(now) for now in (9.9, 10.0, 19.9, 20.0))
+        assert during is later
+        assert during is not before
+        assert [len(each.rules.rules) for each in (before, during, after)] == [1, 2, 1]
+        assert before.at(15.0) is before
+
+    @pytest.mark.parametrize(
+        ("rules", "is_usual"),
+        [((rule(1),), True), ((rule(1), rule(2, exempt=True)), False)],
+        ids=["limits", "an exemption"],
+    )
+    def test_it_is_usual_unless_a_rule_exempts(
+        self, rules: tuple[Rule, ...], is_usual: bool
+    ) -> None:
+        passage = PassageBook(RouteIndex(())).unresolved(rules, "GET")
+        assert passage.is_usual is is_usual
 
     def test_rules_that_were_forgotten_are_never_taken_for_others(self) -> None:
         book = PassageBook(RouteIndex(()))
@@ -134,11 +155,11 @@ class TestBills:
     ) -> Bill:
         request.resolver_match = resolve(request.path_info)
         ledger = open_ledger(request)
-        ledger.client = identified_client(ledger.client, None, None)
+        ledger.client = identified_client(ledger.client, None, ())
         ledger.charged_rules = charged_rules
         passage = stages.passage(snapshot, ledger, request)
-        group, found = passage.rules, snapshot.tiers[tier]
-        return stages.client_bill(passage, group, found, ledger, request, cost)
+        found = snapshot.tiers[tier]
+        return bills.client_bill(passage, found, ledger.client, ledger, request, cost)
 
     def door_bill(
         self, snapshot: Snapshot, address: str, charged_rules: frozenset[int] = frozenset()
@@ -147,7 +168,7 @@ class TestBills:
         ledger = open_ledger(request)
         ledger.charged_rules = charged_rules
         passage = stages.door_passage(snapshot, ledger)
-        return stages.door_bill(passage, passage.rules, ledger, request)
+        return bills.door_bill(passage, ledger, request)
 
     def test_clients_share_a_tariff_and_have_charges_of_their_own(self, snapshot: Snapshot) -> None:
         requests = [RequestFactory().get("/plain/", REMOTE_ADDR=f"192.0.2.{n}") for n in (1, 2)]
@@ -196,13 +217,3 @@ class TestBills:
         first = self.bill(snapshot, RequestFactory().get("/plain/"))
         later = build_snapshot("", AssignmentCache())
         assert self.bill(later, RequestFactory().get("/plain/")).tariff is not first.tariff
-
-    def test_what_is_charged_for_a_time_only_is_not_remembered(self, snapshot: Snapshot) -> None:
-        passage = snapshot.passages.unresolved((rule(1, starts_at=0.0),), "GET")
-        request = RequestFactory().get("/plain/")
-        ledger, tier = open_ledger(request), snapshot.tiers["free"]
-        one, two = (
-            stages.client_bill(passage, passage.rules, tier, ledger, request, 1) for _ in range(2)
-        )
-        assert one.tariff is not two.tariff
-        assert not one.tariff.lasts

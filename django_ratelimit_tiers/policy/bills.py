@@ -1,0 +1,184 @@
+"""What requests are charged at each stage, and what the store is asked for that: pure choices."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from functools import lru_cache, partial
+
+from django.http import HttpRequest
+
+from django_ratelimit_tiers.core.plans import Plan
+from django_ratelimit_tiers.core.policies import Charge, Mode, QuotaPolicy
+from django_ratelimit_tiers.core.rules import (
+    BEFORE_AUTHENTICATION,
+    IdentifyBy,
+    Rule,
+    Scope,
+    TierPolicies,
+)
+from django_ratelimit_tiers.policy.compilation import CompiledTier
+from django_ratelimit_tiers.policy.identity import Client, rule_subject
+from django_ratelimit_tiers.policy.ledgers import Ledger
+from django_ratelimit_tiers.policy.passages import Order, Passage
+from django_ratelimit_tiers.policy.snapshots import Snapshot
+from django_ratelimit_tiers.policy.tariffs import Bill, Item, RuleGroup, Tariff, items_of
+
+KNOWN_METHODS = frozenset(("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE"))
+
+DOOR, LATE = "door", "late"
+"""What a passage remembers tariffs under of requests before authentication, with the rules that
+were charged, and of those that never reached a view."""
+
+
+def door_bill(passage: Passage, ledger: Ledger, request: HttpRequest) -> Bill:
+    """Return what can be charged before authentication and was not yet."""
+    key, new = (DOOR, ledger.charged_rules), partial(_door_items, passage.rules, ledger)
+    return bill(_tariff(passage, key, new), ledger.client, request)
+
+
+def client_bill(
+    passage: Passage,
+    tier: CompiledTier | None,
+    client: Client,
+    ledger: Ledger,
+    request: HttpRequest,
+    cost: int,
+) -> Bill:
+    """Return what a client of a tier is charged: that, and those rules which were not yet."""
+    cost = passage.cost or cost
+    key = tier and tier.slug, client.user_subject is None, cost, ledger.charged_rules
+    new = partial(_client_items, passage.rules, tier, client, ledger, cost)
+    return bill(_tariff(passage, key, new), client, request)
+
+
+def late_bill(
+    passage: Passage, tier: CompiledTier | None, ledger: Ledger, request: HttpRequest
+) -> Bill:
+    """Return what a request that never reached a view is charged: the tier of its address."""
+    new = partial(_tier_items, tier, ledger, 1)
+    return bill(_tariff(passage, LATE, new), ledger.client, request)
+
+
+def bill(tariff: Tariff, client: Client, request: HttpRequest) -> Bill:
+    """Return what a client is charged by a tariff."""
+    of_tier, charges = client.subject, []
+    for rule, policy, cost in tariff.charged:
+        subject = of_tier if rule is None else rule_subject(rule, client, request)
+        charges.append(tuple.__new__(Charge, (subject, policy, cost)))  # the cost was checked
+    return tuple.__new__(Bill, (tuple(charges), tariff, False))  # Bill(...) takes twice as long
+
+
+def make_order(
+    charged: Bill, snapshot: Snapshot, revisions: Mapping[str, str], at_any_revision: bool
+) -> Order:
+    """Return what the store is asked for these charges, whichever request it is for."""
+    tariff = charged.tariff
+    plan = Plan(
+        charged.charges,
+        revision=None if at_any_revision else snapshot.revision,
+        subject_revisions={} if at_any_revision else revisions,
+        labels=tariff.labels,
+        form=tariff,
+        is_kept=charged.is_kept,
+    )
+    return plan[:-1]
+
+
+def make_plan(order: Order, ledger: Ledger, snapshot: Snapshot) -> Plan:
+    """Return what the store is asked for this request."""
+    plan = *order, refusal_detail(ledger, snapshot)
+    return tuple.__new__(Plan, plan)  # Plan(*plan) takes twice as long
+
+
+def refusal_detail(ledger: Ledger, snapshot: Snapshot) -> str:
+    """Return what a sampled refusal tells of the request."""
+    return f"{ledger.id}\0{snapshot.edition.number}\0{ledger.detail}"
+
+
+def endpoint_name(ledger: Ledger, rule: Rule | None = None) -> str:
+    """Return what refusals are counted under: method and route, never the raw path.
+
+    Before the route is known the rule's own pattern stands for it.
+    """
+    method = ledger.method if ledger.method in KNOWN_METHODS else "OTHER"
+    route = ledger.route
+    where = route if route is not None else rule.path if rule else "(no route)"
+    return f"{method} {where}"
+
+
+def _tariff(passage: Passage, key: object, new: Callable[[], list[Item]]) -> Tariff:
+    """Return the tariff that the passage remembers under a key, at first one of the new items."""
+    tariff = passage.tariffs.get(key)
+    if tariff is None:
+        tariff = Tariff(tuple(new()))
+        passage.remember(key, tariff)
+    return tariff
+
+
+def _door_items(group: RuleGroup, ledger: Ledger) -> list[Item]:
+    """Return what the first stage charges, without what was charged by it before.
+
+    A rule that has limits for single tiers waits until the tier is known, and one that counts each
+    route until the route is.
+    """
+    resolved = ledger.route is not None
+    return [
+        item
+        for rule in group.rules
+        if rule.id not in ledger.charged_rules
+        and rule.identify_by in BEFORE_AUTHENTICATION
+        and rule.policies.keys() <= {None}
+        and (resolved or rule.scope is Scope.RULE)
+        for item in _rule_items(rule, rule.policies.get(None, ()), "", ledger)
+    ]
+
+
+def _client_items(
+    group: RuleGroup, tier: CompiledTier | None, client: Client, ledger: Ledger, cost: int
+) -> list[Item]:
+    """Return what the second stage charges.
+
+    A rule replaces the limits of the tier only where it enforces its own on this client, so that
+    nobody goes without any.
+    """
+    slug = tier.slug if tier else ""
+    items: list[Item] = []
+    is_replaced = False
+    for rule in group.rules:
+        counted = rule.id in ledger.charged_rules
+        concerns = rule.identify_by is not IdentifyBy.USER or client.user_subject is not None
+        if not counted and concerns:
+            of_rule = _rule_items(rule, _policies_for(rule, tier), slug, ledger)
+            items += of_rule
+            counted = bool(of_rule)
+        if counted and rule.mode is Mode.ENFORCE and rule.tier_policies is TierPolicies.REPLACE:
+            is_replaced = True
+    return items if is_replaced else _tier_items(tier, ledger, cost) + items
+
+
+def _tier_items(tier: CompiledTier | None, ledger: Ledger, cost: int) -> list[Item]:
+    if tier is None:
+        return []
+    return items_of(tier.policies, None, f"{tier.slug}\0{endpoint_name(ledger)}", cost)
+
+
+def _rule_items(
+    rule: Rule, policies: tuple[QuotaPolicy, ...], tier_slug: str, ledger: Ledger
+) -> list[Item]:
+    if rule.scope is Scope.ROUTE:
+        policies = tuple(_for_route(policy, ledger.route or "") for policy in policies)
+    place = f"{tier_slug}\0{endpoint_name(ledger, rule)}\0{rule.name}"
+    return items_of(policies, rule, place, rule.cost)
+
+
+def _policies_for(rule: Rule, tier: CompiledTier | None) -> tuple[QuotaPolicy, ...]:
+    """Return a rule's policies for a tier; an unlimited tier only has those that name it."""
+    if tier is not None and (named := rule.policies.get(tier.slug)) is not None:
+        return named
+    return () if tier is not None and tier.unlimited else rule.policies.get(None, ())
+
+
+@lru_cache(maxsize=4096)
+def _for_route(policy: QuotaPolicy, route: str) -> QuotaPolicy:
+    return replace(policy, counter=f"{policy.counter}/{route}")
