@@ -61,7 +61,7 @@ def usual_fare(
         fare = _new_fare(snapshot, passage, client, ledger, request, cost)
         if fare is None:
             return None
-        _keep(snapshot, passage, key, fare)
+        _keep(snapshot, key, fare)
     ledger.client, ledger.user = fare.client, user
     return fare
 
@@ -78,7 +78,7 @@ def usual_door_fare(snapshot: Snapshot, ledger: Ledger, request: HttpRequest) ->
             return None
         bill = bills.door_bill(passage, ledger, request)
         fare = Fare(client, {}, {}, bill, bills.make_order(bill, snapshot, {}, False))
-        _keep(snapshot, passage, key, fare)
+        _keep(snapshot, key, fare)
     is_exempt_ahead = fare.bill.charges and stages.exemptions_ahead(snapshot, ledger, request)
     return None if is_exempt_ahead else fare
 
@@ -92,16 +92,16 @@ def usual_late_fare(snapshot: Snapshot, ledger: Ledger, request: HttpRequest) ->
         tier = snapshot.default_tier("anonymous")
         bill = bills.late_bill(passage, tier, ledger, request)
         fare = Fare(client, {}, {}, bill, bills.make_order(bill, snapshot, {}, False))
-        _keep(snapshot, passage, key, fare)
+        _keep(snapshot, key, fare)
     return fare
 
 
-def _keep(snapshot: Snapshot, passage: Passage, key: object, fare: Fare) -> None:
+def _keep(snapshot: Snapshot, key: object, fare: Fare) -> None:
     """Remember a fare for the next time; only then the store keeps what it is asked.
 
     One that depends on the body is none for the next time.
     """
-    if passage.rules.reads_body:
+    if fare.bill.tariff.reads_body:
         return
     kept = fare.bill._replace(is_kept=True)
     order = bills.make_order(kept, snapshot, fare.revisions, False)

@@ -15,6 +15,10 @@ def is_reservation(rule: Rule | None) -> bool:
     return rule is not None and rule.count is Count.FAILED
 
 
+def _counts_by_field(rule: Rule | None) -> bool:
+    return rule is not None and rule.identify_by is IdentifyBy.FIELD
+
+
 class Item(NamedTuple):
     """One policy to be charged; `rule` is the one that it comes from, None for the tier.
 
@@ -31,7 +35,8 @@ class Item(NamedTuple):
 class Tariff:
     """What requests are charged that differ only in who makes them.
 
-    Raises ValueError for a cost that no counter can hold.
+    It `reads_body` if whom it charges depends on the body of the request. Raises ValueError for a
+    cost that no counter can hold.
     """
 
     items: tuple[Item, ...] = ()
@@ -40,6 +45,7 @@ class Tariff:
     labels: tuple[str, ...] = field(init=False)
     charged: tuple[tuple[Rule | None, QuotaPolicy, int], ...] = field(init=False)
     has_reservations: bool = field(init=False)
+    reads_body: bool = field(init=False)
 
     def __post_init__(self) -> None:
         put = object.__setattr__
@@ -47,6 +53,7 @@ class Tariff:
         put(self, "rule_ids", frozenset(rule.id for rule in self.rules if rule is not None))
         put(self, "labels", tuple(item.label for item in self.items))
         put(self, "has_reservations", any(map(is_reservation, self.rules)))
+        put(self, "reads_body", any(map(_counts_by_field, self.rules)))
         for item in self.items:
             Charge("", item.policy, item.cost)  # checked once here, not for each request
         charged = tuple((item.rule, item.policy, item.cost) for item in self.items)
@@ -74,20 +81,18 @@ class RuleGroup:
 
     `turns` are the times (epoch seconds, ascending) at which some of them begin or cease to be
     active. `acts_early` is whether one of them can exempt or be charged before the client is known,
-    `exempts` whether one can exempt, and `reads_body` whether one counts by a field of the body.
+    and `exempts` whether one can exempt.
     """
 
     rules: tuple[Rule, ...]
     turns: tuple[float, ...] = ()
     acts_early: bool = field(init=False)
     exempts: bool = field(init=False)
-    reads_body: bool = field(init=False)
 
     def __post_init__(self) -> None:
         put, rules = object.__setattr__, self.rules
         put(self, "acts_early", any(rule.acts_early for rule in rules))
         put(self, "exempts", any(rule.exempt for rule in rules))
-        put(self, "reads_body", any(rule.identify_by is IdentifyBy.FIELD for rule in rules))
 
     def acts_beyond(self, charged_rules: frozenset[int]) -> bool:
         """Return whether another rule than these acts early."""

@@ -327,8 +327,16 @@ class TestFieldsOfTheBody:
         at_door = shortly_at_door(snapshot, **self.body("anna"))
         assert short is not None
         assert at_door is not None
-        assert (short[0].is_kept, at_door.is_kept) == (False, False)
         assert not snapshot.passages.fares
+
+    def test_who_was_charged_for_a_name_before_authentication_is_remembered(
+        self, snapshot: Snapshot
+    ) -> None:
+        charged = frozenset(rule.id for rule in snapshot.rules.rules if rule.name == "by name")
+        for is_kept in (False, True):
+            short = shortly(snapshot, None, charged_rules=charged, **self.body("anna"))
+            assert short is not None
+            assert short[0].is_kept is is_kept
 
 
 def test_exempt_views_lead_the_plain_way(snapshot: Snapshot) -> None:
