@@ -22,6 +22,9 @@ from django_ratelimit_tiers.policy.flows import Step
 SERVICE_KEY_PREFIX = "rlt_"
 """How the keys of service accounts begin; nothing else is looked up."""
 
+LONGEST_REMEMBERED = 200
+"""What proxies tell is remembered up to so many characters; a client can make it long."""
+
 AUTHENTICATION_MODULE = "django.contrib.auth.middleware"
 
 
@@ -51,18 +54,23 @@ class Client(NamedTuple):
 
 def address_client(request: HttpRequest) -> Client:
     """Return the client as known before authentication."""
-    peer, proxies = request.META.get("REMOTE_ADDR", ""), conf.TRUSTED_PROXIES
+    meta, proxies, prefix = request.META, conf.TRUSTED_PROXIES, conf.IPV6_PREFIX
+    peer = meta.get("REMOTE_ADDR", "")
     if not proxies:
-        return _peer_client(peer, conf.IPV6_PREFIX)
-    address = client_address(
-        peer, request.headers, trusted_proxies=proxies, header=conf.CLIENT_IP_HEADER
-    )
-    return Client(address, address_subject(address, conf.IPV6_PREFIX))
+        return _address_client(peer, "", "", (), prefix)
+    proxies = proxies if isinstance(proxies, int) else tuple(proxies)
+    header = conf.CLIENT_IP_HEADER
+    # `request.headers` would look at every field of the request.
+    value = meta.get("HTTP_" + header.upper().replace("-", "_"), "")
+    find = _address_client if len(value) <= LONGEST_REMEMBERED else _address_client.__wrapped__
+    return find(peer, value, header, proxies, prefix)
 
 
 @lru_cache(maxsize=8192)
-def _peer_client(peer: str, ipv6_prefix: int) -> Client:
-    address = client_address(peer, {}, trusted_proxies=())
+def _address_client(
+    peer: str, value: str, header: str, proxies: int | tuple[str, ...], ipv6_prefix: int
+) -> Client:
+    address = client_address(peer, {header: value}, trusted_proxies=proxies, header=header)
     return Client(address, address_subject(address, ipv6_prefix))
 
 

@@ -10,7 +10,7 @@ import pytest
 import redis
 from django.contrib.auth.models import AnonymousUser, Group, User
 from django.http import HttpResponse
-from django.test import Client, override_settings
+from django.test import Client, RequestFactory, override_settings
 from django.utils import timezone
 
 from django_ratelimit_tiers.digests import key_digest
@@ -327,6 +327,37 @@ def test_a_header_names_the_client_only_when_a_trusted_proxy_says_so(
     with override_settings(RATELIMIT_TIERS={"TRUSTED_PROXIES": ["127.0.0.0/8"]}):
         client.get("/plain/", headers=headers)
     assert used(valkey_client) == {ANYBODY: [1], "ip:203.0.113.5": [1]}
+
+
+@pytest.mark.parametrize(
+    ("header", "value"),
+    [
+        ("X-Forwarded-For", "198.51.100.1, 203.0.113.5"),
+        ("x-forwarded-for", "203.0.113.5"),
+        ("X-Real-IP", "203.0.113.5"),
+        ("Forwarded", 'for=198.51.100.1, for="203.0.113.5:8080";proto=https'),
+        ("CF-Connecting-IP", "203.0.113.5"),
+        ("X-Forwarded-For", ", ".join(["198.51.100.1"] * identity.LONGEST_REMEMBERED)),
+    ],
+)
+def test_a_trusted_proxy_tells_of_the_client_in_the_header_of_the_setting(
+    header: str, value: str
+) -> None:
+    setting = {"TRUSTED_PROXIES": ["127.0.0.1"], "CLIENT_IP_HEADER": header}
+    expected = value.split(", ")[-1] if len(value) > identity.LONGEST_REMEMBERED else "203.0.113.5"
+    with override_settings(RATELIMIT_TIERS=setting):
+        for peer, address in (("127.0.0.1", expected), ("192.0.2.7", "192.0.2.7")) * 2:
+            request = RequestFactory().get("/", headers={header: value}, REMOTE_ADDR=peer)
+            assert identity.address_client(request).address == address
+
+
+@pytest.mark.parametrize("length", [identity.LONGEST_REMEMBERED, 8_000])
+def test_no_header_fills_the_memory_with_its_length(length: int) -> None:
+    remembered = identity._address_client.cache_info
+    with override_settings(RATELIMIT_TIERS={"TRUSTED_PROXIES": ["127.0.0.1"]}):
+        before = remembered().misses
+        identity.address_client(RequestFactory().get("/", HTTP_X_FORWARDED_FOR="x" * length))
+    assert remembered().misses - before == (length <= identity.LONGEST_REMEMBERED)
 
 
 def login(client: Client, username: str, address: str = "192.0.2.1") -> HttpResponse:
