@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from copy import copy
 from functools import lru_cache
 from typing import Any, NamedTuple
 
@@ -129,7 +128,7 @@ def request_user(request: HttpRequest) -> Any:
         return None
     if _is_unread(request.user):
         return Step(lambda: session_user(request), lambda: asession_user(request))
-    return request.user
+    return _awake(request.user)
 
 
 def has_session_user(request: HttpRequest) -> bool:
@@ -147,9 +146,8 @@ def has_session_user(request: HttpRequest) -> bool:
 
 def session_user(request: HttpRequest) -> Any:
     """Return the user without leaving a trace: the view's own look still varies on the cookie."""
-    before = _untouched_session(request)
-    user = request.user
-    bool(user)  # wakes it if it is lazy
+    before = _unread_session(request)
+    user = _awake(request.user)
     if before is not None:
         _hide_access(request, user, before)
     return user
@@ -158,41 +156,42 @@ def session_user(request: HttpRequest) -> Any:
 async def asession_user(request: HttpRequest) -> Any:
     """Return what `session_user` returns, on an event loop."""
     if not _is_unread(request.user):
-        return request.user
+        return _awake(request.user)
     if not _is_unread_session_user(request.user):
         # What other code has put there may ask the database as soon as it is looked at.
         user = await sync_to_async(session_user)(request)
         return user  # noqa: RET504 - what comes out of a thread has no type
-    before = _untouched_session(request)
+    before = _unread_session(request)
     user = await request.auser()
     if before is not None:
         _hide_access(request, user, before)
     return user
 
 
-def _untouched_session(request: HttpRequest) -> Any:
-    """Return a copy of a session that nobody has read yet, None if there is none."""
+def _unread_session(request: HttpRequest) -> dict[str, Any] | None:
+    """Return the state of a session that nobody has read yet, None if there is none."""
     session = getattr(request, "session", None)
-    return None if session is None or session.accessed else copy(session)
+    return None if session is None or session.accessed else dict(vars(session))
 
 
-def _hide_access(request: HttpRequest, user: Any, before: Any) -> None:
+def _hide_access(request: HttpRequest, user: Any, unread: dict[str, Any]) -> None:
     """Put back a lazy user, and mark the session as accessed once somebody else reads it.
 
     A session that was changed by being read stays as it is: the change has to be saved. One that
-    was found to be gone is put back unread until then, or its cookie would be deleted for no
-    view's sake.
+    was found to be gone is unread again until then, or its cookie would be deleted for no view's
+    sake.
     """
-    session = request.session
+    session, read = request.session, None
     if not session.accessed or session.modified:
         return
     if session.is_empty():
-        request.session = before
+        read = dict(vars(session))
+        _restore(session, unread)
     session.accessed = False
 
     def reveal() -> Any:
-        if request.session is before and not before.accessed:
-            request.session = session
+        if read is not None and not session.accessed:
+            _restore(session, read)
         request.session.accessed = True
         return user
 
@@ -201,6 +200,19 @@ def _hide_access(request: HttpRequest, user: Any, before: Any) -> None:
 
     request.user = SimpleLazyObject(reveal)  # type: ignore[assignment]
     request.auser = areveal
+
+
+def _restore(session: Any, state: dict[str, Any]) -> None:
+    vars(session).clear()
+    vars(session).update(state)
+
+
+def _awake(user: Any) -> Any:
+    """Return what a lazy object stands for."""
+    if not isinstance(user, LazyObject):
+        return user
+    bool(user)  # wakes it
+    return _lazy_state(user)["_wrapped"]
 
 
 def _is_unread(user: Any) -> bool:
