@@ -25,6 +25,7 @@ from tests.servers import ValkeyProcess
 SECTIONS = (
     "decisions",
     "whole_requests",
+    "features",
     "rule_counts",
     "event_loop",
     "server_side",

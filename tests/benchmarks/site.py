@@ -81,10 +81,13 @@ def address_limits() -> Iterator[None]:
         rule.delete()
 
 
-def handler(config: Limiter) -> Respond:
-    """Return a function that answers the request of a numbered user through Django's handler."""
+def handler(config: Limiter, **meta: str) -> Respond:
+    """Return a function that answers the request of a numbered user through Django's handler.
+
+    `meta` are header fields of each request, named as WSGI does.
+    """
     base = _handler(config, is_async=False)
-    environ = RequestFactory().get(config.path).environ
+    environ = RequestFactory().get(config.path, **meta).environ
 
     def respond(number: int, user: int | None = None, path: str = config.path) -> HttpResponse:
         user = number % USERS if user is None else user
