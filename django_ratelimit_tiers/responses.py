@@ -58,6 +58,8 @@ def add_fields(response: HttpResponseBase, decision: Decision) -> None:
     store = response.headers._store
     for name, value in decision_fields(decision).items():
         store[name.lower()] = name, value
+    if not decision.allowed:
+        _leave_unlogged(response)
 
 
 def refusal(request: HttpRequest, decision: Decision) -> Flow[HttpResponse]:
@@ -71,7 +73,16 @@ def refusal(request: HttpRequest, decision: Decision) -> Flow[HttpResponse]:
     else:
         response = _own_refusal(_preferred_form(request), decision)
     response.ratelimit_decision = decision  # type: ignore[attr-defined]
+    _leave_unlogged(response)
     return response
+
+
+def _leave_unlogged(response: HttpResponseBase) -> None:
+    """Keep Django from logging a refusal, with its path, for each time that a client asks.
+
+    `events.refusals` has logged it, as often as `LOG_PER_SECOND` lets it.
+    """
+    response._has_been_logged = True  # type: ignore[attr-defined]
 
 
 class Answer(NamedTuple):

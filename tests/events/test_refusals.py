@@ -116,6 +116,29 @@ def test_an_attack_does_not_flood_the_log_and_what_is_left_out_is_told(
     assert len(messages) == 4
 
 
+@pytest.mark.parametrize("accept", ["*/*", "text/html"])
+@pytest.mark.parametrize("path", ["/plain/", "/async/", "/drf/", "/nothing/"])
+def test_django_writes_no_line_of_its_own_for_a_refusal(
+    client: Client, caplog: pytest.LogCaptureFixture, path: str, accept: str
+) -> None:
+    limit_tier("anonymous", 1)
+    client.get("/plain/")
+    caplog.set_level(logging.DEBUG)
+    assert client.get(path, headers={"Accept": accept}).status_code == 429
+    lines = [r for r in caplog.records if getattr(r, "status_code", None) == 429]
+    assert lines == []
+
+
+@pytest.mark.parametrize("path", ["/nothing/", "/plain/404/", "/plain/429/"])
+def test_django_still_writes_a_line_for_what_the_site_answers(
+    client: Client, caplog: pytest.LogCaptureFixture, path: str
+) -> None:
+    limit_tier("anonymous")
+    assert client.get(path).status_code >= 400
+    [line] = [r.getMessage() for r in caplog.records if r.name == "django.request"]
+    assert line.endswith(f": {path}")
+
+
 def test_the_signal_tells_request_and_decision(client: Client) -> None:
     received: list[tuple[str, Decision]] = []
 
