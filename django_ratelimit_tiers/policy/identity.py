@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from typing import Any, NamedTuple
 
@@ -57,7 +57,8 @@ def address_client(request: HttpRequest) -> Client:
     peer = meta.get("REMOTE_ADDR", "")
     if not proxies:
         return _address_client(peer, "", "", (), prefix)
-    proxies = proxies if isinstance(proxies, int) else tuple(proxies)
+    if isinstance(proxies, list):
+        proxies = tuple(proxies)
     header = conf.CLIENT_IP_HEADER
     # `request.headers` would look at every field of the request.
     value = meta.get("HTTP_" + header.upper().replace("-", "_"), "")
@@ -67,7 +68,7 @@ def address_client(request: HttpRequest) -> Client:
 
 @lru_cache(maxsize=8192)
 def _address_client(
-    peer: str, value: str, header: str, proxies: int | tuple[str, ...], ipv6_prefix: int
+    peer: str, value: str, header: str, proxies: int | Sequence[str], ipv6_prefix: int
 ) -> Client:
     address = client_address(peer, {header: value}, trusted_proxies=proxies, header=header)
     return Client(address, address_subject(address, ipv6_prefix))
@@ -211,7 +212,8 @@ def _awake(user: Any) -> Any:
     """Return what a lazy object stands for."""
     if not isinstance(user, LazyObject):
         return user
-    bool(user)  # wakes it
+    if _is_unread(user):
+        bool(user)  # wakes it
     return _lazy_state(user)["_wrapped"]
 
 

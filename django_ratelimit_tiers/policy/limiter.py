@@ -25,10 +25,7 @@ from django_ratelimit_tiers.events.tallies import MOST_SAMPLED
 from django_ratelimit_tiers.exceptions import StoreUnavailable
 from django_ratelimit_tiers.policy import bills, stages
 from django_ratelimit_tiers.policy.breaker import Breaker, Guarded, GuardedStore
-from django_ratelimit_tiers.policy.exemptions import (
-    account_of,
-    exempt_by_view,
-)
+from django_ratelimit_tiers.policy.exemptions import account_of, exempt_by_view
 from django_ratelimit_tiers.policy.express import (
     is_usual,
     usual_door_fare,

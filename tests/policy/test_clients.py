@@ -351,6 +351,12 @@ def test_a_trusted_proxy_tells_of_the_client_in_the_header_of_the_setting(
             assert identity.address_client(request).address == address
 
 
+@override_settings(RATELIMIT_TIERS={"TRUSTED_PROXIES": "10.0.0.0/8"})
+def test_proxies_that_are_no_list_are_told_so() -> None:
+    with pytest.raises(ValueError, match=r"must be a list, such as \['10.0.0.0/8'\]"):
+        identity.address_client(RequestFactory().get("/"))
+
+
 @pytest.mark.parametrize("length", [identity.LONGEST_REMEMBERED, 8_000])
 def test_no_header_fills_the_memory_with_its_length(length: int) -> None:
     remembered = identity._address_client.cache_info
