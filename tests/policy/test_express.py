@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -534,3 +534,69 @@ def test_a_tier_edited_elsewhere_is_charged_by_the_very_next_request(client: Cli
     TierAssignment.objects.filter(user=user).update(tier=Tier.objects.get(slug="business"))
     configured_store().announce_subjects([f"user:{user.pk}"])  # as the process that saved it does
     assert "q=40" in client.get("/async/").headers["RateLimit-Policy"]
+
+
+@dataclass(frozen=True)
+class Site:
+    """Something that a site makes use of, and a request there."""
+
+    path: str = "/async/"
+    method: str = "get"
+    headers: dict[str, str] = field(default_factory=dict)
+    settings: dict[str, Any] = field(default_factory=dict)
+    prepare: Callable[[], object] = lambda: None
+    status: int = 200
+
+
+def exempt_another_view() -> None:
+    make_rule("early", 100, path="/**")
+    make_rule("exempt", view_name="tests.site.plain", exempt=True)
+
+
+TIMES = {"starts_at": "2001-01-01T00:00:00Z", "ends_at": "2999-01-01T00:00:00Z"}
+BY_FIELD = {"identify_by": "field", "request_field": "username"}
+PROXY = {"TRUSTED_PROXIES": ["127.0.0.0/8"]}
+PREFLIGHT = {"Origin": "https://a.example", "Access-Control-Request-Method": "POST"}
+
+SITES: dict[str, Site] = {
+    "nothing else": Site(),
+    "a view of the REST framework": Site("/drf/"),
+    "trusted proxies": Site(headers={"X-Forwarded-For": "203.0.113.9"}, settings=PROXY),
+    "an API key": Site(
+        headers={"X-Key": "k1"}, settings={"API_KEY_RESOLVER": "tests.site.key_from_header"}
+    ),
+    "a tier that the site names": Site(
+        headers={"X-Tier": "pro"}, settings={"TIER_RESOLVER": "tests.site.tier_from_header"}
+    ),
+    "a test of users": Site(settings={"VERIFIED_TEST": "tests.site.is_verified"}),
+    "service accounts": Site(
+        prepare=lambda: (account("mirror"), account("probe", networks="192.0.2.0/24"))
+    ),
+    "a rule before authentication": Site(prepare=lambda: make_rule("async", 100)),
+    "a rule that exempts another view": Site(prepare=exempt_another_view),
+    "a rule for a time": Site(prepare=lambda: make_rule("async", 100, **TIMES)),
+    "a rule by a field": Site(prepare=lambda: make_rule("async", 100, **BY_FIELD)),
+    "a rule in shadow mode": Site(prepare=lambda: make_rule("async", 1, mode="shadow")),
+    "a path to no view": Site("/nothing/", status=404),
+    "a preflight": Site(
+        method="options",
+        headers=PREFLIGHT,
+        prepare=lambda: make_rule("async", 100, methods="OPTIONS"),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", SITES)
+def test_the_second_request_takes_the_short_way_whatever_a_site_makes_use_of(
+    client: Client, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    site = SITES[name]
+    site.prepare()
+    client.force_login(in_pro())
+    ask = getattr(client, site.method)
+    with override_settings(RATELIMIT_TIERS=site.settings):
+        assert ask(site.path, headers=site.headers).status_code == site.status
+        for stage in ("door_bill", "client_bill", "late_bill"):
+            monkeypatch.setattr(stages, stage, lambda *_: pytest.fail("it went the plain way"))
+        for _ in range(2):
+            assert "RateLimit" in ask(site.path, headers=site.headers).headers
