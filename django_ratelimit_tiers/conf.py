@@ -85,6 +85,12 @@ class Settings:
         return FailurePolicy(getattr(settings, SETTING, {}).get("ON_STORE_FAILURE", "open"))
 
     @cached_property
+    def has_resolvers(self) -> bool:
+        """Whether the site itself has a say in the key or the tier of a client."""
+        told = (self.API_KEY_RESOLVER, self.TIER_RESOLVER, self.VERIFIED_TEST)
+        return any(path is not None for path in told)
+
+    @cached_property
     def EVENTS(self) -> Mapping[str, Any]:  # noqa: N802 - named like its setting
         """The event settings, each key with its default."""
         return {**EVENT_DEFAULTS, **getattr(settings, SETTING, {}).get("EVENTS", {})}

@@ -14,12 +14,17 @@ from typing import Any
 from django.http import HttpRequest
 
 from django_ratelimit_tiers.policy import bills, stages
+from django_ratelimit_tiers.policy.assignments import Assignment
+from django_ratelimit_tiers.policy.compilation import CompiledTier
 from django_ratelimit_tiers.policy.exemptions import account_of, presents_key
+from django_ratelimit_tiers.policy.flows import Flow
 from django_ratelimit_tiers.policy.identity import Client, identified_client, user_number
 from django_ratelimit_tiers.policy.ledgers import Ledger
 from django_ratelimit_tiers.policy.passages import Fare, Passage
 from django_ratelimit_tiers.policy.snapshots import Snapshot
 from django_ratelimit_tiers.policy.tiers import (
+    ask_resolver,
+    ask_test,
     chosen_tier,
     depends_on_verification,
     known_assignments,
@@ -35,6 +40,17 @@ def is_usual(snapshot: Snapshot, ledger: Ledger, request: HttpRequest) -> bool:
     return account_of(snapshot, ledger.client, request) is None
 
 
+def ask_site(snapshot: Snapshot, ledger: Ledger, request: HttpRequest) -> Flow[None]:
+    """Ask the site's own functions for what the tier of the ledger's client depends on."""
+    if ledger.preflight:  # no tier is charged for it
+        return
+    yield from ask_resolver(ledger, request)
+    if depends_on_verification(snapshot, ledger.client):
+        chosen = _chosen_tier(snapshot, ledger.client, ledger)
+        if chosen is not None and chosen[0] is None:
+            yield from ask_test(snapshot, ledger)
+
+
 def usual_fare(
     snapshot: Snapshot,
     ledger: Ledger,
@@ -46,13 +62,14 @@ def usual_fare(
     """Return what the plain way would charge, None for it to find out.
 
     The ledger then knows the client. `keys` are the digests of its API key; what the site itself
-    says of the tier, the ledger knows.
+    says of the tier, the ledger knows before (`ask_site`).
     """
     passage = stages.passage(snapshot, ledger, request)
     if not passage.is_usual or ledger.exempt or presents_key(snapshot, request):
         return None
     door, number, charged = ledger.client, user_number(user), ledger.charged_rules
-    key = passage, number, keys, door.address, cost, charged, ledger.resolved_tier
+    told = ledger.resolved_tier, ledger.is_verified
+    key = passage, number, keys, door.address, cost, charged, told
     fare = snapshot.passages.fares.get(key)
     if fare is None or not _holds(fare, snapshot):
         client = identified_client(door, user, keys)
@@ -125,17 +142,32 @@ def _new_fare(
     cost: int,
 ) -> Fare | None:
     """Return what a client is going to be charged, None if its tier takes asking for."""
-    resolved, tier = ledger.resolved_tier, None
-    needs_none = ledger.preflight or resolved is not None
-    assignments = {} if needs_none else known_assignments(snapshot, client)
-    if assignments is None:
-        return None
+    tier: CompiledTier | None = None
+    assignments: dict[str, Assignment] = {}
     if not ledger.preflight:
-        tier = chosen_tier(snapshot, client, resolved, assignments)
-        if tier is None and depends_on_verification(snapshot, client):
+        chosen = _chosen_tier(snapshot, client, ledger)
+        if chosen is None:
             return None
-        tier = tier or usual_tier(snapshot, client)
+        tier, assignments = chosen
+        if tier is None:
+            if ledger.is_verified is None and depends_on_verification(snapshot, client):
+                return None
+            tier = usual_tier(snapshot, client, ledger.is_verified)
     revisions = {subject: known.revision for subject, known in assignments.items()}
     bill = bills.client_bill(passage, tier, client, ledger, request, cost)
     order = bills.make_order(bill, snapshot, revisions, False)
     return Fare(client, assignments, revisions, bill, order)
+
+
+def _chosen_tier(
+    snapshot: Snapshot, client: Client, ledger: Ledger
+) -> tuple[CompiledTier | None, dict[str, Assignment]] | None:
+    """Return the tier that was chosen for a client, and the assignments by which it was.
+
+    None if the database has to be asked for them.
+    """
+    resolved = ledger.resolved_tier
+    assignments = known_assignments(snapshot, client) if resolved is None else {}
+    if assignments is None:
+        return None
+    return chosen_tier(snapshot, client, resolved, assignments), assignments

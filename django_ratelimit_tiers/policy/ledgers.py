@@ -21,7 +21,8 @@ class Ledger:
     """The running account of one request; it is `request.ratelimit`.
 
     `user` is the one that authentication found, if it did. `resolved_tier` is the slug that the
-    site's own function has named, None where it `has_asked` none or that named none.
+    site's own function has named, None where it `has_asked` none or that named none, and
+    `is_verified` what the site's own test said of the user, None where it was not asked.
     `exempt` says why no limit applies, empty when limits do. `route` stands for the view that the
     request was resolved to, None before and when there is none. `on_path` are the rules on the path
     and `passage` is the way to the view, both by the `snapshot`. `charged` has what each stage
@@ -41,6 +42,7 @@ class Ledger:
         "has_asked",
         "has_reservations",
         "id",
+        "is_verified",
         "method",
         "on_path",
         "passage",
@@ -62,6 +64,7 @@ class Ledger:
         self.decision = NOTHING_DECIDED
         self.client_decided = self.has_reservations = self.has_asked = False
         self.resolved_tier: str | None = None
+        self.is_verified: bool | None = None
         self.charged: list[tuple[Bill, Decision]] = []
         self.charged_rules: frozenset[int] = frozenset()
         self.route: str | None = None

@@ -27,6 +27,7 @@ from django_ratelimit_tiers.policy import bills, stages
 from django_ratelimit_tiers.policy.breaker import Breaker, Guarded, GuardedStore
 from django_ratelimit_tiers.policy.exemptions import account_of, exempt_by_view
 from django_ratelimit_tiers.policy.express import (
+    ask_site,
     is_usual,
     usual_door_fare,
     usual_fare,
@@ -46,7 +47,6 @@ from django_ratelimit_tiers.policy.reloads import MAX_RELOADS, Reloads
 from django_ratelimit_tiers.policy.snapshots import Snapshot, SnapshotCache, SnapshotUnavailable
 from django_ratelimit_tiers.policy.tallies import Teller
 from django_ratelimit_tiers.policy.tariffs import NOTHING, Bill
-from django_ratelimit_tiers.policy.tiers import ask_resolver
 from django_ratelimit_tiers.store.base import Store
 from django_ratelimit_tiers.store.configured import configured_store
 from django_ratelimit_tiers.store.memory import MemoryStore
@@ -110,7 +110,7 @@ class Limiter:
         if ledger.client_decided:
             return done(ledger.decision)
         ledger.client_decided = True
-        if conf.API_KEY_RESOLVER is not None or conf.TIER_RESOLVER is not None:
+        if conf.has_resolvers:
             return self._introduced(ledger, request, user, cost)
         known = self._known(ledger)
         fare = None if known is None else usual_fare(known, ledger, request, user, (), cost)
@@ -155,14 +155,14 @@ class Limiter:
     def _introduced(
         self, ledger: Ledger, request: HttpRequest, user: Any, cost: int
     ) -> Flow[Decision]:
-        """Decide the second stage where the site itself tells the client's key or tier."""
+        """Decide the second stage where the site itself has a say in who the client is."""
         key_id, known, fare = None, self._known(ledger), None
         if conf.API_KEY_RESOLVER is not None:
             key_id = yield call(import_string(conf.API_KEY_RESOLVER), request)
         keys = verified_key(key_id)
         _identify(ledger, request, user, keys)
         if known is not None and is_usual(known, ledger, request):
-            yield from ask_resolver(ledger, request)
+            yield from ask_site(known, ledger, request)
             fare = usual_fare(known, ledger, request, user, keys, cost)
         stage = partial(stages.client_bill, cost)
         return (yield from self._decide(ledger, request, stage, fare))

@@ -31,18 +31,24 @@ def find_tier(
     if ledger.resolved_tier is None:
         assignments = yield from _look_up(snapshot, ledger, revisions)
     tier = chosen_tier(snapshot, ledger.client, ledger.resolved_tier, assignments)
-    if tier is None and depends_on_verification(snapshot, ledger.client):
-        is_verified = import_string(conf.VERIFIED_TEST or "")
-        if not (yield call(is_verified, ledger.user)):
-            return snapshot.default_tier("unverified")
-    return tier or usual_tier(snapshot, ledger.client)
+    if tier is None:
+        yield from ask_test(snapshot, ledger)
+        tier = usual_tier(snapshot, ledger.client, ledger.is_verified)
+    return tier
 
 
 def ask_resolver(ledger: Ledger, request: HttpRequest) -> Flow[None]:
     """Ask the site's own function for the slug of the client's tier, once for each request."""
-    if conf.TIER_RESOLVER is not None and not ledger.has_asked and not ledger.preflight:
+    if conf.TIER_RESOLVER is not None and not ledger.has_asked:
         ledger.resolved_tier = yield call(import_string(conf.TIER_RESOLVER), request)
         ledger.has_asked = True
+
+
+def ask_test(snapshot: Snapshot, ledger: Ledger) -> Flow[None]:
+    """Ask the site's own function whether a user without another tier is verified, but once."""
+    if ledger.is_verified is None and depends_on_verification(snapshot, ledger.client):
+        is_verified = import_string(conf.VERIFIED_TEST or "")
+        ledger.is_verified = bool((yield call(is_verified, ledger.user)))
 
 
 def known_assignments(snapshot: Snapshot, client: Client) -> dict[str, Assignment] | None:
@@ -85,9 +91,12 @@ def depends_on_verification(snapshot: Snapshot, client: Client) -> bool:
     return snapshot.default_tier("unverified") is not None
 
 
-def usual_tier(snapshot: Snapshot, client: Client) -> CompiledTier | None:
-    """Return the tier of clients for whom none was chosen, who are verified if they are users."""
-    return snapshot.default_tier("anonymous" if client.is_anonymous else "authenticated")
+def usual_tier(snapshot: Snapshot, client: Client, is_verified: bool | None) -> CompiledTier | None:
+    """Return the tier of a client for whom none was chosen; `is_verified` is None if unasked."""
+    if client.is_anonymous:
+        return snapshot.default_tier("anonymous")
+    unverified = snapshot.default_tier("unverified") if is_verified is False else None
+    return unverified or snapshot.default_tier("authenticated")
 
 
 def _look_up(

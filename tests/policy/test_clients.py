@@ -17,6 +17,7 @@ from django_ratelimit_tiers.digests import key_digest
 from django_ratelimit_tiers.models import ServiceAccount, Tier, TierAssignment
 from django_ratelimit_tiers.models.choices import DefaultFor
 from django_ratelimit_tiers.policy import identity
+from django_ratelimit_tiers.store.configured import configured_store
 from tests.policies import ANYBODY, limit_tier, make_rule, used
 
 pytestmark = [pytest.mark.django_db, pytest.mark.urls("tests.site")]
@@ -202,7 +203,27 @@ def test_a_resolver_is_asked_once_for_each_request(
         for number in (1, 2, 3):
             assert tier_of(anna, path) == "pro"
             assert asked == [path] * number
-            Tier.objects.filter(slug="pro").update(description=str(number))  # a new revision
+            configured_store().announce_policy()  # as an edit in another process does
+
+
+def test_a_test_of_users_is_asked_once_and_only_about_those_without_a_tier(
+    tier_of: TierOf, anna: User, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[Any] = []
+    Tier.objects.filter(slug="enterprise").update(default_for=DefaultFor.UNVERIFIED)
+    monkeypatch.setattr("tests.site.is_verified", lambda user: asked.append(user) or False)
+    with override_settings(RATELIMIT_TIERS={"VERIFIED_TEST": "tests.site.is_verified"}):
+        assert tier_of() == "anonymous"
+        for number in (1, 2, 3):
+            assert tier_of(anna) == "enterprise"
+            assert asked == [anna] * number
+            configured_store().announce_policy()  # as an edit in another process does
+        assign("pro", user=anna)
+        configured_store().announce_subjects([f"user:{anna.pk}"])
+        assert tier_of(anna) == "pro"
+        asked.clear()
+        assert tier_of(anna) == "pro"
+        assert asked == []
 
 
 @pytest.mark.parametrize("path", ["/plain/", "/async/", "/drf/", "/free/"])

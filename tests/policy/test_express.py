@@ -18,13 +18,17 @@ from django.urls import Resolver404, resolve
 from django_ratelimit_tiers.models import ServiceAccount, Tier, TierAssignment
 from django_ratelimit_tiers.policy import passages, stages
 from django_ratelimit_tiers.policy.assignments import AssignmentCache
-from django_ratelimit_tiers.policy.express import usual_door_fare, usual_fare, usual_late_fare
+from django_ratelimit_tiers.policy.express import (
+    ask_site,
+    usual_door_fare,
+    usual_fare,
+    usual_late_fare,
+)
 from django_ratelimit_tiers.policy.flows import drive
 from django_ratelimit_tiers.policy.identity import identified_client, verified_key
 from django_ratelimit_tiers.policy.ledgers import Ledger, open_ledger
 from django_ratelimit_tiers.policy.snapshots import Snapshot, build_snapshot
 from django_ratelimit_tiers.policy.tariffs import Bill
-from django_ratelimit_tiers.policy.tiers import ask_resolver
 from django_ratelimit_tiers.store.configured import configured_store
 from tests.policies import limit_tier, make_rule
 
@@ -78,7 +82,8 @@ def shortly(
 ) -> Ways | None:
     """Return the same by the short way, None where it leads nowhere."""
     request, ledger = asked(**wanted)
-    drive(ask_resolver(ledger, request))
+    ledger.client, ledger.user = identified_client(ledger.client, user, keys), user
+    drive(ask_site(snapshot, ledger, request))
     fare = usual_fare(snapshot, ledger, request, user, keys, cost)
     return None if fare is None else (fare.bill, fare.revisions, ledger)
 
@@ -478,17 +483,36 @@ def test_the_short_way_heeds_what_the_site_says_of_the_tier(
             assert (short[0].charges, short[1]) == (plain.charges, revisions)
 
 
-def test_only_users_of_whom_the_site_says_whether_they_are_verified_go_the_plain_way() -> None:
-    assigned, other = in_pro(), User.objects.create_user("without a tier")
+@pytest.mark.parametrize("default_for", ["", "unverified"])
+@pytest.mark.parametrize("email", ["", "anna@example.org"])
+def test_the_short_way_heeds_whether_a_user_is_verified(default_for: str, email: str) -> None:
+    Tier.objects.filter(slug="business").update(default_for=default_for)
+    users = [None, AnonymousUser(), in_pro(), in_a_group(), User.objects.create_user("other")]
+    users[-1].email = email
     with override_settings(RATELIMIT_TIERS={"VERIFIED_TEST": "tests.site.is_verified"}):
-        for default_for, is_short in (("", True), ("unverified", False)):
-            Tier.objects.filter(slug="business").update(default_for=default_for)
-            snapshot = build_snapshot("", AssignmentCache())
-            for user in (None, assigned, other):
-                plain, _, _ = plainly(snapshot, user)
+        snapshot = build_snapshot("", AssignmentCache())
+        for user in users:
+            plain, revisions, _ = plainly(snapshot, user)
+            for _ in range(2):
                 short = shortly(snapshot, user)
-                assert (short is not None) is (is_short or user is not other)
-                assert short is None or short[0].charges == plain.charges
+                assert short is not None
+                assert (short[0].charges, short[1]) == (plain.charges, revisions)
+    of_business = any("business" in charge.policy.name for charge in plain.charges)
+    assert of_business is (default_for == "unverified" and not email)
+
+
+def test_a_user_who_was_verified_meanwhile_has_another_fare() -> None:
+    Tier.objects.filter(slug="business").update(default_for="unverified")
+    user = User.objects.create_user("other")
+    with override_settings(RATELIMIT_TIERS={"VERIFIED_TEST": "tests.site.is_verified"}):
+        snapshot = build_snapshot("", AssignmentCache())
+        plainly(snapshot, user)
+        seen = []
+        for user.email in ("", "", "anna@example.org", ""):
+            short = shortly(snapshot, user)
+            assert short is not None
+            seen.append(any("business" in charge.policy.name for charge in short[0].charges))
+    assert seen == [True, True, False, True]
 
 
 class TestLateRequests:
@@ -553,6 +577,11 @@ def exempt_another_view() -> None:
     make_rule("exempt", view_name="tests.site.plain", exempt=True)
 
 
+def mean_business_for_unverified() -> None:
+    TierAssignment.objects.all().delete()
+    Tier.objects.filter(slug="business").update(default_for="unverified")
+
+
 TIMES = {"starts_at": "2001-01-01T00:00:00Z", "ends_at": "2999-01-01T00:00:00Z"}
 BY_FIELD = {"identify_by": "field", "request_field": "username"}
 PROXY = {"TRUSTED_PROXIES": ["127.0.0.0/8"]}
@@ -569,6 +598,9 @@ SITES: dict[str, Site] = {
         headers={"X-Tier": "pro"}, settings={"TIER_RESOLVER": "tests.site.tier_from_header"}
     ),
     "a test of users": Site(settings={"VERIFIED_TEST": "tests.site.is_verified"}),
+    "a test of users who have no tier": Site(
+        settings={"VERIFIED_TEST": "tests.site.is_verified"}, prepare=mean_business_for_unverified
+    ),
     "service accounts": Site(
         prepare=lambda: (account("mirror"), account("probe", networks="192.0.2.0/24"))
     ),
@@ -591,8 +623,8 @@ def test_the_second_request_takes_the_short_way_whatever_a_site_makes_use_of(
     client: Client, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
     site = SITES[name]
-    site.prepare()
     client.force_login(in_pro())
+    site.prepare()
     ask = getattr(client, site.method)
     with override_settings(RATELIMIT_TIERS=site.settings):
         assert ask(site.path, headers=site.headers).status_code == site.status
