@@ -16,12 +16,15 @@ from django_ratelimit_tiers.models import EndpointRule, ServiceAccount
 from tests.benchmarks.bench import Bench
 from tests.benchmarks.limiters import LIMITERS, RULED
 from tests.benchmarks.reports import Cell, Goal, Table
-from tests.benchmarks.rounds import Timing, calls
-from tests.benchmarks.site import MANY, handler
+from tests.benchmarks.rounds import Burst, Timing, calls
+from tests.benchmarks.site import MANY, Respond, handler
 
 CONTENDERS = ("none", "floor", "tiers")
 ONE_COUNTER = ("decorator", "smart-decorator", "smart-static")
 EVERYTHING = "all of these at once"
+
+FEW = 20
+"""Users, each of whom asks once in a burst."""
 
 
 def tier_of(_request: HttpRequest) -> str:
@@ -82,14 +85,14 @@ def measure(bench: Bench) -> None:
     """Add the table of features, and how all of them compare with one counter."""
     forwarded = {"HTTP_X_FORWARDED_FOR": "203.0.113.9, 10.0.0.1"}
     names = (*CONTENDERS, *ONE_COUNTER)
-    responds = {name: calls(handler(LIMITERS[name], **forwarded)) for name in names}
+    bursts = {name: _burst(handler(LIMITERS[name], **forwarded)) for name in names}
     rows: list[tuple[Cell, ...]] = []
     for feature in FEATURES:
         with in_use(feature):
-            timings = bench.race({name: responds[name] for name in CONTENDERS}, burst=20)
+            timings = bench.race({name: bursts[name] for name in CONTENDERS}, burst=FEW)
         rows.append(_row(feature.name, "tiers", timings))
     with in_use(*FEATURES):
-        timings = bench.race(responds, burst=20)
+        timings = bench.race(bursts, burst=FEW)
     rows.append(_row(EVERYTHING, "tiers", timings))
     rows += [_row(LIMITERS[name].name, name, timings) for name in ONE_COUNTER]
     bench.report.tables.append(
@@ -107,6 +110,11 @@ def measure(bench: Bench) -> None:
     cheapest = min(added[name] for name in ONE_COUNTER)
     goal = "added time with every feature, beside the cheapest peer with one counter"
     bench.report.goals.append(Goal(goal, added["tiers"] / cheapest, most=1, unit=" x"))
+
+
+def _burst(respond: Respond) -> Burst:
+    """Return the bursts of a few users, whose tiers each limiter finds out while it warms up."""
+    return calls(lambda number: respond(number, number % FEW))
 
 
 @contextmanager
