@@ -44,7 +44,7 @@ def measure(bench: Bench) -> None:
             hops.clear()
             decided = runner.run(_at_once(respond))
             crowds[name] = Crowd(respond, decided, _opened(client) - opened, len(hops))
-        for number in range(bench.choose(2, 15)):
+        for number in range(bench.choose(1, 15)):
             for name in sorted(crowds, reverse=bool(number % 2)):
                 begin = time.perf_counter()
                 runner.run(_at_once(crowds[name].respond))

@@ -81,21 +81,25 @@ def address_limits() -> Iterator[None]:
         rule.delete()
 
 
-def handler(config: Limiter, **meta: str) -> Respond:
+def handler(config: Limiter, users: int = USERS, **meta: str) -> Respond:
     """Return a function that answers the request of a numbered user through Django's handler.
 
-    `meta` are header fields of each request, named as WSGI does.
+    So many users take turns. `meta` are header fields of each request, named as WSGI does.
     """
     base = _handler(config, is_async=False)
     environ = RequestFactory().get(config.path, **meta).environ
 
     def respond(number: int, user: int | None = None, path: str = config.path) -> HttpResponse:
-        user = number % USERS if user is None else user
+        user = number % users if user is None else user
         return base.get_response(
             WSGIRequest({**environ, "HTTP_X_USER": str(user), "PATH_INFO": path})
         )
 
-    return _checked(config, respond)
+    for number in range(users):  # every user is known to everybody then
+        response = respond(number)
+        if response.status_code != 200:
+            raise RuntimeError(f"{config.name}: status {response.status_code}, not 200")
+    return respond
 
 
 def ahandler(config: Limiter) -> Callable[[int], Awaitable[HttpResponse]]:
@@ -107,14 +111,6 @@ def ahandler(config: Limiter) -> Callable[[int], Awaitable[HttpResponse]]:
         headers = [*scope["headers"], (b"x-user", str(number % USERS).encode())]
         return await base.get_response_async(ASGIRequest({**scope, "headers": headers}, BytesIO()))
 
-    return respond
-
-
-def _checked(config: Limiter, respond: Respond) -> Respond:
-    for number in range(USERS):  # every user is known to everybody then
-        response = respond(number)
-        if response.status_code != 200:
-            raise RuntimeError(f"{config.name}: status {response.status_code}, not 200")
     return respond
 
 

@@ -11,6 +11,7 @@ from tests.benchmarks.reports import Goal, Table
 from tests.benchmarks.rounds import Burst, Timing, calls
 from tests.benchmarks.site import (
     EXHAUSTED,
+    USERS,
     Respond,
     address_limits,
     create_peer_rules,
@@ -25,7 +26,8 @@ PEER_OF_MANY = "django-smart-ratelimit middleware, tier + 1 rule of 1,000"
 def measure(bench: Bench) -> None:
     """Add the tables of added times and of refusals, and what they should be."""
     with address_limits():
-        responds = {name: handler(limiter) for name, limiter in LIMITERS.items()}
+        users = bench.choose(100, USERS)
+        responds = {name: handler(limiter, users) for name, limiter in LIMITERS.items()}
         timings = bench.race({name: calls(respond) for name, respond in responds.items()}, burst=20)
         queries = {name: _queries(respond) for name, respond in responds.items()}
         _report(bench, timings, queries)
