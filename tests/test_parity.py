@@ -94,26 +94,16 @@ SCENARIOS: dict[str, Scenario] = {
     "a page in HTML": Scenario("/async/", headers={"Accept": "text/html"}),
     "a problem": Scenario("/plain/", headers={"Accept": "application/problem+json"}),
     "a response of one's own": Scenario("/async/", settings={"RESPONSE": "tests.site.teapot"}),
-    "a resolver of tiers": Scenario(
-        "/async/",
-        headers={"X-Tier": "free"},
-        settings={"TIER_RESOLVER": "tests.site.tier_from_header"},
-    ),
-    "a resolver of keys": Scenario(
-        "/async/",
-        headers={"X-Key": "k1"},
-        settings={"API_KEY_RESOLVER": "tests.site.key_from_header"},
-    ),
-    "an asynchronous resolver of tiers": Scenario(
-        "/async/",
-        headers={"X-Tier": "free"},
-        settings={"TIER_RESOLVER": "tests.site.atier_from_header"},
-    ),
-    "an asynchronous resolver of keys": Scenario(
-        "/async/",
-        headers={"X-Key": "k1"},
-        settings={"API_KEY_RESOLVER": "tests.site.akey_from_header"},
-    ),
+    **{
+        f"the {key} {function}": Scenario(
+            "/async/", headers=headers, settings={key: f"tests.site.{function}"}
+        )
+        for key, headers, functions in (
+            ("TIER_RESOLVER", {"X-Tier": "free"}, ("tier_from_header", "atier_from_header")),
+            ("API_KEY_RESOLVER", {"X-Key": "k1"}, ("key_from_header", "akey_from_header")),
+        )
+        for function in functions
+    },
     "disabled": Scenario("/async/", settings={"ENABLED": False}),
     "in memory": Scenario(
         "/async/", settings={"STORE": "django_ratelimit_tiers.store.memory.MemoryStore"}
