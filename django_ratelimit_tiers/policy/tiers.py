@@ -38,10 +38,18 @@ def find_tier(
 
 
 def ask_resolver(ledger: Ledger, request: HttpRequest) -> Flow[None]:
-    """Ask the site's own function for the slug of the client's tier, once for each request."""
+    """Ask the site's own function for the slug of the client's tier, once for each request.
+
+    Raises TypeError when it returns anything but a text or None.
+    """
     if conf.TIER_RESOLVER is not None and not ledger.has_asked:
-        ledger.resolved_tier = yield call(import_string(conf.TIER_RESOLVER), request)
-        ledger.has_asked = True
+        slug = yield call(import_string(conf.TIER_RESOLVER), request)
+        if not isinstance(slug, str | None):
+            raise TypeError(
+                f"TIER_RESOLVER ({conf.TIER_RESOLVER}) must return the slug of a tier, such as "
+                f"'pro', or None, not {slug!r}"
+            )
+        ledger.resolved_tier, ledger.has_asked = slug, True
 
 
 def ask_test(snapshot: Snapshot, ledger: Ledger) -> Flow[None]:

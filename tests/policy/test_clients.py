@@ -191,6 +191,16 @@ def test_a_resolver_names_the_tier_or_leaves_it_to_assignments(
             assert tier_of(anna, headers=headers) == expected
 
 
+@pytest.mark.parametrize("answer", [["pro"], 7, Tier(slug="pro")], ids=str)
+def test_a_resolver_that_names_no_slug_is_told_what_would_be_right(
+    client: Client, monkeypatch: pytest.MonkeyPatch, answer: object
+) -> None:
+    monkeypatch.setattr("tests.site.tier_from_header", lambda _request: answer)
+    expected = r"TIER_RESOLVER \(tests.site.tier_from_header\) must return the slug of a tier"
+    with override_settings(RATELIMIT_TIERS=RESOLVING), pytest.raises(TypeError, match=expected):
+        client.get("/plain/")
+
+
 @pytest.mark.parametrize("path", ["/plain/", "/async/", "/drf/"])
 def test_a_resolver_is_asked_once_for_each_request(
     tier_of: TierOf, anna: User, monkeypatch: pytest.MonkeyPatch, path: str
