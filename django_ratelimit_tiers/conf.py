@@ -85,6 +85,12 @@ class Settings:
         return FailurePolicy(getattr(settings, SETTING, {}).get("ON_STORE_FAILURE", "open"))
 
     @cached_property
+    def trusted_proxies(self) -> Sequence[str] | int:
+        """`TRUSTED_PROXIES`, a list as a tuple."""
+        proxies = self.TRUSTED_PROXIES
+        return tuple(proxies) if isinstance(proxies, list) else proxies
+
+    @cached_property
     def has_resolvers(self) -> bool:
         """Whether the site itself has a say in the key or the tier of a client."""
         told = (self.API_KEY_RESOLVER, self.TIER_RESOLVER, self.VERIFIED_TEST)

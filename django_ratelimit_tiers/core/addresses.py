@@ -118,7 +118,6 @@ def client_address(
     return client.text
 
 
-@lru_cache(maxsize=8192)
 def address_subject(address: str, ipv6_prefix: int = 64) -> str:
     """Return the subject that an address is counted under: `ip:192.0.2.7`, `ip:2001:db8::/64`.
 

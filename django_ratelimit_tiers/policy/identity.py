@@ -53,12 +53,10 @@ class Client(NamedTuple):
 
 def address_client(request: HttpRequest) -> Client:
     """Return the client as known before authentication."""
-    meta, proxies, prefix = request.META, conf.TRUSTED_PROXIES, conf.IPV6_PREFIX
+    meta, proxies, prefix = request.META, conf.trusted_proxies, conf.IPV6_PREFIX
     peer = meta.get("REMOTE_ADDR", "")
     if not proxies:
         return _address_client(peer, "", "", (), prefix)
-    if isinstance(proxies, list):
-        proxies = tuple(proxies)
     header = conf.CLIENT_IP_HEADER
     # `request.headers` would look at every field of the request.
     value = meta.get("HTTP_" + header.upper().replace("-", "_"), "")
