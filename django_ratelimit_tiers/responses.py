@@ -73,7 +73,6 @@ def refusal(request: HttpRequest, decision: Decision) -> Flow[HttpResponse]:
     else:
         response = _own_refusal(_preferred_form(request), decision)
     response.ratelimit_decision = decision  # type: ignore[attr-defined]
-    _leave_unlogged(response)
     return response
 
 
@@ -121,6 +120,7 @@ def _own_refusal(form: str, decision: Decision) -> HttpResponse:
     store.update(fields)
     if DECISION_KEY in fields:
         store[DECISION_KEY] = DECISION_FIELD, decision.id
+    _leave_unlogged(response)
     return response
 
 

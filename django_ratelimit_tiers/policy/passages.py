@@ -41,9 +41,10 @@ class Passage:
     """The way of one method to one view, among the same rules by path.
 
     `rules` are those by path and on the view. Where nothing was resolved there is no `view`, and no
-    `route` that stands for it. `cost` is what a decorator has marked the view with, or that it
-    `is_exempt`. `phases` are the same way between the turns of its rules. `on_path` and `view` are
-    kept so that no others can come to have their identity.
+    `route` that stands for it. A decorator may have marked the view with a `cost`, or as exempt
+    (`is_exempt`); it `is_usual` if neither that nor a rule exempts anybody. `phases` are the same
+    way between the turns of its rules. `on_path` and `view` are kept so that no others can come to
+    have their identity.
     """
 
     on_path: Sequence[Rule]
@@ -57,7 +58,6 @@ class Passage:
     is_usual: bool = field(init=False)
 
     def __post_init__(self) -> None:
-        # Whether nobody is exempt on it, whoever it is.
         object.__setattr__(self, "is_usual", not (self.is_exempt or self.rules.exempts))
 
     def at(self, now: float) -> Passage:

@@ -374,7 +374,7 @@ class TestServiceAccounts:
         account("backup", user=user)
         snapshot = build_snapshot("", AssignmentCache())
         self.expect_short(snapshot, other)
-        plainly(snapshot, user)
+        snapshot.assignments.look_up_user(f"user:{user.pk}", user, "")  # not why it goes plainly
         for _ in range(2):
             assert shortly(snapshot, user) is None
 
@@ -466,7 +466,10 @@ class TestKeys:
     def test_a_key_of_a_service_account_goes_the_plain_way(self) -> None:
         _, key = account("mirror")
         snapshot = build_snapshot("", AssignmentCache())
-        assert shortly(snapshot, None, keys=verified_key(key)) is None
+        for key_id, is_short in ((key, False), ("k1", True)):
+            keys = verified_key(key_id)
+            snapshot.assignments.look_up_key(keys[0], keys, "")
+            assert (shortly(snapshot, None, keys=keys) is not None) is is_short
 
 
 @pytest.mark.parametrize("slug", [None, "pro", "business", "unheard-of"])
