@@ -40,6 +40,22 @@ Prepared: TypeAlias = tuple[tuple[Any, ...], bytes, bytes, Layout]
 They are found by the identity of the charges, which the plan keeps alive."""
 
 
+@dataclass(slots=True)
+class Memory:
+    """What was worked out for plans of one policy revision, or of none."""
+
+    revision: str | None = None
+    layouts: dict[Hashable, Layout] = field(default_factory=dict)
+    prepared: dict[int, Prepared] = field(default_factory=dict)
+
+    def turn_to(self, revision: str | None) -> None:
+        """Forget what was for plans of another revision: nobody makes those any more."""
+        if revision is not None and revision != self.revision:
+            self.revision = revision
+            self.layouts.clear()
+            self.prepared.clear()
+
+
 @dataclass(frozen=True, slots=True)
 class Protocol:
     """The key names and limits that one store uses.
@@ -54,12 +70,7 @@ class Protocol:
     sample: int = 1000
     revision_key: str = field(init=False)
     counts_key: str = field(init=False)
-    layouts: dict[Hashable, Layout] = field(
-        init=False, repr=False, compare=False, default_factory=dict
-    )
-    prepared: dict[int, Prepared] = field(
-        init=False, repr=False, compare=False, default_factory=dict
-    )
+    memory: Memory = field(init=False, repr=False, compare=False, default_factory=Memory)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "revision_key", f"{self.prefix}:revision")
@@ -80,7 +91,7 @@ class Protocol:
     def acquire(self, plan: Plan) -> tuple[Call, Layout]:
         """Return the call that decides a plan, and how its reply is read."""
         asked = plan[:-1]
-        known = self.prepared.get(id(plan.charges))
+        known = self.memory.prepared.get(id(plan.charges))
         if known is None or known[0] != asked:
             known = self._prepare(plan)
         _, before, after, layout = known
@@ -104,6 +115,7 @@ class Protocol:
         return Call.of(RESET, [self.counters_key(subject).encode()])
 
     def _prepare(self, plan: Plan) -> Prepared:
+        self.memory.turn_to(plan.revision)
         known = plan.subject_revisions
         numbers: dict[str, int] = {}
         grouping = [numbers.setdefault(charge.subject, len(numbers)) for charge in plan.charges]
@@ -123,20 +135,21 @@ class Protocol:
         asked = plan._replace(subject_revisions=dict(known))[:-1]
         prepared = asked, layout.template % tuple(words), after, layout
         if plan.is_kept:
-            if len(self.prepared) >= MOST_PREPARED:
-                self.prepared.clear()
-            self.prepared[id(plan.charges)] = prepared
+            if len(self.memory.prepared) >= MOST_PREPARED:
+                self.memory.prepared.clear()
+            self.memory.prepared[id(plan.charges)] = prepared
         return prepared
 
     def _layout(self, plan: Plan, grouping: tuple[int, ...]) -> Layout:
         if plan.form is None:
             return self._new_layout(plan, grouping)
         key = plan.form, grouping, len(plan.subject_revisions)
-        layout = self.layouts.get(key)
+        layouts = self.memory.layouts
+        layout = layouts.get(key)
         if layout is None:
-            if len(self.layouts) >= MOST_LAYOUTS:
-                self.layouts.clear()
-            layout = self.layouts[key] = self._new_layout(plan, grouping)
+            if len(layouts) >= MOST_LAYOUTS:
+                layouts.clear()
+            layout = layouts[key] = self._new_layout(plan, grouping)
         return layout
 
     def _new_layout(self, plan: Plan, grouping: tuple[int, ...]) -> Layout:

@@ -129,11 +129,11 @@ def test_only_shares_of_all_charges_are_kept(store: RedisClusterStore) -> None:
     )
     for subjects, kept in (((here, here), 1), ((here, there), 0)):
         for part in store._parts:
-            part.protocol.prepared.clear()
+            part.protocol.memory.prepared.clear()
         charges = tuple(Charge(subject, limit(9)) for subject in subjects)
         for _ in range(2):
             store.execute(Plan(charges, is_kept=True))
-        assert sum(len(part.protocol.prepared) for part in store._parts) == kept
+        assert sum(len(part.protocol.memory.prepared) for part in store._parts) == kept
 
 
 def test_a_shadow_policy_in_another_part_refuses_nothing(store: RedisClusterStore) -> None:

@@ -97,11 +97,11 @@ def test_only_kept_plans_are_remembered_and_no_more_than_a_bound(
     monkeypatch.setattr(protocol, "MOST_PREPARED", 3)
     own_protocol = Protocol()
     own_protocol.acquire(Plan((Charge("user:1", POLICY),)))
-    assert not own_protocol.prepared
+    assert not own_protocol.memory.prepared
     kept = [Plan((Charge(f"user:{number}", POLICY),), is_kept=True) for number in range(10)]
     for plan in kept:
         own_protocol.acquire(plan)
-        assert 0 < len(own_protocol.prepared) <= 3
+        assert 0 < len(own_protocol.memory.prepared) <= 3
 
 
 @given(words=st.lists(st.binary(max_size=20), max_size=3))
@@ -167,7 +167,27 @@ def test_no_more_layouts_are_remembered_than_a_bound(monkeypatch: pytest.MonkeyP
     plan = Plan((Charge("user:1", POLICY),))
     for _ in range(10):
         own_protocol.acquire(plan._replace(form=Form()))
-        assert len(own_protocol.layouts) <= 3
+        assert len(own_protocol.memory.layouts) <= 3
+
+
+def test_what_was_for_plans_of_a_former_revision_is_forgotten() -> None:
+    own_protocol, kept = Protocol(), []
+    plans = [
+        Plan((Charge("user:1", POLICY),), revision=revision, form=Form(), is_kept=True)
+        for revision in ("one", "one", "two")
+    ]
+    for plan in plans:
+        own_protocol.acquire(plan)
+        kept.append((len(own_protocol.memory.layouts), len(own_protocol.memory.prepared)))
+    assert kept == [(1, 1), (2, 2), (1, 1)]
+
+
+def test_a_plan_of_any_revision_has_nothing_forgotten() -> None:
+    own_protocol = Protocol()
+    for revision in ("one", None):
+        plan = Plan((Charge("user:1", POLICY),), revision=revision, form=Form(), is_kept=True)
+        own_protocol.acquire(plan)
+    assert len(own_protocol.memory.layouts) == len(own_protocol.memory.prepared) == 2
 
 
 def test_a_script_has_whatever_it_says_is_put_in() -> None:
