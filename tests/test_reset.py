@@ -10,6 +10,7 @@ from django.core.management.base import CommandError
 from django.test import override_settings
 
 from django_ratelimit_tiers.core.policies import Charge, QuotaPolicy
+from django_ratelimit_tiers.digests import key_digest
 from django_ratelimit_tiers.store.configured import configured_store
 
 POLICY = QuotaPolicy("p", 1, 86_400)
@@ -30,6 +31,8 @@ def remaining(subject: str) -> int:
     [
         ("user:42", "user:42"),
         ("key:0123456789abcdef0123456789abcdef", "key:0123456789abcdef0123456789abcdef"),
+        ("key:customer-1", key_digest("customer-1")),
+        ("field:too-long", "field:too-long"),
         ("all", "all"),
         ("ip:192.0.2.7", "ip:192.0.2.7"),
         ("ip:::ffff:192.0.2.7", "ip:192.0.2.7"),
@@ -49,7 +52,13 @@ def test_several_clients_start_anew() -> None:
     assert (remaining("user:1"), remaining("user:2")) == (1, 1)
 
 
-@pytest.mark.parametrize("named", ["42", "user:", "ip:", "ip:x", "everyone", "user:1 2", "*"])
+@pytest.mark.parametrize(
+    "named",
+    [
+        *("42", "user:", "user:root", "user:1 2", "key:", "field:name", "ip:", "ip:x"),
+        *("everyone", "*"),
+    ],
+)
 def test_what_names_no_client_is_refused_and_nobody_starts_anew(named: str) -> None:
     configured_store().acquire([Charge("user:1", POLICY)])
     with pytest.raises(CommandError):
