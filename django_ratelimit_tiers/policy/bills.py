@@ -10,6 +10,7 @@ from django.http import HttpRequest
 
 from django_ratelimit_tiers.core.plans import Plan
 from django_ratelimit_tiers.core.policies import Charge, Mode, QuotaPolicy
+from django_ratelimit_tiers.core.refusals import labelled_key
 from django_ratelimit_tiers.core.rules import (
     BEFORE_AUTHENTICATION,
     IdentifyBy,
@@ -99,12 +100,22 @@ def refusal_detail(ledger: Ledger, snapshot: Snapshot) -> str:
 def endpoint_name(ledger: Ledger, rule: Rule | None = None) -> str:
     """Return what refusals are counted under: method and route, never the raw path.
 
-    Before the route is known the rule's own pattern stands for it.
+    Before the route is known the rule's own pattern stands for it; the root's route is empty.
     """
     method = ledger.method if ledger.method in KNOWN_METHODS else "OTHER"
     route = ledger.route
-    where = route if route is not None else rule.path if rule else "(no route)"
-    return f"{method} {where}"
+    if route is not None:
+        return f"{method} {route or '/'}"
+    return f"{method} {rule.path if rule else '(no route)'}"
+
+
+def refused_endpoint(charged: Bill, ledger: Ledger) -> str:
+    """Return what the refusal of a bill is counted under."""
+    binding = ledger.decision.binding if ledger.decision.refusing else None
+    for charge, label in zip(charged.charges, charged.tariff.labels, strict=True):
+        if binding is not None and charge.policy.name == binding.charge.policy.name:
+            return labelled_key(label, Mode.ENFORCE, charge.subject)[0].endpoint
+    return endpoint_name(ledger)
 
 
 def _tariff(passage: Passage, key: object, new: Callable[[], list[Item]]) -> Tariff:

@@ -222,7 +222,7 @@ class Limiter:
             decision = decision.named(ledger.id)
         ledger.add(bill, decision)
         if not decision.allowed:
-            yield from self._refuse(ledger, request)
+            yield from self._refuse(ledger, request, bill)
         elif ledger.exempt and not exempt_before and ledger.charged:
             # The client turns out to be exempt only now that it is known.
             yield from self._give_back(ledger, reservations_only=False)
@@ -232,13 +232,13 @@ class Limiter:
                 yield Guarded(self.breaker, self.teller.tell, self.teller.atell)
         return ledger.decision
 
-    def _refuse(self, ledger: Ledger, request: HttpRequest) -> Flow[None]:
+    def _refuse(self, ledger: Ledger, request: HttpRequest, bill: Bill) -> Flow[None]:
         """Give back what was charged before, and tell of the refusal."""
         decision = ledger.decision
         if ledger.charged:
             yield from self._give_back(ledger, reservations_only=False)
         if not unnoticed():
-            told = request, decision, ledger.client.subject, bills.endpoint_name(ledger)
+            told = request, decision, ledger.client.subject, bills.refused_endpoint(bill, ledger)
             yield Step(lambda: announce_refusal(*told), lambda: aannounce_refusal(*told))
         if decision.degraded is not None:
             self.teller.tell_later()

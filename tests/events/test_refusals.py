@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from django.contrib.auth.models import User
 from django.test import Client
+from django.urls import path
 
 from django_ratelimit_tiers.conf import conf
 from django_ratelimit_tiers.core.decisions import Decision
@@ -20,8 +21,11 @@ from django_ratelimit_tiers.policy import limiter as limiting
 from django_ratelimit_tiers.signals import request_throttled
 from django_ratelimit_tiers.store.configured import configured_store
 from tests.policies import YEAR, limit_tier, make_rule
+from tests.site import plain
 
 pytestmark = pytest.mark.django_db
+
+urlpatterns = [path("", plain)]
 
 LOGGER = "django_ratelimit_tiers.throttled"
 
@@ -96,6 +100,32 @@ def test_refusals_are_logged_with_who_where_and_why(
     assert (told.key, told.client) == ("ip:127.0.0.1", "ip:127.0.0.1")
     assert (told.endpoint, told.policy) == ("GET plain/", f"anonymous-{YEAR}s")
     assert told.decision_id == decision_id
+
+
+@pytest.mark.parametrize("failure", ["open", "local"])
+def test_a_refusal_before_the_route_is_known_is_logged_where_it_is_counted(
+    client: Client, caplog: pytest.LogCaptureFixture, failure: str, settings: Any
+) -> None:
+    if failure == "local":
+        settings.RATELIMIT_TIERS = {
+            "STORE": "django_ratelimit_tiers.store.redis.RedisStore",
+            "STORE_OPTIONS": {"url": "redis://127.0.0.1:1"},
+            "ON_STORE_FAILURE": failure,
+        }
+    make_rule("plain", 1)
+    for _ in range(3):
+        client.get("/plain/")
+    told = {r.__dict__["endpoint"] for r in caplog.records if r.name == LOGGER}
+    assert told == {"GET /plain/"}
+
+
+@pytest.mark.urls(__name__)
+def test_the_root_has_a_name_of_its_own(client: Client) -> None:
+    limit_tier("anonymous", 1)
+    for _ in range(2):
+        client.get("/")
+    [refusal] = configured_store().records.sample()
+    assert refusal.key.endpoint == "GET /"
 
 
 def test_an_attack_does_not_flood_the_log_and_what_is_left_out_is_told(
