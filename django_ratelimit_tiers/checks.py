@@ -13,14 +13,12 @@ from django.core.exceptions import ValidationError
 from django.core.validators import validate_email
 from django.utils.module_loading import import_string
 
-from django_ratelimit_tiers.conf import DEFAULTS, EVENT_DEFAULTS, SETTING
+from django_ratelimit_tiers.conf import DEFAULTS, EVENT_DEFAULTS, MIDDLEWARE, SETTING
 from django_ratelimit_tiers.core.addresses import parse_networks
 from django_ratelimit_tiers.core.decisions import FailurePolicy
 from django_ratelimit_tiers.core.headers import HeaderStyle
 from django_ratelimit_tiers.store.base import Store
 from django_ratelimit_tiers.store.configured import AUTO, uses_django_redis
-
-MIDDLEWARE = "django_ratelimit_tiers.middleware.RateLimitMiddleware"
 
 Test = Callable[[Any], bool]
 

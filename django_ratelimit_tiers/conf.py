@@ -14,6 +14,9 @@ from django_ratelimit_tiers.core.decisions import FailurePolicy
 
 SETTING = "RATELIMIT_TIERS"
 
+MIDDLEWARE = "django_ratelimit_tiers.middleware.RateLimitMiddleware"
+"""What a project that limits all its views has in `MIDDLEWARE`."""
+
 EVENT_DEFAULTS: dict[str, Any] = {
     "SAMPLE": 1000,
     "CARDINALITY": 2000,

@@ -89,6 +89,18 @@ def test_the_command_finds_nothing_wrong_with_a_healthy_site(redis_url: str) -> 
     assert "eviction policy noeviction" in said
 
 
+def test_the_command_names_the_switch_that_is_off() -> None:
+    with override_settings(RATELIMIT_TIERS={"ENABLED": False}):
+        assert "WRONG  Nothing is limited: ENABLED is False." in check()
+
+
+def test_the_command_says_what_is_limited_without_the_middleware() -> None:
+    said = "only views with TierThrottle or a decorator are limited"
+    assert said not in check()
+    with override_settings(MIDDLEWARE=[]):
+        assert said in check()
+
+
 def test_the_command_names_a_store_that_does_not_answer() -> None:
     with store_at(f"redis://127.0.0.1:{free_port()}/0"):
         said = check()

@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from django.conf import settings
 from django.db import DatabaseError, InterfaceError
 
+from django_ratelimit_tiers.conf import MIDDLEWARE, conf
 from django_ratelimit_tiers.exceptions import StoreUnavailable
 from django_ratelimit_tiers.models import EndpointRule
 from django_ratelimit_tiers.policy.assignments import AssignmentCache
@@ -38,8 +40,20 @@ def present_condition() -> Condition:
 
 def findings() -> Iterator[Finding]:
     """Yield everything that is worth knowing before traffic finds it out."""
+    yield from _coverage_findings()
     yield from configured_store().examine()
     yield from _policy_findings()
+
+
+def _coverage_findings() -> Iterator[Finding]:
+    if not conf.ENABLED:
+        advice = "Set RATELIMIT_TIERS['ENABLED'] to True, or leave it out."
+        yield Finding("Nothing is limited: ENABLED is False.", True, advice)
+    elif MIDDLEWARE not in settings.MIDDLEWARE:
+        yield Finding(
+            "The middleware is not installed: only views with TierThrottle or a decorator "
+            "are limited."
+        )
 
 
 def _store_answers() -> bool:
@@ -53,9 +67,10 @@ def _store_answers() -> bool:
 def _policy_is_current() -> bool:
     snapshot = limiter()._snapshots.current
     try:
-        return snapshot is None or snapshot.edition == database_edition()
+        edition = database_edition()
     except (DatabaseError, InterfaceError):
         return False
+    return snapshot is None or snapshot.edition == edition
 
 
 def _policy_findings() -> Iterator[Finding]:

@@ -15,6 +15,7 @@ from django.test import Client
 from django_ratelimit_tiers.core.policies import Algorithm
 from django_ratelimit_tiers.models import Tier, TierAssignment
 from django_ratelimit_tiers.policy.assignments import REMEMBERED_SECONDS
+from django_ratelimit_tiers.policy.conditions import present_condition
 from django_ratelimit_tiers.policy.limiter import limiter
 from django_ratelimit_tiers.policy.snapshots import DATABASE_LOOK_SECONDS
 from django_ratelimit_tiers.store.configured import configured_store
@@ -201,6 +202,13 @@ def test_without_the_database_the_last_policy_stays_in_force(
             statuses = [client.get("/plain/").status_code for _ in range(LIMIT)]
         assert statuses == [200] * (LIMIT - 1) + [429]
         assert "the last policy stays in force" in caplog.text
+
+
+def test_a_process_that_never_had_a_policy_is_in_no_good_condition(client: Client) -> None:
+    with broken_database():
+        assert client.get("/plain/").status_code == 200
+        assert not present_condition().policy_is_current
+    assert present_condition().policy_is_current
 
 
 def test_a_policy_that_stays_in_force_is_asked_for_once_a_request(
