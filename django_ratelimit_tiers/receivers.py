@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
+from django.apps import apps
 from django.contrib.auth import get_user_model
 from django.core.exceptions import FieldDoesNotExist
 from django.db import models, transaction
-from django.db.models.signals import m2m_changed, post_delete, post_save, pre_delete, pre_save
+from django.db.migrations import Migration
+from django.db.models.signals import (
+    m2m_changed,
+    post_delete,
+    post_migrate,
+    post_save,
+    pre_delete,
+    pre_save,
+)
 
 from django_ratelimit_tiers.models import (
     EndpointRule,
@@ -30,6 +40,9 @@ POLICY_MODELS: tuple[type[PolicyModel], ...] = (
     RulePolicy,
     ServiceAccount,
 )
+
+
+APP = "django_ratelimit_tiers"
 
 
 class Announcement:
@@ -79,6 +92,7 @@ def connect() -> None:
     pre_save.connect(on_assignment_leaving, sender=TierAssignment)
     post_save.connect(on_assignment_saved, sender=TierAssignment)
     pre_delete.connect(on_assignment_leaving, sender=TierAssignment)
+    post_migrate.connect(on_migrated, sender=apps.get_app_config(APP))
     if (memberships := _memberships()) is not None:
         m2m_changed.connect(on_membership_changed, sender=memberships)
 
@@ -147,6 +161,14 @@ def on_membership_changed(
     elif users:
         subjects = tuple(sorted(f"user:{pk}" for pk in users))
         subject_edited.send(sender, using=using, subjects=subjects, reason=reason)
+
+
+def on_migrated(using: str, plan: Iterable[tuple[Migration, bool]] = (), **_: Any) -> None:
+    """Announce what a project's own migrations wrote, whose models send none of these signals."""
+    for migration, backwards in plan:
+        depends = any(app == APP for app, _ in migration.dependencies)
+        if depends and migration.app_label != APP and not backwards:
+            policy_edited.send(EndpointRule, using=using, reason=f"migration {migration}")
 
 
 def _raise_revision(

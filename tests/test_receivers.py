@@ -11,6 +11,7 @@ from django.contrib.auth.models import Group, User
 from django.core.management import call_command
 from django.core.serializers import serialize
 from django.db import connection, transaction
+from django.test import modify_settings
 
 from django_ratelimit_tiers import receivers
 from django_ratelimit_tiers.models import (
@@ -187,6 +188,15 @@ def test_loaded_data_is_announced(assignment, announced, user, other, tmp_path):
     moved.write_text(serialize("json", [assignment]))
     call_command("loaddata", moved, verbosity=0)
     assert announced.new() == named(user, other)
+
+
+@modify_settings(INSTALLED_APPS={"append": "tests.shop"})
+def test_what_a_projects_own_migration_writes_is_announced(announced):
+    call_command("migrate", "shop", verbosity=0)
+    assert announced.new() == POLICY
+    assert PolicyRevision.objects.get().reason == "migration shop.0001_rules"
+    call_command("migrate", "shop", "zero", verbosity=0)
+    assert announced.new() == set()
 
 
 def test_a_last_use_is_no_edit_of_the_policy(announced, account):
