@@ -87,7 +87,7 @@ class override_limits(_Overridden):  # noqa: N801 - reads as a word in a with st
     def enable(self) -> None:
         """Let the limits hold; nothing has been spent."""
         replaced = {}
-        tiers = {slug: Tier.objects.get(slug=slug) for slug in self._tiers}
+        tiers = {slug: _tier(slug) for slug in self._tiers}
         for slug, (requests, period) in self._tiers.items():
             tier = tiers[slug]
             replaced[tier] = list(tier.policies.all())
@@ -104,6 +104,14 @@ class override_limits(_Overridden):  # noqa: N801 - reads as a word in a with st
         for tier, policies in self._replaced.pop().items():
             _replace(tier, policies)
         super().disable()
+
+
+def _tier(slug: str) -> Tier:
+    try:
+        return Tier.objects.get(slug=slug)
+    except Tier.DoesNotExist:
+        problem = f"there is no tier {slug!r}; with real transactions set serialized_rollback"
+        raise Tier.DoesNotExist(problem) from None
 
 
 def _replace(tier: Tier, policies: list[TierPolicy]) -> None:

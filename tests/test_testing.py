@@ -72,7 +72,10 @@ def test_an_unknown_setting_is_named():
 
 def test_an_unknown_tier_changes_nothing():
     before = limits()
-    with pytest.raises(Tier.DoesNotExist), override_limits({"anonymous": (1, 60), "gold": (1, 1)}):
+    with (
+        pytest.raises(Tier.DoesNotExist, match="gold"),
+        override_limits({"anonymous": (1, 60), "gold": (1, 1)}),
+    ):
         pass
     assert limits() == before
 
