@@ -220,9 +220,11 @@ class ClusterRecords(ServerRecords):
         for part in self._parts:
             for key, count in part.counts(minute).items():
                 counts[key] = counts.get(key, 0) + count
-        return counts
+        # Looked at last: of a minute that is being forgotten some parts are missing.
+        return {} if self._command("EXISTS", self._written_key(minute)) else counts
 
     def forget_minute(self, minute: int) -> None:
+        self._command("SET", self._written_key(minute), 1, "EX", self._protocol.count_ttl)
         for part in self._parts:
             part.forget_minute(minute)
 
@@ -232,6 +234,9 @@ class ClusterRecords(ServerRecords):
     def forget_sample(self) -> None:
         for part in self._parts:
             part.forget_sample()
+
+    def _written_key(self, minute: int) -> str:
+        return f"{self._base}:{minute}:written"
 
 
 def _undo(answered: Collection[tuple[Share, Reply]]) -> Generator[Request, Any, None]:

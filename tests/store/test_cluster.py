@@ -16,6 +16,8 @@ from hypothesis import HealthCheck, given, settings
 
 from django_ratelimit_tiers.core.plans import Plan
 from django_ratelimit_tiers.core.policies import MAX_PERIOD, Algorithm, Charge, Mode, QuotaPolicy
+from django_ratelimit_tiers.core.refusals import RefusalKey
+from django_ratelimit_tiers.core.tallies import Tally
 from django_ratelimit_tiers.exceptions import StoreRefused, StoreUnavailable
 from django_ratelimit_tiers.store.cluster import PARTS, RedisClusterStore
 from django_ratelimit_tiers.store.configured import configured_store
@@ -186,6 +188,29 @@ def test_refusals_of_all_parts_are_counted_together(store: RedisClusterStore) ->
     assert counts == dict.fromkeys(SUBJECTS, 2)
     for minute in store.records.minutes():
         store.records.forget_minute(minute)
+    assert store.records.minutes() == []
+
+
+def test_a_minute_that_is_being_forgotten_is_not_read_in_part(
+    store: RedisClusterStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keys = [RefusalKey(Mode.ENFORCE, "any", "free", "GET a", subject) for subject in SUBJECTS]
+    store.records.add(Tally(refusals=dict.fromkeys(keys, 3)))
+    for subject in SUBJECTS * 2:
+        store.execute(Plan((Charge(subject, limit(1)),), labels=("any\0free\0GET a\0",)))
+    [minute] = store.records.minutes()
+    assert sum(store.records.counts(minute).values()) == 4 * len(SUBJECTS)
+
+    def die(*_: object) -> None:
+        raise StoreUnavailable("this part is away")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(store._parts[9].records, "forget_minute", die)
+        with pytest.raises(StoreUnavailable):
+            store.records.forget_minute(minute)
+    assert store.records.minutes() == [minute]
+    assert store.records.counts(minute) == {}
+    store.records.forget_minute(minute)
     assert store.records.minutes() == []
 
 
