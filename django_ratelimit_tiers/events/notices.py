@@ -10,7 +10,10 @@ import hashlib
 import hmac
 import json
 import logging
+import socket
+import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -37,6 +40,12 @@ FIRST_WAIT = timedelta(minutes=1)
 AT_ONCE = 50
 """Notices sent in one run; the others are sent by the next one."""
 
+SECONDS_AT_ONCE = 30
+"""After so many seconds a run sends no more, whatever its targets make it wait for."""
+
+MAIL_TIMEOUT = 10.0
+"""Seconds to wait for each answer of a mail server, where the site has set none."""
+
 
 def prepare_notices(alert: Alert, event: AlertEvent) -> None:
     """Write down who is to be told; those who have been told of this moment are left out."""
@@ -50,11 +59,18 @@ def prepare_notices(alert: Alert, event: AlertEvent) -> None:
 
 
 def send_notices(*, now: datetime | None = None) -> int:
-    """Send what is due and return how many were sent; each failure waits for a later run."""
-    now = timezone.now() if now is None else now
+    """Send what is due and return how many were sent; each failure waits for a later run.
+
+    What was never tried comes first, so that a target which hangs holds nobody up for long.
+    """
+    now, end = timezone.now() if now is None else now, time.monotonic() + SECONDS_AT_ONCE
     due = Q(next_attempt_at__isnull=True) | Q(next_attempt_at__lte=now)
     pending = AlertNotice.objects.filter(due, state=NoticeState.PENDING.value)
-    return sum(_send_once(notice, now) for notice in pending.order_by("pk")[:AT_ONCE])
+    sent = 0
+    for notice in pending.order_by("attempts", "pk")[:AT_ONCE]:
+        if time.monotonic() < end:
+            sent += _send_once(notice, now)
+    return sent
 
 
 def message(notice: AlertNotice) -> tuple[str, str]:
@@ -99,7 +115,9 @@ def _send_once(notice: AlertNotice, now: datetime) -> bool:
             _post(notice, now)
     except Exception as error:  # whatever a mail backend raises: the other notices are still sent
         mine.update(**_failure(notice, error, now))
-        logger.warning("notice %s to %s failed: %s", notice.pk, notice.target, error)
+        # A target can be a secret, and errors tell it: the admin shows both.
+        kind = type(error).__name__
+        logger.warning("notice %s by %s failed: %s", notice.pk, notice.channel, kind)
         return False
     mine.update(state=NoticeState.SENT.value, sent_at=now, error="", next_attempt_at=None)
     return True
@@ -115,7 +133,22 @@ def _failure(notice: AlertNotice, error: Exception, now: datetime) -> dict[str, 
 
 def _mail(notice: AlertNotice) -> None:
     subject, text = message(notice)
-    send_mail(subject, text, settings.DEFAULT_FROM_EMAIL, [notice.target])
+    with _bounded_waits():
+        send_mail(subject, text, settings.DEFAULT_FROM_EMAIL, [notice.target])
+
+
+@contextmanager
+def _bounded_waits() -> Iterator[None]:
+    """Let connections that are opened here wait no longer than MAIL_TIMEOUT, unless told else.
+
+    Without `EMAIL_TIMEOUT` Django's own would wait for ever. Only workers and commands come here.
+    """
+    usual = socket.getdefaulttimeout()
+    socket.setdefaulttimeout(MAIL_TIMEOUT if usual is None else usual)
+    try:
+        yield
+    finally:
+        socket.setdefaulttimeout(usual)
 
 
 def _post(notice: AlertNotice, now: datetime) -> None:

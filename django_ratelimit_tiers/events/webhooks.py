@@ -9,13 +9,18 @@ from __future__ import annotations
 
 import socket
 import ssl
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from http.client import HTTPConnection, HTTPException
 from ipaddress import ip_address
+from threading import Timer
 from urllib.parse import urlsplit
 
 TIMEOUT = 5.0
 """Seconds for connecting, and for each part of the answer."""
+
+DEADLINE = 15.0
+"""Seconds for all of it."""
 
 RETRIED = frozenset((408, 425, 429, 500, 502, 503, 504))
 """Answers that may be another one later."""
@@ -40,6 +45,9 @@ def post(url: str, content: bytes, headers: Mapping[str, str]) -> None:
         raise WebhookRefused("a webhook is an http or https URL with a host")
     connection = _Connection(host, port, is_tls=parts.scheme == "https")
     target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
+    deadline = Timer(DEADLINE, connection.give_up)
+    deadline.daemon = True
+    deadline.start()
     try:
         connection.request("POST", target, content, dict(headers))
         status = connection.getresponse().status
@@ -48,6 +56,7 @@ def post(url: str, content: bytes, headers: Mapping[str, str]) -> None:
     except ValueError as error:
         raise WebhookRefused(str(error)) from error
     finally:
+        deadline.cancel()
         connection.close()
     if 200 <= status < 300:
         return
@@ -65,16 +74,29 @@ class _Connection(HTTPConnection):
 
     def connect(self) -> None:
         found = socket.getaddrinfo(self.host, self.port, type=socket.SOCK_STREAM)
-        address = str(found[0][4][0])
-        if not is_allowed(address):
-            raise WebhookRefused(f"{address} is no address for a webhook")
-        plain = socket.create_connection((address, self.port), timeout=TIMEOUT)
+        addresses = list(dict.fromkeys(str(address[0]) for *_, address in found))
+        for address in addresses:
+            if not is_allowed(address):
+                raise WebhookRefused(f"{address} is no address for a webhook")
+        plain = self._connect_to_one(addresses)
         try:
             tls = self._tls
             self.sock = tls.wrap_socket(plain, server_hostname=self.host) if tls else plain
         except BaseException:
             plain.close()
             raise
+
+    def give_up(self) -> None:
+        """End whatever is being waited for."""
+        with suppress(AttributeError, OSError):  # there is no connection yet, or no more
+            self.sock.shutdown(socket.SHUT_RDWR)
+
+    def _connect_to_one(self, addresses: Sequence[str]) -> socket.socket:
+        *others, last = addresses
+        for address in others:
+            with suppress(OSError):
+                return socket.create_connection((address, self.port), timeout=TIMEOUT)
+        return socket.create_connection((last, self.port), timeout=TIMEOUT)
 
 
 def is_allowed(address: str) -> bool:

@@ -5,8 +5,11 @@ from __future__ import annotations
 import hashlib
 import hmac
 import json
+import socket
 import threading
+import time
 from collections.abc import Iterator
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
@@ -15,13 +18,19 @@ import pytest
 from django.core import mail
 
 from django_ratelimit_tiers.core.alerts import AlertEvent
+from django_ratelimit_tiers.events import notices, webhooks
 from django_ratelimit_tiers.events.notices import (
     MOST_ATTEMPTS,
     prepare_notices,
     send_notices,
     signature,
 )
-from django_ratelimit_tiers.events.webhooks import WebhookRefused, is_allowed, post
+from django_ratelimit_tiers.events.webhooks import (
+    WebhookFailed,
+    WebhookRefused,
+    is_allowed,
+    post,
+)
 from django_ratelimit_tiers.models import Alert, AlertNotice, AlertRule
 
 pytestmark = pytest.mark.django_db
@@ -186,6 +195,88 @@ def test_a_refusal_or_redirect_is_final_and_never_followed(receiver: Receiver, s
     send_notices(now=NOW + timedelta(days=1))
     assert len(receiver.received) == 1
     assert states() == {receiver.url: "failed"}
+
+
+def test_a_mail_server_that_says_nothing_is_not_waited_for_long(
+    monkeypatch: pytest.MonkeyPatch, settings: Any
+) -> None:
+    monkeypatch.setattr(notices, "MAIL_TIMEOUT", 0.2)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        settings.EMAIL_BACKEND = "django.core.mail.backends.smtp.EmailBackend"
+        settings.EMAIL_HOST, settings.EMAIL_PORT = silent.getsockname()
+        alert(emails="a@example.com")
+        assert send_notices(now=NOW) == 0
+    notice = AlertNotice.objects.get()
+    assert notice.state == "pending"
+    assert notice.error.endswith("timed out")
+    assert socket.getdefaulttimeout() is None
+
+
+def test_a_run_that_took_too_long_leaves_the_rest_to_the_next(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    alert(emails="a@example.com")
+    with monkeypatch.context() as patched:
+        patched.setattr(notices, "SECONDS_AT_ONCE", 0)
+        assert send_notices(now=NOW) == 0
+    assert states() == {"a@example.com": "pending"}
+    assert send_notices(now=NOW) == 1
+
+
+def test_what_was_never_tried_is_sent_first(receiver: Receiver) -> None:
+    receiver.status = 500
+    first = alert(webhook_url=receiver.url)
+    send_notices(now=NOW)
+    receiver.status = 200
+    AlertNotice.objects.create(alert=first, event="closed", channel="webhook", target=receiver.url)
+    send_notices(now=NOW + timedelta(minutes=2))
+    told = [json.loads(content)["event"] for _, content in receiver.received]
+    assert told == ["opened", "closed", "opened"]
+
+
+def test_no_secret_of_a_target_is_logged(
+    receiver: Receiver, caplog: pytest.LogCaptureFixture
+) -> None:
+    receiver.status = 500
+    raised = alert(webhook_url=receiver.url)
+    send_notices(now=NOW)
+    [notice] = raised.notices.all()
+    [record] = caplog.records
+    assert record.getMessage() == f"notice {notice.pk} by webhook failed: WebhookFailed"
+
+
+def test_a_webhook_that_trickles_is_not_read_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(webhooks, "DEADLINE", 0.5)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        thread = threading.Thread(target=trickle, args=[server])
+        thread.start()
+        with pytest.raises(WebhookFailed):
+            post(f"http://127.0.0.1:{server.getsockname()[1]}/", b"{}", {})
+        thread.join()
+
+
+def trickle(server: socket.socket) -> None:
+    """Answer one byte at a time, of a line that never ends, for at most 20 seconds."""
+    connection, _ = server.accept()
+    with connection, suppress(OSError):
+        for _ in range(400):
+            connection.sendall(b"x")
+            time.sleep(0.05)
+
+
+def test_a_webhook_is_found_at_whichever_of_its_addresses_listens(
+    receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = [(2, 1, 6, "", (address, 0)) for address in ("::1", "127.0.0.1")]
+    monkeypatch.setattr(socket, "getaddrinfo", resolving("chat.example", found))
+    post(f"http://chat.example:{receiver.server_port}/", b"{}", {})
+    assert len(receiver.received) == 1
+
+
+def resolving(name: str, found: list[Any]) -> Any:
+    """Return a `getaddrinfo` that knows one more name."""
+    usual = socket.getaddrinfo
+    return lambda host, *args, **options: found if host == name else usual(host, *args, **options)
 
 
 def test_one_target_that_fails_keeps_nobody_else_waiting(receiver: Receiver) -> None:
