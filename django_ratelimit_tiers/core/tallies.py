@@ -27,7 +27,8 @@ class Tally:
     """Usage by subject, who was seen from which network, and the day quotas that run short.
 
     `refusals` are those that were decided in the process, without the store, and `sample` the
-    newest of them in full. The `id` tells a tally that is told again from a new one.
+    newest of them in full. A teller numbers its tallies upwards, so that one that is told again is
+    known.
     """
 
     usage: Mapping[str, Usage] = field(default_factory=dict)
@@ -35,7 +36,8 @@ class Tally:
     quotas: Collection[DayQuota] = ()
     refusals: Counts = field(default_factory=dict)
     sample: Sequence[SampledRefusal] = ()
-    id: str = field(default_factory=lambda: token_hex(8), compare=False)
+    teller: str = field(default_factory=lambda: token_hex(8), compare=False)
+    number: int = field(default=1, compare=False)
 
     def __bool__(self) -> bool:
         """Whether there is anything to tell."""

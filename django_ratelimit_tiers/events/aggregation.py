@@ -46,7 +46,8 @@ def aggregate_throttle_events(*, now: int | None = None) -> int:
     """Write everything that is over by the store's clock, and return how many refusals that was.
 
     Returns 0 when another process is at it. `now` is in epoch seconds, the store's clock if None.
-    Raises StoreUnavailable or DatabaseError; then the next run goes on where this one stopped.
+    Raises StoreUnavailable or DatabaseError; then the next run goes on where this one stopped. Not
+    to be called in a transaction, which could be rolled back when the store has forgotten already.
     """
     records = configured_store().records
     with records.lock(LOCK, LOCK_SECONDS) as lease:
@@ -54,9 +55,9 @@ def aggregate_throttle_events(*, now: int | None = None) -> int:
             return 0
         now = records.now() if now is None else now
         written = _write_minutes(records, lease, now)
-        _write_sample(records)
         _write_usage(records, lease, now)
         _write_accounts(records)
+        _write_sample(records)
         return written
 
 
@@ -119,7 +120,7 @@ def _write_minutes(records: Records, lease: Lease, now: int) -> int:
 
 def _write_counts(minute: int, counts: Counts) -> None:
     rows = count_rows(counts.items(), moment(minute), Resolution.MINUTE)
-    with transaction.atomic(using=router.db_for_write(ThrottleCount)):
+    with transaction.atomic(using=router.db_for_write(ThrottleCount), durable=True):
         upsert(ThrottleCount, rows, COUNT_KEY, ["count"])
 
 

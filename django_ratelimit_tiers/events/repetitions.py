@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Sequence
+from itertools import islice
 from threading import Lock
 
 from django_ratelimit_tiers.core.decisions import Outcome
@@ -50,10 +51,10 @@ class Repetitions:
                 wait = outcome.retry_after or 0
                 self._sample.append((time.time_ns() // 1000, wait, label, subject, detail))
 
-    def take_counts(self) -> Counts:
-        """Return and remove all refusals."""
+    def take_counts(self, most: int) -> Counts:
+        """Return and remove refusals, of so many subjects and labels at most."""
         with self._lock:
-            counts, self._counts = self._counts, {}
+            counts = {key: self._counts.pop(key) for key in list(islice(self._counts, most))}
         taken: dict[RefusalKey, int] = {}
         for (subject, label), count in counts.items():
             key, _ = labelled_key(label, Mode.ENFORCE, subject)

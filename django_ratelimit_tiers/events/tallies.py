@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
+from os import getpid
+from secrets import token_hex
 from threading import Lock
 
 from django_ratelimit_tiers.core.consumption import DayQuota
@@ -21,8 +23,12 @@ from django_ratelimit_tiers.core.tallies import Tally, Usage
 FLUSH_SECONDS = 2.0
 """How often a process tells the store."""
 
-MOST_ENTRIES = 1000
-"""Subjects, by network, after which it tells the store at once; quotas kept until then."""
+MOST_ENTRIES = 250
+"""Subjects, by network, after which it tells the store at once; quotas kept until then. The store
+does nothing else while it adds a tally, and has to answer within its time-out."""
+
+MOST_REFUSALS = 250
+"""Refusals decided without the store, by what they are counted under, that one tally tells."""
 
 MOST_SAMPLED = 20
 """Refusals decided without the store that a tally tells in full: the newest."""
@@ -33,7 +39,7 @@ HOUR, MINUTE = 3600, 60
 class TallySheet:
     """Counts requests until they are taken away; safe to share between threads.
 
-    What was taken stays until it was told, so that it can be told again: each tally has an id by
+    What was taken stays until it was told, so that it can be told again: each tally has a number by
     which the store knows what it has.
     """
 
@@ -42,6 +48,7 @@ class TallySheet:
         self._lock = Lock()
         self._told_at = clock()
         self._untold: Tally | None = None
+        self._process = self._number = 0
         self._clear()
 
     def note(self, subject: str, address_subject: str, decision: Decision) -> None:
@@ -83,6 +90,7 @@ class TallySheet:
                     [_day_quota(*noted) for noted in self._quotas.values()],
                     refusals(),
                     sample(),
+                    *self._next_number(),
                 )
                 self._clear()
             return self._untold
@@ -92,6 +100,12 @@ class TallySheet:
         with self._lock:
             if self._untold is tally:
                 self._untold = None
+
+    def _next_number(self) -> tuple[str, int]:
+        if self._process != getpid():  # a fork is a teller of its own
+            self._process, self._teller, self._number = getpid(), token_hex(8), 0
+        self._number += 1
+        return self._teller, self._number
 
     def _clear(self) -> None:
         self._usage: dict[tuple[str, str], list[int]] = {}

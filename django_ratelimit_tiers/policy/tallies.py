@@ -9,8 +9,14 @@ from threading import Timer
 
 from django_ratelimit_tiers.core.decisions import Outcome
 from django_ratelimit_tiers.core.refusals import Counts, SampledRefusal
+from django_ratelimit_tiers.core.tallies import Tally
 from django_ratelimit_tiers.events.repetitions import Repetitions
-from django_ratelimit_tiers.events.tallies import FLUSH_SECONDS, MOST_SAMPLED, TallySheet
+from django_ratelimit_tiers.events.tallies import (
+    FLUSH_SECONDS,
+    MOST_REFUSALS,
+    MOST_SAMPLED,
+    TallySheet,
+)
 from django_ratelimit_tiers.exceptions import StoreUnavailable
 from django_ratelimit_tiers.policy.ledgers import Ledger
 from django_ratelimit_tiers.store.base import Store
@@ -43,25 +49,30 @@ class Teller:
         self._repetitions.add(outcome, label, detail)
         self.tell_later()
 
-    def tell(self) -> None:
-        """Tell the store everything; raises StoreUnavailable."""
+    def tell(self) -> bool:
+        """Tell the store what there is, and return whether there was any; raises StoreUnavailable.
+
+        Of refusals that were decided without the store it is as much as one tally may have.
+        """
         tally = self._sheet.take(self._take_counts, self._take_sample)
         if tally:
             self._store.records.add(tally)
-        self._sheet.told(tally)
+        self._told(tally)
+        return bool(tally)
 
-    async def atell(self) -> None:
-        """Tell the store everything; raises StoreUnavailable."""
+    async def atell(self) -> bool:
+        """Do what `tell` does, on an event loop."""
         tally = self._sheet.take(self._take_counts, self._take_sample)
         if tally:
             await self._store.records.aadd(tally)
-        self._sheet.told(tally)
+        self._told(tally)
+        return bool(tally)
 
     def tell_the_rest(self) -> None:
         """Tell the store everything, where nobody could handle its failure."""
         with suppress(StoreUnavailable):
-            self.tell()  # what it could not be told before
-            self.tell()  # and what was counted since
+            while self.tell():
+                pass
 
     def stop(self) -> None:
         """Let no timer go off any more."""
@@ -77,16 +88,23 @@ class Teller:
             self._timer.start()
 
     def _tell_in_time(self) -> None:
-        """Tell the store everything, and try again later if it does not hear: no request may come
-        that would."""
+        """Tell the store what there is, and try again later if it does not hear: no request may
+        come that would."""
         self._timer = None  # first, so that whatever is counted from now on sets another
         try:
             self.tell()
         except StoreUnavailable:
             self.tell_later()
 
+    def _told(self, tally: Tally) -> None:
+        self._sheet.told(tally)
+        if len(tally.refusals) >= MOST_REFUSALS:  # there may be more
+            self.tell_later()
+
     def _take_counts(self) -> Counts:
-        return Counter(self._local.take_counts()) + Counter(self._repetitions.take_counts())
+        local = self._local.take_counts(MOST_REFUSALS)
+        repeated = self._repetitions.take_counts(MOST_REFUSALS - len(local))
+        return Counter(local) + Counter(repeated)
 
     def _take_sample(self) -> Sequence[SampledRefusal]:
         sample = [*self._local.take_sample(), *self._repetitions.take_sample()]

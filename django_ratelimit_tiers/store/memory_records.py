@@ -98,15 +98,17 @@ class MemoryRecords(Records):
     def forget_sample(self) -> None:
         self._taken = []
 
-    def take_counts(self) -> Counts:
-        """Return and remove all refusals, of whatever minute."""
+    def take_counts(self, most: int) -> Counts:
+        """Return and remove refusals of whatever minute, of so many keys at most."""
+        taken: dict[RefusalKey, int] = {}
         with self._lock:
-            taken: dict[RefusalKey, int] = {}
-            for counts in self._counts.values():
-                for key, count in counts.items():
+            for minute, counts in list(self._counts.items()):
+                while counts and len(taken) < most:
+                    key, count = counts.popitem()
                     taken[key] = taken.get(key, 0) + count
-            self._counts = {}
-            return taken
+                if not counts:
+                    del self._counts[minute]
+        return taken
 
     def take_sample(self) -> list[SampledRefusal]:
         """Return and remove the sampled refusals, the oldest first."""

@@ -25,6 +25,7 @@ from django_ratelimit_tiers.core.tallies import ACCOUNT, Tally, Usage
 from django_ratelimit_tiers.exceptions import StoreUnavailable
 from django_ratelimit_tiers.store.protocol import Protocol
 from django_ratelimit_tiers.store.records import (
+    BACKLOG,
     BUSIEST,
     MOST_QUOTAS,
     MOST_SEEN,
@@ -48,8 +49,11 @@ RENEW_LOCK = (
 
 TAKE_SAMPLE = (
     "if redis.call('EXISTS', KEYS[2]) == 0 and redis.call('EXISTS', KEYS[1]) == 1 then "
-    "redis.call('RENAME', KEYS[1], KEYS[2]) end return redis.call('LRANGE', KEYS[2], 0, -1)"
+    "redis.call('RENAME', KEYS[1], KEYS[2]) end return redis.call('LLEN', KEYS[2])"
 )
+
+PAGE = 100
+"""Sampled refusals in one answer: each may be two kilobytes, and answers have a time-out."""
 
 Command = Callable[..., Any]
 
@@ -85,8 +89,12 @@ class ServerRecords(Records):
 
     def sample(self) -> list[SampledRefusal]:
         keys = f"{self._base}:sample", f"{self._base}:sample:taken"
-        found = self._command("EVAL", TAKE_SAMPLE, 2, *keys)
-        texts = (self._with_subject(_text(entry), 6) for entry in found)
+        length = int(self._command("EVAL", TAKE_SAMPLE, 2, *keys))
+        pages = (
+            self._command("LRANGE", keys[1], start, start + PAGE - 1)
+            for start in range(0, length, PAGE)
+        )
+        texts = (self._with_subject(_text(entry), 6) for page in pages for entry in page)
         return [refusal for text in texts if (refusal := parse_sample(text)) is not None]
 
     def forget_sample(self) -> None:
@@ -102,8 +110,8 @@ class ServerRecords(Records):
         limits = BUSIEST, MOST_SEEN, SEEN_SECONDS, SEEN_TTL, USAGE_TTL, MOST_QUOTAS
         protocol = self._protocol
         counting = protocol.cardinality, protocol.count_ttl, protocol.sample
-        written = json.dumps(self._written(tally))
-        return "EVAL", ADD.text, 1, self._base, written, *limits, *counting
+        written, number = json.dumps(self._written(tally)), (tally.teller, tally.number)
+        return "EVAL", ADD.text, 1, self._base, written, *limits, *counting, BACKLOG, *number
 
     def hours(self) -> list[int]:
         return [int(hour) for hour in self._command("ZRANGE", f"{self._base}:hours", 0, -1)]
@@ -175,7 +183,6 @@ class ServerRecords(Records):
     def _written(self, tally: Tally) -> dict[str, Any]:
         accounts = filter(_is_account, tally.usage)
         return {
-            "id": tally.id,
             "usage": {
                 subject: (usage.allowed, usage.refused, usage.hourly_limit)
                 for subject, usage in tally.usage.items()

@@ -35,15 +35,15 @@ def test_each_is_counted_once_and_taken_once(repetitions: Repetitions) -> None:
     for label in (OF_TIER, OF_TIER, OF_RULE):
         repetitions.add(refused(), label, "")
     repetitions.add(refused("user:2"), OF_TIER, "")
-    assert repetitions.take_counts() == {key("user:1"): 3, key("user:2"): 1}
-    assert repetitions.take_counts() == {}
+    assert repetitions.take_counts(100) == {key("user:1"): 3, key("user:2"): 1}
+    assert repetitions.take_counts(100) == {}
 
 
 def test_what_has_no_label_is_not_counted_and_what_has_no_detail_not_sampled(
     repetitions: Repetitions,
 ) -> None:
     repetitions.add(refused(), "", f"id\x001\0{DETAIL}")
-    assert repetitions.take_counts() == {}
+    assert repetitions.take_counts(100) == {}
     repetitions.add(refused(), OF_TIER, "")
     assert repetitions.take_sample() == []
 
@@ -65,7 +65,7 @@ def test_too_many_subjects_are_counted_together(repetitions: Repetitions) -> Non
     for number in range(MOST_COUNTED + 10):
         repetitions.add(refused(f"user:{number}"), OF_TIER, "")
     repetitions.add(refused("user:0"), OF_TIER, "")
-    counts = repetitions.take_counts()
+    counts = repetitions.take_counts(2 * MOST_COUNTED)
     assert len(counts) == MOST_COUNTED + 1
     assert counts[key(OTHERS)] == 10
     assert counts[key("user:0")] == 2
@@ -81,4 +81,4 @@ def test_threads_lose_none(repetitions: Repetitions) -> None:
         thread.start()
     for thread in threads:
         thread.join()
-    assert repetitions.take_counts() == {key("user:1"): 8000}
+    assert repetitions.take_counts(100) == {key("user:1"): 8000}

@@ -8,7 +8,8 @@ from django.test import Client
 from django_ratelimit_tiers.core.consumption import DayQuota
 from django_ratelimit_tiers.core.decisions import Decision, Outcome
 from django_ratelimit_tiers.core.policies import Charge, QuotaPolicy
-from django_ratelimit_tiers.core.tallies import Usage
+from django_ratelimit_tiers.core.tallies import Tally, Usage
+from django_ratelimit_tiers.events import tallies
 from django_ratelimit_tiers.events.tallies import FLUSH_SECONDS, MOST_ENTRIES, TallySheet
 from django_ratelimit_tiers.models import ServiceAccount
 from django_ratelimit_tiers.policy.limiter import limiter
@@ -114,6 +115,31 @@ def test_a_tally_that_is_told_twice_counts_once(redis_url: str) -> None:
     records.add(tally)
     records.add(tally)
     assert records.usage(records.hours()[-1]) == {"user:1": Usage(1, 0)}
+
+
+def test_a_tally_that_comes_again_after_a_later_one_counts_once(redis_url: str) -> None:
+    sheet, records, taken = TallySheet(), configured_store().records, []
+    for _ in range(2):
+        sheet.note("user:1", "ip:192.0.2.1", Decision())
+        taken.append(told(sheet))
+    for tally in (*taken, taken[0]):
+        records.add(tally)
+    assert records.usage(records.hours()[-1]) == {"user:1": Usage(2, 0)}
+
+
+def test_a_fork_is_a_teller_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    sheet = TallySheet()
+    of_parent = [told(sheet), told(sheet)]
+    monkeypatch.setattr(tallies, "getpid", lambda: -1)
+    of_child = told(sheet)
+    assert [tally.number for tally in (*of_parent, of_child)] == [1, 2, 1]
+    assert of_parent[0].teller == of_parent[1].teller != of_child.teller
+
+
+def told(sheet: TallySheet) -> Tally:
+    tally = sheet.take(dict, list)
+    sheet.told(tally)
+    return tally
 
 
 @pytest.mark.django_db

@@ -8,7 +8,9 @@ from collections.abc import Iterator
 import pytest
 
 from django_ratelimit_tiers.core.decisions import Outcome
-from django_ratelimit_tiers.core.policies import Charge, QuotaPolicy
+from django_ratelimit_tiers.core.policies import Charge, Mode, QuotaPolicy
+from django_ratelimit_tiers.core.refusals import RefusalKey
+from django_ratelimit_tiers.events.tallies import MOST_REFUSALS
 from django_ratelimit_tiers.exceptions import StoreUnavailable
 from django_ratelimit_tiers.policy import tallies
 from django_ratelimit_tiers.policy.tallies import Teller
@@ -18,6 +20,14 @@ from tests.servers import PATIENT_SECONDS, ValkeyProcess
 
 REFUSED = Outcome(Charge("ip:192.0.2.1", QuotaPolicy("minute", 1, 60)), False, 0, 1, 1)
 LABEL = "minute\0free\0GET a/\0"
+
+
+def refused(number: int) -> Outcome:
+    return REFUSED._replace(charge=Charge(f"user:{number}", REFUSED.charge.policy))
+
+
+def key(number: int) -> RefusalKey:
+    return RefusalKey(Mode.ENFORCE, "minute", "free", "GET a/", f"user:{number}")
 
 
 @pytest.fixture
@@ -78,6 +88,25 @@ def test_a_process_that_ends_tells_what_was_not_heard_and_what_came_after_it(
     teller.count_refusal(REFUSED, LABEL, "")
     teller.tell_the_rest()
     assert counted(store) == 2
+
+
+def test_many_refusals_are_told_a_part_at_a_time(store: RedisStore, teller: Teller) -> None:
+    clients = 2 * MOST_REFUSALS + 1
+    for number in range(clients):
+        teller._repetitions.add(refused(number), LABEL, "")
+    teller.tell()
+    assert counted(store) == MOST_REFUSALS
+    wait_for(store, clients)
+
+
+def test_what_was_counted_in_many_minutes_is_told_a_part_at_a_time() -> None:
+    records = MemoryRecords()
+    for minute in range(3):
+        records._counts[minute * 60] = {key(number): 1 for number in range(minute, minute + 2)}
+    parts = [records.take_counts(3) for _ in range(3)]
+    assert [len(part) for part in parts] == [3, 3, 0]
+    assert sum(count for part in parts for count in part.values()) == 6
+    assert records.minutes() == []
 
 
 def test_one_that_was_stopped_tells_nothing_by_itself(store: RedisStore, teller: Teller) -> None:

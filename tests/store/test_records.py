@@ -9,7 +9,12 @@ import pytest
 from django_ratelimit_tiers.core.consumption import DayQuota
 from django_ratelimit_tiers.core.plans import Plan
 from django_ratelimit_tiers.core.policies import Algorithm, Charge, Mode, QuotaPolicy
-from django_ratelimit_tiers.core.refusals import RefusalKey, SampledRefusal, request_detail
+from django_ratelimit_tiers.core.refusals import (
+    OTHERS,
+    RefusalKey,
+    SampledRefusal,
+    request_detail,
+)
 from django_ratelimit_tiers.core.sightings import Sighting
 from django_ratelimit_tiers.core.tallies import Tally, Usage
 from django_ratelimit_tiers.store.base import Store
@@ -18,7 +23,8 @@ from django_ratelimit_tiers.store.memory_records import MemoryRecords
 from django_ratelimit_tiers.store.protocol import Protocol
 from django_ratelimit_tiers.store.records import BUSIEST, MOST_SEEN, closed
 from django_ratelimit_tiers.store.redis import RedisStore
-from tests.servers import ValkeyProcess
+from django_ratelimit_tiers.store.server_records import PAGE
+from tests.servers import PATIENT_SECONDS, ValkeyProcess
 
 CARDINALITY, SAMPLE = 5, 4
 
@@ -182,6 +188,29 @@ def test_refusals_counted_elsewhere_are_added_to_the_present_minute(store: Store
     store.records.add(Tally(refusals={key: 3}))
     store.records.add(Tally(refusals={key: 2}))
     assert sum(all_counts(store).values()) == 5
+
+
+def test_while_too_many_minutes_wait_refusals_told_are_not_counted_by_subject(
+    valkey: ValkeyProcess,
+) -> None:
+    store = RedisStore(url=valkey.url, timeout=PATIENT_SECONDS)
+    with valkey.client() as client:
+        now = store.records.now()
+        waiting = {str(minute): minute for minute in range(now - 7200, now - 3000, 60)}
+        client.zadd("rlt:counts:minutes", waiting)
+    keys = [RefusalKey(Mode.ENFORCE, "one", "free", "GET api", f"user:{n}") for n in range(9)]
+    store.records.add(Tally(refusals=dict.fromkeys(keys, 2)))
+    assert {key.subject: n for key, n in all_counts(store).items()} == {OTHERS: 18}
+
+
+def test_a_long_sample_is_read_a_page_at_a_time(valkey: ValkeyProcess) -> None:
+    told = [sampled_elsewhere(number) for number in range(2 * PAGE + 1)]
+    store = RedisStore(url=valkey.url, timeout=PATIENT_SECONDS)
+    store.records.add(Tally(sample=told))
+    with valkey.client() as client:
+        client.config_resetstat()
+        assert sorted(store.records.sample(), key=lambda refusal: refusal.at) == told
+        assert client.info("commandstats")["cmdstat_lrange"]["calls"] == 3
 
 
 def sampled_elsewhere(number: int, path: str = "/a") -> SampledRefusal:

@@ -4,18 +4,23 @@
 -- ARGV[1]    the tally as JSON
 -- ARGV[2..]  most subjects of an hour; most sightings of a set, the seconds it covers and lives;
 --            seconds to live of usage; most quotas; most fields of a minute, and its seconds to live;
---            the length of the sample
+--            the length of the sample; the minutes that may wait to be read before refusals are
+--            no longer counted by subject; who tells this, and the number of the tally
 -- Reply: nothing.
 
-local tally, base = cjson.decode(ARGV[1]), KEYS[1]
+local base, number = KEYS[1], tonumber(ARGV[13])
+
+-- A tally that came before, but whose teller did not hear so, comes again.
+local teller = base .. ':teller:' .. ARGV[12]
+if tonumber(redis.call('GET', teller) or 0) >= number then return end
+redis.call('SET', teller, ARGV[13], 'EX', 86400)
+
+local tally = cjson.decode(ARGV[1])
 local busiest, most_seen = tonumber(ARGV[2]), tonumber(ARGV[3])
 local seen_seconds, seen_ttl, usage_ttl = tonumber(ARGV[4]), ARGV[5], tonumber(ARGV[6])
 local most_quotas, most_fields, count_ttl = tonumber(ARGV[7]), tonumber(ARGV[8]), ARGV[9]
-local most_sampled = tonumber(ARGV[10])
+local most_sampled, backlog = tonumber(ARGV[10]), tonumber(ARGV[11])
 local seconds = tonumber(redis.call('TIME')[1])
-
--- A tally that came before, but whose teller did not hear so, comes again.
-if not redis.call('SET', base .. ':tally:' .. tally.id, '1', 'NX', 'EX', 600) then return end
 
 local function integer(number)
   return string.format('%.0f', number)
@@ -70,7 +75,8 @@ local minute = seconds - seconds % 60
 local counts, minutes = base .. ':' .. integer(minute), base .. ':minutes'
 for _, refusal in ipairs(tally.refusals) do
   local field = refusal[1] .. refusal[2]
-  if redis.call('HLEN', counts) >= most_fields then field = refusal[1] .. '*' end
+  local is_full = redis.call('HLEN', counts) >= most_fields or redis.call('ZCARD', minutes) > backlog
+  if is_full and redis.call('HEXISTS', counts, field) == 0 then field = refusal[1] .. '*' end
   redis.call('HINCRBY', counts, field, integer(refusal[3]))
   redis.call('ZADD', minutes, minute, integer(minute))
   redis.call('EXPIRE', counts, count_ttl)
