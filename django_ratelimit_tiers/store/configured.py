@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import cache
+from threading import Lock
 from typing import Any
 
 from django.conf import settings
@@ -38,6 +39,15 @@ def uses_django_redis(alias: str) -> bool:
 @cache
 def configured_store() -> Store:
     """Return the store of the settings `STORE`, `STORE_OPTIONS` and `CACHE_ALIAS`."""
+    with _making:  # threads that ask first at once must not count in two memories
+        return _new_store()
+
+
+_making = Lock()
+
+
+@cache
+def _new_store() -> Store:
     if conf.STORE == AUTO and not uses_django_redis(conf.CACHE_ALIAS):
         return MemoryStore(records=MemoryRecords(**_bounds()))
     if conf.STORE == AUTO:
@@ -65,5 +75,6 @@ def _bounds() -> dict[str, int]:
 def _forget_store(*, setting: str, **_: Any) -> None:
     if setting in (SETTING, "CACHES") and configured_store.cache_info().currsize:
         store = configured_store()
-        configured_store.cache_clear()
+        for made in (configured_store, _new_store):
+            made.cache_clear()
         store.close()

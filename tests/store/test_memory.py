@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+from django.test import override_settings
 
 from django_ratelimit_tiers.core.plans import Plan
 from django_ratelimit_tiers.core.policies import Algorithm, Charge, QuotaPolicy
+from django_ratelimit_tiers.store.configured import configured_store
 from django_ratelimit_tiers.store.memory import MemoryStore
 
 POLICY = QuotaPolicy("p", 3, 86_400, Algorithm.FIXED_WINDOW)
@@ -96,3 +100,18 @@ def test_threads_and_event_loops_share_one_memory(algorithm: Algorithm) -> None:
     (outcome,) = store.peek([charge], now=0)
     assert outcome.remaining == 7
     assert asyncio.run(store.apeek([charge], now=0)) == (outcome,)
+
+
+class SlowlyMade(MemoryStore):
+    """A store that other threads overtake while it is made."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        time.sleep(0.05)
+
+
+def test_threads_that_ask_first_at_once_count_in_one_memory() -> None:
+    named = {"STORE": f"{__name__}.SlowlyMade"}
+    with override_settings(RATELIMIT_TIERS=named), ThreadPoolExecutor(8) as threads:
+        asked = [threads.submit(configured_store) for _ in range(8)]
+        assert len({id(store.result()) for store in asked}) == 1
