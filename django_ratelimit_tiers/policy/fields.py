@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 import unicodedata
+from io import BytesIO
 from typing import Any
 
 from django.core.exceptions import BadRequest, SuspiciousOperation
-from django.http import HttpRequest, RawPostDataException
-from django.http.multipartparser import MultiPartParserError
+from django.http import HttpRequest, QueryDict, RawPostDataException
+from django.http.multipartparser import MultiPartParser, MultiPartParserError
 
 from django_ratelimit_tiers.digests import key_digest
 
@@ -18,8 +19,6 @@ MAX_BODY = 65_536
 TOO_LONG = "field:too-long"
 """The one subject of all longer bodies: padding a body must not make a client of its own."""
 
-FORMS = ("application/x-www-form-urlencoded", "multipart/form-data")
-
 UNREADABLE = (
     ValueError,
     LookupError,  # a character set that Python knows, but not for text
@@ -28,7 +27,6 @@ UNREADABLE = (
     BadRequest,
     SuspiciousOperation,
     MultiPartParserError,
-    RawPostDataException,  # other code has read it as a stream
 )
 """What reading a malformed body raises."""
 
@@ -58,16 +56,33 @@ def value_subject(value: str) -> str:
 def field_value(request: HttpRequest, name: str) -> str | None:
     """Return a field of a form or JSON body as text, None when there is none that can be read.
 
-    The body stays readable for the view. A body that is no form is read as JSON whatever it is
-    called, because views may do so, too.
+    The body stays readable for the view, which parses forms itself: with its own upload handlers,
+    and with Django's answers to malformed ones. A body is read as JSON whatever it is called and
+    as a form whatever the method, because views may do so, too.
     """
     try:
-        body = request.body  # before POST, which would leave nothing for the view
-        value = request.POST.get(name) if request.content_type in FORMS else None
+        body = request.body
+    except RawPostDataException:  # read as a stream: by other code, or as the form that it was
+        value = request.POST.get(name) if hasattr(request, "_post") else None
     except UNREADABLE:
         return None
-    value = _member(body, name) if value is None else value
+    else:
+        value = _form_value(request, body, name)
+        value = _member(body, name) if value is None else value
     return str(value) if isinstance(value, str | int) and str(value).strip() else None
+
+
+def _form_value(request: HttpRequest, body: bytes, name: str) -> Any:
+    """Parse a form apart from the request, and none of its files."""
+    try:
+        if request.content_type == "application/x-www-form-urlencoded":
+            return QueryDict(body, encoding="utf-8").get(name)
+        if request.content_type == "multipart/form-data":
+            meta = {**request.META, "CONTENT_LENGTH": len(body)}
+            return MultiPartParser(meta, BytesIO(body), [], request.encoding).parse()[0].get(name)
+    except UNREADABLE:
+        pass
+    return None
 
 
 def _is_too_long(request: HttpRequest) -> bool:

@@ -6,6 +6,10 @@ import json
 from typing import Any
 
 import pytest
+from django.core.exceptions import TooManyFieldsSent, TooManyFilesSent
+from django.core.files.uploadhandler import MemoryFileUploadHandler
+from django.http import HttpRequest
+from django.http.multipartparser import MultiPartParserError
 from django.test import Client, RequestFactory
 from hypothesis import given
 from hypothesis import strategies as st
@@ -14,6 +18,12 @@ from django_ratelimit_tiers.policy.fields import MAX_BODY, field_value, value_su
 from tests.policies import make_rule
 
 JSON = "application/json"
+FORM = "application/x-www-form-urlencoded"
+MULTIPART = "multipart/form-data; boundary=b"
+
+PART = '--b\r\nContent-Disposition: form-data; name="username"\r\n\r\nada\r\n'
+FILE = '--b\r\nContent-Disposition: form-data; name="file"; filename="a"\r\n\r\nx\r\n'
+END = "--b--\r\n"
 
 
 def posted(data: Any, content_type: str) -> str | None:
@@ -28,13 +38,11 @@ def posted(data: Any, content_type: str) -> str | None:
         ('{"username": "ada"}', "application/json; charset=utf-8"),
         ('{"username": "ada"}', "application/vnd.api+json"),
         ('{"username": "ada"}', "text/plain"),
-        ('{"username": "ada"}', "application/x-www-form-urlencoded"),
-        ("username=ada", "application/x-www-form-urlencoded"),
-        ("username=eve&username=ada", "application/x-www-form-urlencoded"),
-        (
-            '--b\r\nContent-Disposition: form-data; name="username"\r\n\r\nada\r\n--b--\r\n',
-            "multipart/form-data; boundary=b",
-        ),
+        ('{"username": "ada"}', FORM),
+        ("username=ada", FORM),
+        ("username=eve&username=ada", FORM),
+        (PART + END, MULTIPART),
+        (FILE + PART + END, MULTIPART),
     ],
 )
 def test_the_field_is_found_however_it_was_sent(body: str, content_type: str) -> None:
@@ -53,7 +61,7 @@ def test_the_field_is_found_however_it_was_sent(body: str, content_type: str) ->
         ('{"username": null}', JSON),
         ('{"username": "  "}', JSON),
         ("username=ada", "text/plain"),
-        ("--b", "multipart/form-data; boundary=b"),
+        ("--b", MULTIPART),
         ("username=ada", "multipart/form-data"),
     ],
 )
@@ -121,8 +129,57 @@ class TestLogin:
         assert "retry_after" not in response.json()
 
 
-@pytest.mark.parametrize("content_type", [JSON, "application/x-www-form-urlencoded"])
+@pytest.mark.parametrize("content_type", [JSON, FORM])
 def test_a_body_that_other_code_has_read_as_a_stream_is_left_alone(content_type: str) -> None:
     request = RequestFactory().post("/", '{"username": "ada"}', content_type=content_type)
     request.read()
     assert field_value(request, "username") is None
+
+
+@pytest.mark.parametrize("method", ["PUT", "PATCH"])
+@pytest.mark.parametrize(
+    ("body", "content_type"), [("username=ada", FORM), (PART + END, MULTIPART)]
+)
+def test_a_form_names_somebody_whatever_the_method(
+    method: str, body: str, content_type: str
+) -> None:
+    request = RequestFactory().generic(method, "/", body, content_type=content_type)
+    assert field_value(request, "username") == "ada"
+
+
+@pytest.mark.parametrize(
+    ("body", "content_type"), [("username=ada", FORM), (PART + END, MULTIPART)]
+)
+def test_a_form_that_other_code_has_parsed_names_somebody(body: str, content_type: str) -> None:
+    request = form(body, content_type)
+    assert request.POST
+    assert field_value(request, "username") == "ada"
+
+
+def test_the_view_may_still_choose_how_to_store_files() -> None:
+    request = form(PART + FILE + END, MULTIPART)
+    field_value(request, "username")
+    request.upload_handlers = [MemoryFileUploadHandler(request)]
+    assert request.POST["username"] == "ada"
+    assert request.FILES["file"].read() == b"x"
+
+
+@pytest.mark.parametrize(
+    ("body", "content_type", "error"),
+    [
+        (PART + END, "multipart/form-data", MultiPartParserError),
+        (FILE * 101 + END, MULTIPART, TooManyFilesSent),
+        ("&a=" * 1001, FORM, TooManyFieldsSent),
+    ],
+)
+def test_a_malformed_form_is_still_one_to_the_view(
+    body: str, content_type: str, error: type[Exception]
+) -> None:
+    request = form(body, content_type)
+    field_value(request, "username")
+    with pytest.raises(error):
+        request.POST  # noqa: B018 (parses)
+
+
+def form(body: str, content_type: str) -> HttpRequest:
+    return RequestFactory().post("/", body, content_type=content_type)
