@@ -19,6 +19,9 @@ MAX_BODY = 65_536
 TOO_LONG = "field:too-long"
 """The one subject of all longer bodies: padding a body must not make a client of its own."""
 
+UNCLEAR = "field:unclear"
+"""The one subject of all bodies that name several: a decoy must not make one, either."""
+
 UNREADABLE = (
     ValueError,
     LookupError,  # a character set that Python knows, but not for text
@@ -27,6 +30,7 @@ UNREADABLE = (
     BadRequest,
     SuspiciousOperation,
     MultiPartParserError,
+    RawPostDataException,  # other code has read it as a stream
 )
 """What reading a malformed body raises."""
 
@@ -34,12 +38,15 @@ UNREADABLE = (
 def field_subject(request: HttpRequest, name: str) -> str | None:
     """Return whom a request names in a field of its body, None when it names nobody.
 
-    Bodies over 64 KiB are not read, and count together.
+    Bodies over 64 KiB are not read, and count together. So do those that name one to a reader of
+    forms and another to a reader of JSON.
     """
     if _is_too_long(request):
         return TOO_LONG
-    value = field_value(request, name)
-    return None if value is None else value_subject(value)
+    subjects = {value_subject(value) for value in field_values(request, name)}
+    if len(subjects) > 1:
+        return UNCLEAR
+    return subjects.pop() if subjects else None
 
 
 def value_subject(value: str) -> str:
@@ -53,23 +60,21 @@ def value_subject(value: str) -> str:
     return "field:" + key_digest(" ".join(plain.split())).removeprefix("key:")
 
 
-def field_value(request: HttpRequest, name: str) -> str | None:
-    """Return a field of a form or JSON body as text, None when there is none that can be read.
+def field_values(request: HttpRequest, name: str) -> set[str]:
+    """Return what a field of the body is to a view, as text: several if it depends on the view.
 
     The body stays readable for the view, which parses forms itself: with its own upload handlers,
     and with Django's answers to malformed ones. A body is read as JSON whatever it is called and
     as a form whatever the method, because views may do so, too.
     """
+    values = [request.POST.get(name)] if hasattr(request, "_post") else []
     try:
         body = request.body
-    except RawPostDataException:  # read as a stream: by other code, or as the form that it was
-        value = request.POST.get(name) if hasattr(request, "_post") else None
     except UNREADABLE:
-        return None
+        pass
     else:
-        value = _form_value(request, body, name)
-        value = _member(body, name) if value is None else value
-    return str(value) if isinstance(value, str | int) and str(value).strip() else None
+        values += [_form_value(request, body, name), _member(body, name)]
+    return {str(value) for value in values if isinstance(value, str | int) and str(value).strip()}
 
 
 def _form_value(request: HttpRequest, body: bytes, name: str) -> Any:
