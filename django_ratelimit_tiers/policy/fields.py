@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import codecs
 import json
 import unicodedata
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from functools import partial
 from io import BytesIO
-from typing import Any
 
+from django.conf import settings
 from django.core.exceptions import BadRequest, SuspiciousOperation
 from django.http import HttpRequest, QueryDict, RawPostDataException
 from django.http.multipartparser import MultiPartParser, MultiPartParserError
@@ -22,9 +26,12 @@ TOO_LONG = "field:too-long"
 UNCLEAR = "field:unclear"
 """The one subject of all bodies that name several: a decoy must not make one, either."""
 
+HOST_NAMES = ("idna", "punycode")
+"""What Python calls encodings of text, and HTTP does not."""
+
 UNREADABLE = (
     ValueError,
-    LookupError,  # a character set that Python knows, but not for text
+    LookupError,
     RecursionError,
     OSError,
     BadRequest,
@@ -38,11 +45,13 @@ UNREADABLE = (
 def field_subject(request: HttpRequest, name: str) -> str | None:
     """Return whom a request names in a field of its body, None when it names nobody.
 
-    Bodies over 64 KiB are not read, and count together. So do those that name one to a reader of
-    forms and another to a reader of JSON.
+    Bodies over 64 KiB are not read, and count together. So do those that name one to some views
+    and another to others: as a form and as JSON, or in the character set that they declare.
     """
     if _is_too_long(request):
         return TOO_LONG
+    if not _is_charset(_charset(request)):
+        return UNCLEAR
     subjects = {value_subject(value) for value in field_values(request, name)}
     if len(subjects) > 1:
         return UNCLEAR
@@ -61,33 +70,68 @@ def value_subject(value: str) -> str:
 
 
 def field_values(request: HttpRequest, name: str) -> set[str]:
-    """Return what a field of the body is to a view, as text: several if it depends on the view.
+    """Return what a field of the body is to a view, as text: several if it depends on the view."""
+    values = set()
+    for read in _readers(request):
+        with suppress(*UNREADABLE):
+            fields = read()
+            value = fields.get(name) if isinstance(fields, dict) else None
+            if isinstance(value, str | int) and str(value).strip():
+                values.add(str(value))
+    return values
+
+
+def _readers(request: HttpRequest) -> Iterator[Callable[[], object]]:
+    """Yield all ways in which views may read the fields of a body.
 
     The body stays readable for the view, which parses forms itself: with its own upload handlers,
     and with Django's answers to malformed ones. A body is read as JSON whatever it is called and
     as a form whatever the method, because views may do so, too.
     """
-    values = [request.POST.get(name)] if hasattr(request, "_post") else []
+    if hasattr(request, "_post"):
+        yield lambda: request.POST
     try:
         body = request.body
     except UNREADABLE:
-        pass
-    else:
-        values += [_form_value(request, body, name), _member(body, name)]
-    return {str(value) for value in values if isinstance(value, str | int) and str(value).strip()}
+        return
+    charset = _charset(request)
+    for each in {json.detect_encoding(body), charset}:
+        yield partial(_json, body, each)
+    match request.content_type:
+        case "application/x-www-form-urlencoded":
+            for each in {"utf-8", charset}:  # Django's own reader, and that of DRF
+                yield partial(QueryDict, body, encoding=each)
+        case "multipart/form-data":
+            yield partial(_multipart, request, body, charset)
+        case _:
+            pass
 
 
-def _form_value(request: HttpRequest, body: bytes, name: str) -> Any:
-    """Parse a form apart from the request, and none of its files."""
+def _json(body: bytes, charset: str) -> object:
+    """Read as a stream is read, as DRF does: what is missing of a last character is no error."""
+    return json.loads(codecs.getreader(charset)(BytesIO(body), "surrogatepass").read())
+
+
+def _multipart(request: HttpRequest, body: bytes, charset: str) -> object:
+    """Parse the fields of a form, and none of its files."""
+    meta = {**request.META, "CONTENT_LENGTH": len(body)}
+    return MultiPartParser(meta, BytesIO(body), [], charset).parse()[0]
+
+
+def _charset(request: HttpRequest) -> str:
+    return codecs.lookup(request.encoding or settings.DEFAULT_CHARSET).name
+
+
+def _is_charset(encoding: str) -> bool:
+    """Return whether an encoding is one of text; Python's others compress or write host names.
+
+    Those may be slow to decode, or decode to much more than was sent.
+    """
     try:
-        if request.content_type == "application/x-www-form-urlencoded":
-            return QueryDict(body, encoding="utf-8").get(name)
-        if request.content_type == "multipart/form-data":
-            meta = {**request.META, "CONTENT_LENGTH": len(body)}
-            return MultiPartParser(meta, BytesIO(body), [], request.encoding).parse()[0].get(name)
-    except UNREADABLE:
-        pass
-    return None
+        "".encode(encoding)
+    except (LookupError, UnicodeError):
+        return False
+    return encoding not in HOST_NAMES
 
 
 def _is_too_long(request: HttpRequest) -> bool:
@@ -95,11 +139,3 @@ def _is_too_long(request: HttpRequest) -> bool:
         return int(request.META.get("CONTENT_LENGTH") or 0) > MAX_BODY
     except ValueError:
         return False
-
-
-def _member(body: bytes, name: str) -> Any:
-    try:
-        members = json.loads(body)
-    except UNREADABLE:
-        return None
-    return members.get(name) if isinstance(members, dict) else None

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import encodings.aliases
 import json
+from io import BytesIO
 from typing import Any
 
 import pytest
@@ -13,6 +15,7 @@ from django.http.multipartparser import MultiPartParserError
 from django.test import Client, RequestFactory
 from hypothesis import given
 from hypothesis import strategies as st
+from rest_framework.parsers import JSONParser
 
 from django_ratelimit_tiers.policy.fields import (
     MAX_BODY,
@@ -31,13 +34,15 @@ PART = '--b\r\nContent-Disposition: form-data; name="username"\r\n\r\nada\r\n'
 FILE = '--b\r\nContent-Disposition: form-data; name="file"; filename="a"\r\n\r\nx\r\n'
 END = "--b--\r\n"
 
+CHARSETS = st.sampled_from(sorted(set(encodings.aliases.aliases.values())))
+
 
 def posted(data: Any, content_type: str) -> set[str]:
     return field_values(sent(data, content_type), "username")
 
 
 def sent(body: Any, content_type: str) -> HttpRequest:
-    return RequestFactory().post("/", body, content_type=content_type)
+    return RequestFactory().generic("POST", "/", body, content_type=content_type)
 
 
 @pytest.mark.parametrize(
@@ -78,11 +83,18 @@ def test_a_body_that_cannot_be_read_has_no_such_field(body: str, content_type: s
     assert posted(body, content_type) == set()
 
 
-@given(st.binary(max_size=200), st.text(max_size=60))
+@given(
+    st.binary(max_size=200),
+    st.one_of(
+        st.text(max_size=60),
+        st.builds("{}; charset={}".format, st.sampled_from([JSON, FORM, MULTIPART]), CHARSETS),
+    ),
+)
 def test_no_body_and_no_content_type_raises(body: bytes, content_type: str) -> None:
     request = RequestFactory().generic("POST", "/", body, content_type="text/plain")
     request.META["CONTENT_TYPE"] = content_type
-    field_values(request, "username")
+    request._set_content_type_params(request.META)
+    field_subject(request, "username")
 
 
 @pytest.mark.parametrize("other", ["Ada", " ada ", "ADA", "ａｄａ", "ädä"])
@@ -104,6 +116,39 @@ def test_bodies_that_name_another_to_readers_of_forms_are_one_client(decoy: str)
 def test_a_name_that_is_written_in_two_ways_is_clear() -> None:
     request = sent('{"username": "ada", "x": "&username=ADA&"}', FORM)
     assert field_subject(request, "username") == value_subject("ada")
+
+
+@pytest.mark.parametrize("charset", ["utf-7", "cp037", "utf-16", "iso-8859-1", "cp1251"])
+@pytest.mark.parametrize(
+    ("body", "content_type"), [('{"username": "ada"}', JSON), ("username=ada", FORM)]
+)
+def test_a_body_is_read_in_the_character_set_that_it_declares(
+    body: str, content_type: str, charset: str
+) -> None:
+    request = sent(body.encode(charset), f"{content_type}; charset={charset}")
+    assert field_subject(request, "username") == value_subject("ada")
+
+
+def test_a_body_without_a_character_set_is_in_that_of_the_site(settings: Any) -> None:
+    settings.DEFAULT_CHARSET = "cp037"
+    assert posted('{"username": "ada"}', JSON)  # sent in it == {"ada"}
+
+
+def test_bodies_that_name_another_in_their_character_set_are_one_client() -> None:
+    request = sent('{"username": "+AGE-da"}', f"{JSON}; charset=utf-7")
+    assert field_subject(request, "username") == UNCLEAR
+
+
+def test_what_is_no_character_set_of_text_is_unclear() -> None:
+    for charset in ("zlib", "hex", "rot13", "idna", "punycode", "undefined"):
+        request = sent('{"username": "ada"}', f"{JSON}; charset={charset}")
+        assert field_subject(request, "username") == UNCLEAR
+
+
+def test_the_beginning_of_a_character_at_the_end_hides_no_name() -> None:
+    body = b'{"username": "ada"}\xc3'
+    parsed = JSONParser().parse(BytesIO(body), parser_context={"encoding": "utf-8"})
+    assert posted(body, JSON) == {parsed["username"]} == {"ada"}
 
 
 def test_what_other_code_has_made_of_a_form_counts_as_well() -> None:
