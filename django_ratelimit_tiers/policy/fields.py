@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import codecs
 import json
+import math
+import re
 import unicodedata
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -28,6 +30,8 @@ UNCLEAR = "field:unclear"
 
 HOST_NAMES = ("idna", "punycode")
 """What Python calls encodings of text, and HTTP does not."""
+
+NO_FRACTION = re.compile(r"\.0*\Z")
 
 UNREADABLE = (
     ValueError,
@@ -62,11 +66,24 @@ def value_subject(value: str) -> str:
     """Return the subject of a field's value: a keyed digest, equal for all ways to write it.
 
     Case, accents, width and white space make no difference, as they make none to some databases
-    and to Django's own login form: otherwise each would be a new name for the same account.
+    and to Django's own login form: otherwise each would be a new name for the same account. Nor do
+    the digits of other scripts, and zeros and signs of whole numbers, which are often read as such.
     """
     letters = unicodedata.normalize("NFKD", unicodedata.normalize("NFKD", value).casefold())
-    plain = "".join(letter for letter in letters if not unicodedata.combining(letter))
-    return "field:" + key_digest(" ".join(plain.split())).removeprefix("key:")
+    plain = "".join(_digit(letter) for letter in letters if not unicodedata.combining(letter))
+    return "field:" + key_digest(_number(" ".join(plain.split()))).removeprefix("key:")
+
+
+def _digit(letter: str) -> str:
+    return str(unicodedata.decimal(letter, letter))
+
+
+def _number(text: str) -> str:
+    """Write whole numbers in one way, as integer fields read them; other text is left as it is."""
+    try:
+        return str(int(NO_FRACTION.sub("", text)))
+    except ValueError:
+        return text
 
 
 def field_values(request: HttpRequest, name: str) -> set[str]:
@@ -75,10 +92,14 @@ def field_values(request: HttpRequest, name: str) -> set[str]:
     for read in _readers(request):
         with suppress(*UNREADABLE):
             fields = read()
-            value = fields.get(name) if isinstance(fields, dict) else None
-            if isinstance(value, str | int) and str(value).strip():
-                values.add(str(value))
-    return values
+            values.add(_text(fields.get(name)) if isinstance(fields, dict) else "")
+    return values - {""}
+
+
+def _text(value: object) -> str:
+    if isinstance(value, float) and math.isfinite(value):
+        value = int(value)  # as queries do: 42.5 finds what 42 finds
+    return str(value).strip() if isinstance(value, str | int | float) else ""
 
 
 def _readers(request: HttpRequest) -> Iterator[Callable[[], object]]:

@@ -16,7 +16,9 @@ from django.test import Client, RequestFactory
 from hypothesis import given
 from hypothesis import strategies as st
 from rest_framework.parsers import JSONParser
+from rest_framework.serializers import IntegerField
 
+from django_ratelimit_tiers.digests import key_digest
 from django_ratelimit_tiers.policy.fields import (
     MAX_BODY,
     UNCLEAR,
@@ -73,6 +75,7 @@ def test_the_field_is_found_however_it_was_sent(body: str, content_type: str) ->
         ('{"username": ["ada"]}', JSON),
         ('{"username": {"a": "b"}}', JSON),
         ('{"username": null}', JSON),
+        ('{"username": []}', JSON),
         ('{"username": "  "}', JSON),
         ("username=ada", "text/plain"),
         ("--b", MULTIPART),
@@ -100,6 +103,28 @@ def test_no_body_and_no_content_type_raises(body: bytes, content_type: str) -> N
 @pytest.mark.parametrize("other", ["Ada", " ada ", "ADA", "ａｄａ", "ädä"])
 def test_other_ways_to_write_a_name_are_the_same_account(other: str) -> None:
     assert value_subject(other) == value_subject("ada")
+
+
+@pytest.mark.parametrize("other", ["042", "+42", "-42", " 42 ", "42.0", "42.", "4_2", "٤٢", "-0"])
+def test_a_number_is_one_however_an_integer_field_lets_it_be_written(other: str) -> None:
+    number = IntegerField().to_internal_value(other)
+    assert value_subject(other) == value_subject(str(number))
+
+
+def test_a_number_of_json_is_the_one_that_a_query_finds() -> None:
+    for written in ("42", "42.0", "42.5", "4.2e1", '"042"'):
+        request = sent(f'{{"username": {written}}}', JSON)
+        assert field_subject(request, "username") == value_subject("42")
+
+
+def test_digits_of_other_scripts_are_digits_in_names() -> None:
+    assert value_subject("ada٤٢") == value_subject("ada42")
+
+
+@given(st.from_regex(r"[ -~]*[A-Za-z@][ -~]*", fullmatch=True))
+def test_names_and_addresses_in_plain_letters_are_only_lowered_and_trimmed(name: str) -> None:
+    digest = key_digest(" ".join(name.lower().split()))
+    assert value_subject(name) == "field:" + digest.removeprefix("key:")
 
 
 def test_two_names_are_two_accounts_and_neither_can_be_read() -> None:
