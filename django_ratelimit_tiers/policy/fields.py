@@ -9,7 +9,7 @@ import re
 import unicodedata
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from functools import partial
+from functools import lru_cache, partial
 from io import BytesIO
 
 from django.conf import settings
@@ -30,6 +30,12 @@ UNCLEAR = "field:unclear"
 
 HOST_NAMES = ("idna", "punycode")
 """What Python calls encodings of text, and HTTP does not."""
+
+UNSEEN = frozenset(("Cc", "Cf", "Me", "Mn"))
+"""Control and format characters, and marks: many databases compare text without them."""
+
+LINE_BREAKS = frozenset("\t\n\v\f\r\x85")
+"""The control characters that they compare as white space."""
 
 NO_FRACTION = re.compile(r"\.0*\Z")
 
@@ -67,14 +73,20 @@ def value_subject(value: str) -> str:
 
     Case, accents, width and white space make no difference, as they make none to some databases
     and to Django's own login form: otherwise each would be a new name for the same account. Nor do
-    the digits of other scripts, and zeros and signs of whole numbers, which are often read as such.
+    the digits of other scripts, and zeros and signs of whole numbers, which are often read as such,
+    nor characters that nobody sees.
     """
     letters = unicodedata.normalize("NFKD", unicodedata.normalize("NFKD", value).casefold())
-    plain = "".join(_digit(letter) for letter in letters if not unicodedata.combining(letter))
+    plain = "".join(map(_plain, letters))
     return "field:" + key_digest(_number(" ".join(plain.split()))).removeprefix("key:")
 
 
-def _digit(letter: str) -> str:
+@lru_cache(maxsize=4096)
+def _plain(letter: str) -> str:
+    if letter in LINE_BREAKS:
+        return " "
+    if unicodedata.category(letter) in UNSEEN or unicodedata.combining(letter):
+        return ""
     return str(unicodedata.decimal(letter, letter))
 
 

@@ -105,6 +105,20 @@ def test_other_ways_to_write_a_name_are_the_same_account(other: str) -> None:
     assert value_subject(other) == value_subject("ada")
 
 
+@pytest.mark.parametrize(
+    "unseen", ["\u200b", "\u00ad", "\ufeff", "\u202e", "\0", "\x1f", "\ufe0f", "\u034f", "\u20dd"]
+)
+def test_characters_that_nobody_sees_make_no_other_account(unseen: str) -> None:
+    for other in (f"{unseen}ada", f"a{unseen}da", f"ada{unseen}", f"ada {unseen}"):
+        assert value_subject(other) == value_subject("ada")
+
+
+def test_white_space_between_words_is_one_space_whatever_it_is() -> None:
+    for space in "\t\n\r\x85\u00a0\u3000":
+        assert value_subject(f"ada{space} lovelace") == value_subject("ada lovelace")
+        assert value_subject(f"ada{space}lovelace") != value_subject("adalovelace")
+
+
 @pytest.mark.parametrize("other", ["042", "+42", "-42", " 42 ", "42.0", "42.", "4_2", "٤٢", "-0"])
 def test_a_number_is_one_however_an_integer_field_lets_it_be_written(other: str) -> None:
     number = IntegerField().to_internal_value(other)
