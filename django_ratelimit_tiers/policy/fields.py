@@ -10,7 +10,7 @@ import unicodedata
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from functools import lru_cache, partial
-from io import BytesIO
+from io import SEEK_END, BytesIO
 
 from django.conf import settings
 from django.core.exceptions import BadRequest, SuspiciousOperation
@@ -20,7 +20,7 @@ from django.http.multipartparser import MultiPartParser, MultiPartParserError
 from django_ratelimit_tiers.digests import key_digest
 
 MAX_BODY = 65_536
-"""The longest body, in bytes, that is read."""
+"""The longest body, in bytes, that is read; less if Django's own limit is lower."""
 
 TOO_LONG = "field:too-long"
 """The one subject of all longer bodies: padding a body must not make a client of its own."""
@@ -55,8 +55,9 @@ UNREADABLE = (
 def field_subject(request: HttpRequest, name: str) -> str | None:
     """Return whom a request names in a field of its body, None when it names nobody.
 
-    Bodies over 64 KiB are not read, and count together. So do those that name one to some views
-    and another to others: as a form and as JSON, or in the character set that they declare.
+    Bodies over 64 KiB, or over DATA_UPLOAD_MAX_MEMORY_SIZE, are not read, and count together. So
+    do those that name one to some views and another to others: as a form and as JSON, or in the
+    character set that they declare.
     """
     if _is_too_long(request):
         return TOO_LONG
@@ -168,7 +169,25 @@ def _is_charset(encoding: str) -> bool:
 
 
 def _is_too_long(request: HttpRequest) -> bool:
+    """Return whether a body is longer than may be read, as its length says or has turned out."""
+    most = min(settings.DATA_UPLOAD_MAX_MEMORY_SIZE or MAX_BODY, MAX_BODY)
+    return max(_length_told(request), _length_received(request)) > most
+
+
+def _length_told(request: HttpRequest) -> int:
     try:
-        return int(request.META.get("CONTENT_LENGTH") or 0) > MAX_BODY
+        return int(request.META.get("CONTENT_LENGTH") or 0)
     except ValueError:
-        return False
+        return 0
+
+
+def _length_received(request: HttpRequest) -> int:
+    """Measure what ASGI has received and not read, since bodies in chunks tell no length."""
+    try:
+        stream = request._stream
+        place = stream.tell()
+        length: int = stream.seek(0, SEEK_END)
+        stream.seek(place)
+    except (AttributeError, OSError, ValueError):  # there is none, or it has no places
+        return 0
+    return length

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import encodings.aliases
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from io import BytesIO
+from tempfile import SpooledTemporaryFile
 from typing import Any
 
 import pytest
 from django.core.exceptions import TooManyFieldsSent, TooManyFilesSent
 from django.core.files.uploadhandler import MemoryFileUploadHandler
+from django.core.handlers.asgi import ASGIRequest
 from django.http import HttpRequest, QueryDict
 from django.http.multipartparser import MultiPartParserError
 from django.test import Client, RequestFactory
@@ -21,6 +25,7 @@ from rest_framework.serializers import IntegerField
 from django_ratelimit_tiers.digests import key_digest
 from django_ratelimit_tiers.policy.fields import (
     MAX_BODY,
+    TOO_LONG,
     UNCLEAR,
     field_subject,
     field_values,
@@ -289,3 +294,40 @@ def test_a_malformed_form_is_still_one_to_the_view(
     field_values(request, "username")
     with pytest.raises(error):
         request.POST  # noqa: B018 (parses)
+
+
+@contextmanager
+def in_chunks(body: bytes) -> Iterator[HttpRequest]:
+    """Yield what Django makes of a request without a length, which an ASGI server has received."""
+    with SpooledTemporaryFile() as received:
+        received.write(body)
+        received.seek(0)
+        yield ASGIRequest({"type": "http", "method": "POST", "path": "/"}, received)
+
+
+@pytest.mark.parametrize("limit", [None, 2_621_440, 10])
+def test_a_long_body_in_chunks_is_left_to_the_view_unread(limit: int | None, settings: Any) -> None:
+    settings.DATA_UPLOAD_MAX_MEMORY_SIZE = limit
+    with in_chunks(b"x" * 3_000_000) as request:
+        assert field_subject(request, "username") == TOO_LONG
+        assert not hasattr(request, "_body")
+        assert len(request.read()) == 3_000_000
+
+
+def test_a_body_over_the_limit_of_django_is_too_long(settings: Any) -> None:
+    settings.DATA_UPLOAD_MAX_MEMORY_SIZE = 10
+    with in_chunks(b'{"username": "ada"}') as request:
+        assert field_subject(request, "username") == TOO_LONG
+        assert request.read() == b'{"username": "ada"}'
+
+
+def test_a_short_body_in_chunks_names_somebody() -> None:
+    with in_chunks(b'{"username": "ada"}') as request:
+        assert field_subject(request, "username") == value_subject("ada")
+
+
+def test_measuring_a_body_keeps_the_place_of_who_reads_it() -> None:
+    with in_chunks(b'{"username": "ada"}') as request:
+        request.read(5)
+        assert field_subject(request, "username") is None
+        assert request.read() == b'rname": "ada"}'
