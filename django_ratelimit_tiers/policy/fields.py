@@ -37,6 +37,9 @@ UNSEEN = frozenset(("Cc", "Cf", "Me", "Mn"))
 LINE_BREAKS = frozenset("\t\n\v\f\r\x85")
 """The control characters that they compare as white space."""
 
+FORMS = ("x-www-form-urlencoded", "*")
+"""What a content type calls forms: DRF also takes one that leaves it open, as "*/*" does."""
+
 NO_FRACTION = re.compile(r"\.0*\Z")
 
 UNREADABLE = (
@@ -131,14 +134,12 @@ def _readers(request: HttpRequest) -> Iterator[Callable[[], object]]:
     charset = _charset(request)
     for each in {json.detect_encoding(body), charset}:
         yield partial(_json, body, each)
-    match request.content_type:
-        case "application/x-www-form-urlencoded":
-            for each in {"utf-8", charset}:  # Django's own reader, and that of DRF
-                yield partial(QueryDict, body, encoding=each)
-        case "multipart/form-data":
-            yield partial(_multipart, request, body, charset)
-        case _:
-            pass
+    kind, _, form = (request.content_type or "").partition("/")
+    if kind == "multipart":
+        yield partial(_multipart, request, body, charset)
+    elif form in FORMS:
+        for each in {"utf-8", charset}:  # Django's own reader, and that of DRF
+            yield partial(QueryDict, body, encoding=each)
 
 
 def _json(body: bytes, charset: str) -> object:

@@ -19,7 +19,8 @@ from django.http.multipartparser import MultiPartParserError
 from django.test import Client, RequestFactory
 from hypothesis import given
 from hypothesis import strategies as st
-from rest_framework.parsers import JSONParser
+from rest_framework.parsers import FormParser, JSONParser, MultiPartParser
+from rest_framework.request import Request
 from rest_framework.serializers import IntegerField
 
 from django_ratelimit_tiers.digests import key_digest
@@ -187,6 +188,23 @@ def test_what_is_no_character_set_of_text_is_unclear() -> None:
     for charset in ("zlib", "hex", "rot13", "idna", "punycode", "undefined"):
         request = sent('{"username": "ada"}', f"{JSON}; charset={charset}")
         assert field_subject(request, "username") == UNCLEAR
+
+
+@pytest.mark.parametrize(
+    ("body", "content_type"),
+    [
+        ("username=ada", "*/*"),
+        ("username=ada", "application/*"),
+        ("username=ada", "*/x-www-form-urlencoded"),
+        (PART + END, "multipart/*; boundary=b"),
+    ],
+)
+def test_a_content_type_that_leaves_the_kind_open_hides_no_name(
+    body: str, content_type: str
+) -> None:
+    parsers = [FormParser(), MultiPartParser()]
+    assert Request(sent(body, content_type), parsers=parsers).data["username"] == "ada"
+    assert posted(body, content_type) == {"ada"}
 
 
 def test_the_beginning_of_a_character_at_the_end_hides_no_name() -> None:
