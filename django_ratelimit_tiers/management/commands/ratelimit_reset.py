@@ -55,7 +55,7 @@ def subject(text: str) -> str:
         raise ArgumentTypeError(f"{rest!r} is not the id of a user")
     if kind == "key" and rest:
         return text if DIGEST.match(text) else key_digest(rest)
-    if not re.fullmatch(r"all|user:\S+|field:([0-9a-f]{32}|too-long)", text):
+    if not re.fullmatch(r"all|user:\S+|field:([0-9a-f]{32}|too-long|unclear)", text):
         raise ArgumentTypeError(f"{text!r} is not a subject such as {NAMES}")
     return text
 
