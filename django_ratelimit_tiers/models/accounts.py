@@ -14,9 +14,9 @@ from django.utils import timezone
 from django.utils.translation import gettext_lazy as _
 
 from django_ratelimit_tiers.digests import key_digest
-from django_ratelimit_tiers.models.constraints import exactly_one, filled
+from django_ratelimit_tiers.models.constraints import exactly_one, filled, readable
 from django_ratelimit_tiers.models.deletion import delete_too
-from django_ratelimit_tiers.models.fields import KeyDigestField, NetworksField
+from django_ratelimit_tiers.models.fields import KeyDigestField, NetworksField, validate_year
 from django_ratelimit_tiers.models.tiers import PolicyModel, Tier
 from django_ratelimit_tiers.querysets import AssignmentQuerySet
 
@@ -52,7 +52,9 @@ class ServiceAccount(PolicyModel):
         help_text=_("Like 192.0.2.0/24, one on each line. The user or key then only counts there."),
     )
     is_active = models.BooleanField(_("active"), default=True)
-    expires_at = models.DateTimeField(_("expires at"), default=a_year_ahead)
+    expires_at = models.DateTimeField(
+        _("expires at"), default=a_year_ahead, validators=(validate_year,)
+    )
     last_used_at = models.DateTimeField(_("last used at"), null=True, blank=True, editable=False)
 
     class Meta(PolicyModel.Meta):
@@ -62,6 +64,7 @@ class ServiceAccount(PolicyModel):
         constraints = (
             filled("owner"),
             filled("reason"),
+            readable("expires_at"),
             models.CheckConstraint(
                 condition=Q(user__isnull=False) | Q(key_digest__isnull=False) | ~Q(networks=""),
                 name="rlt_%(class)s_identified",
@@ -113,7 +116,11 @@ class TierAssignment(PolicyModel):
         Tier, verbose_name=_("tier"), on_delete=models.PROTECT, related_name="assignments"
     )
     expires_at = models.DateTimeField(
-        _("expires at"), null=True, blank=True, help_text=_("Empty: never.")
+        _("expires at"),
+        null=True,
+        blank=True,
+        validators=(validate_year,),
+        help_text=_("Empty: never."),
     )
     note = models.CharField(_("note"), max_length=255, blank=True)
 
@@ -129,6 +136,7 @@ class TierAssignment(PolicyModel):
                 name="rlt_%(class)s_one_subject",
                 violation_error_message=_("Give a user, a group or an API key: exactly one."),
             ),
+            readable("expires_at"),
         )
 
     def __str__(self) -> str:

@@ -24,6 +24,7 @@ from django_ratelimit_tiers.core.policies import (
     MAX_REQUESTS,
     Algorithm,
 )
+from django_ratelimit_tiers.models.fields import FIRST_YEAR, LAST_YEAR
 
 Choices = Sequence[tuple[str, object]]
 
@@ -73,6 +74,19 @@ def ordered(earlier: str, later: str) -> CheckConstraint:
     return CheckConstraint(
         condition=unset | Q(**{f"{earlier}__lt": F(later)}),
         name=f"rlt_%(class)s_{earlier}_before_{later}",
+    )
+
+
+def readable(field: str) -> CheckConstraint:
+    """Return the constraint that a moment, when set, is one that every process can read.
+
+    PostgreSQL keeps more years than Python knows: one such row would make its table unreadable.
+    """
+    # A year more at either end: forms may have another time zone than the database.
+    years = {f"{field}__year__gte": FIRST_YEAR - 1, f"{field}__year__lte": LAST_YEAR + 1}
+    return CheckConstraint(
+        condition=Q(**{f"{field}__isnull": True}) | Q(**years),
+        name=f"rlt_%(class)s_{field}_readable",
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import re
+from datetime import datetime
 from typing import Any
 
 from django.core.exceptions import ValidationError
@@ -18,9 +19,19 @@ from django_ratelimit_tiers.digests import DIGEST, key_digest
 MAX_RAW_KEY = 255
 """The longest key that staff can type; its digest is always 36 characters."""
 
+FIRST_YEAR, LAST_YEAR = 1970, 9000
+"""What staff can type; in every time zone a moment of these years is one that Python can read."""
+
 _SEPARATOR = re.compile(r"[\s,]+")
 _METHOD = re.compile(r"[A-Za-z][A-Za-z-]*\Z")
 _MAPPED = ipaddress.IPv6Network("::ffff:0:0/96")
+
+
+def validate_year(moment: datetime) -> None:
+    """Refuse a moment that some time zone has no date for, as “9999-12-31 23:59:59” is."""
+    if not FIRST_YEAR <= moment.year <= LAST_YEAR:
+        years = {"first": FIRST_YEAR, "last": LAST_YEAR}
+        raise ValidationError(_("The year must be from %(first)s to %(last)s."), "year", years)
 
 
 class ExactCharField(models.CharField):  # type: ignore[type-arg]

@@ -28,10 +28,11 @@ from django_ratelimit_tiers.models.constraints import (
     limit_constraints,
     one_of,
     ordered,
+    readable,
     unique_key,
 )
 from django_ratelimit_tiers.models.deletion import delete_too
-from django_ratelimit_tiers.models.fields import ExactCharField, MethodsField
+from django_ratelimit_tiers.models.fields import ExactCharField, MethodsField, validate_year
 from django_ratelimit_tiers.models.tiers import Limit, PolicyModel, Tier
 
 
@@ -127,10 +128,18 @@ class EndpointRule(PolicyModel):
         help_text=_("Turn off for logins and the like: clients then only learn when to retry."),
     )
     starts_at = models.DateTimeField(
-        _("starts at"), null=True, blank=True, help_text=_("Empty: at once.")
+        _("starts at"),
+        null=True,
+        blank=True,
+        validators=(validate_year,),
+        help_text=_("Empty: at once."),
     )
     ends_at = models.DateTimeField(
-        _("ends at"), null=True, blank=True, help_text=_("Empty: never.")
+        _("ends at"),
+        null=True,
+        blank=True,
+        validators=(validate_year,),
+        help_text=_("Empty: never."),
     )
     notes = models.TextField(_("notes"), blank=True)
 
@@ -162,6 +171,8 @@ class EndpointRule(PolicyModel):
                 condition=Q(cost__gte=1, cost__lte=MAX_REQUESTS), name="rlt_%(class)s_cost_in_range"
             ),
             ordered("starts_at", "ends_at"),
+            readable("starts_at"),
+            readable("ends_at"),
         )
 
     def __str__(self) -> str:

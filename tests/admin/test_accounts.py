@@ -51,6 +51,14 @@ def test_a_key_is_shown_once_and_stored_as_its_digest(staff):
     assert keys(staff.get(page("serviceaccount_changelist"))) == []
 
 
+@pytest.mark.parametrize("zone", ["America/New_York", "UTC", "Europe/Berlin"])
+def test_an_account_that_expires_after_all_dates_is_refused_by_its_field(staff, settings, zone):
+    settings.TIME_ZONE = zone
+    never = {"issue_key": "on", "expires_at_0": "9999-12-31", "expires_at_1": "23:59:59"}
+    response = staff.post(page("serviceaccount_add"), NEW | never)
+    assert errors(response) == {"expires_at": ["The year must be from 1970 to 9000."]}
+
+
 def test_a_key_travels_in_no_message_cookie_or_history(staff):
     response = staff.post(page("serviceaccount_add"), NEW | {"issue_key": "on"})
     [key] = keys(response)

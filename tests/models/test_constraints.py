@@ -35,6 +35,7 @@ pytestmark = pytest.mark.django_db
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 LATER = NOW + timedelta(hours=1)
+LONG_PAST, FAR_OFF = datetime(1900, 1, 1, tzinfo=UTC), datetime(9500, 1, 1, tzinfo=UTC)
 
 
 def refuses(constraint: str, row: Model) -> bool:
@@ -138,6 +139,8 @@ WRONG_RULES = [
     ("cost_in_range", {"cost": MAX_REQUESTS + 1}),
     ("starts_at_before_ends_at", {"starts_at": LATER, "ends_at": NOW}),
     ("starts_at_before_ends_at", {"starts_at": NOW, "ends_at": NOW}),
+    ("starts_at_readable", {"starts_at": LONG_PAST}),
+    ("ends_at_readable", {"ends_at": FAR_OFF}),
     ("mode_known", {"mode": "on"}),
     ("mode_known", {"mode": "Enforce"}),
     ("mode_known", {"mode": "enforce "}),
@@ -184,6 +187,12 @@ def test_an_assignment_names_exactly_one_of_user_group_and_key(tier):
         assert not refuses("", TierAssignment(tier=tier, **{name: value}))
 
 
+@pytest.mark.parametrize("moment", [LONG_PAST, FAR_OFF])
+def test_an_assignment_that_expires_in_a_year_that_not_all_can_read_is_refused(tier, moment):
+    row = TierAssignment(api_key="k1", tier=tier, expires_at=moment)
+    assert refuses("expires_at_readable", row)
+
+
 def test_a_user_and_a_key_are_assigned_once(tier):
     user = User.objects.create(username="ada")
     TierAssignment.objects.create(user=user, tier=tier)
@@ -198,6 +207,7 @@ def test_a_user_and_a_key_are_assigned_once(tier):
         ("identified", {"networks": ""}),
         ("owner_filled", {"owner": ""}),
         ("reason_filled", {"reason": ""}),
+        ("expires_at_readable", {"expires_at": FAR_OFF}),
     ],
 )
 def test_a_service_account_without_something_it_needs_is_refused(constraint, fields):

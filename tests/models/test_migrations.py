@@ -8,7 +8,16 @@ from django.apps import apps
 from django.core.management import call_command
 from django.db import connection
 
-from django_ratelimit_tiers.models import Tier, TierPolicy
+from django_ratelimit_tiers.models import (
+    EndpointRule,
+    PolicyRevision,
+    ServiceAccount,
+    Tier,
+    TierAssignment,
+    TierPolicy,
+)
+from django_ratelimit_tiers.policy.assignments import AssignmentCache
+from django_ratelimit_tiers.policy.snapshots import build_snapshot
 
 pytestmark = pytest.mark.django_db
 
@@ -73,3 +82,28 @@ def test_a_default_that_staff_gave_to_another_tier_stays_there():
     Tier.objects.create(slug="basic", name="Basic", default_for="authenticated")
     TABLE.create_tiers(apps, Editor)
     assert Tier.objects.get(slug="free").default_for == ""
+
+
+@pytest.mark.django_db(transaction=True)
+def test_moments_that_nobody_can_read_are_brought_into_range():
+    late, early = "9500-01-01 04:59:59", "0002-12-31 23:00:00"
+    if connection.vendor == "postgresql":  # the others have no such years
+        late, early = "10000-01-01 04:59:59+00", "0001-12-31 23:00:00+00 BC"
+    call_command("migrate", "django_ratelimit_tiers", "0006", verbosity=0)
+    account = ServiceAccount.objects.create(name="a", owner="o", reason="r", networks="192.0.2.1")
+    assignment = TierAssignment.objects.create(api_key="k", tier=Tier.objects.get(slug="pro"))
+    rule = EndpointRule.objects.create(name="always", path="/x")
+    moments = ((account, "expires_at", late), (assignment, "expires_at", late))
+    moments += ((rule, "starts_at", early), (rule, "ends_at", late))
+    with connection.cursor() as cursor:
+        for row, field, moment in moments:
+            table = connection.ops.quote_name(row._meta.db_table)
+            cursor.execute(f"UPDATE {table} SET {field} = %s", [moment])  # noqa: S608
+    call_command("migrate", "django_ratelimit_tiers", verbosity=0)
+    for row, _, _ in moments:
+        row.refresh_from_db()
+    assert account.expires_at.year == 9000
+    assert assignment.expires_at is rule.starts_at is rule.ends_at is None
+    assert build_snapshot("", AssignmentCache()).has_accounts
+    edited = PolicyRevision.objects.filter(reason="updated in bulk").values_list("model", flat=True)
+    assert set(edited) == {row._meta.label_lower for row, _, _ in moments}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
+from zoneinfo import ZoneInfo
 
 import pytest
 from django.contrib.auth.models import User
@@ -91,6 +92,20 @@ WRONG_RULES = [
 def test_a_wrong_rule_is_refused_by_the_field(field, fields):
     row = EndpointRule(**{"name": "wrong", "path": "/api"} | fields)
     assert list(problems(row)) == [field]
+
+
+@pytest.mark.parametrize("zone", ["America/New_York", "Europe/Berlin"])
+@pytest.mark.parametrize("far", [datetime(9999, 12, 31, 23, 59, 59), datetime(1, 1, 1)])  # noqa: DTZ001
+def test_a_moment_that_another_time_zone_has_no_date_for_is_refused_by_its_field(zone, far):
+    far = far.replace(tzinfo=ZoneInfo(zone))
+    account = {"name": "backup", "owner": "o", "reason": "r", "networks": "192.0.2.1"}
+    user = User.objects.create(username="ada")
+    tier = Tier.objects.get(slug="pro")
+    message = ["The year must be from 1970 to 9000."]
+    assert problems(ServiceAccount(expires_at=far, **account)) == {"expires_at": message}
+    assert problems(TierAssignment(expires_at=far, user=user, tier=tier)) == {"expires_at": message}
+    assert problems(EndpointRule(name="r", path="/r", starts_at=far)) == {"starts_at": message}
+    assert problems(EndpointRule(name="r", path="/r", ends_at=far)) == {"ends_at": message}
 
 
 def test_a_second_limit_of_a_rule_for_every_tier_is_refused():
