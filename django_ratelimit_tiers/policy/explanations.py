@@ -69,9 +69,10 @@ def _standing(event: ThrottleEvent) -> Iterator[str]:
 def _policy(snapshot: Snapshot, event: ThrottleEvent) -> QuotaPolicy | None:
     """Return the policy of this name, if it is in force and has one counter for a subject."""
     if event.rule:
+        # The limits of several tiers have one name: those of the client's tier count.
         rules = [rule for rule in snapshot.rules.rules if rule.name == event.rule]
-        of_rules = [rule.policies.values() for rule in rules if rule.scope is Scope.RULE]
-        policies = [p for groups in of_rules for group in groups for p in group]
+        of_rules = [rule.policies for rule in rules if rule.scope is Scope.RULE]
+        policies = [p for limits in of_rules for p in limits.get(event.tier, limits.get(None, ()))]
     else:
         tier = snapshot.tiers.get(event.tier)
         policies = list(tier.policies) if tier else []

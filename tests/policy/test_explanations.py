@@ -15,7 +15,7 @@ from django_ratelimit_tiers.events.aggregation import aggregate_throttle_events
 from django_ratelimit_tiers.models import EndpointRule, ThrottleEvent
 from django_ratelimit_tiers.models.history import edits_by
 from django_ratelimit_tiers.policy.explanations import explain
-from tests.policies import limit_tier, make_rule
+from tests.policies import YEAR, limit_tier, make_rule
 
 pytestmark = pytest.mark.django_db
 
@@ -42,6 +42,15 @@ def test_it_names_rule_revision_author_and_how_much_is_used(client: Client) -> N
 def test_it_names_the_tier_where_no_rule_refused(client: Client) -> None:
     limit_tier("anonymous", 1)
     assert "of the tier “anonymous” refused" in explain(refused(client))[0]
+
+
+def test_it_tells_the_limit_of_the_clients_tier(client: Client) -> None:
+    tier = limit_tier("anonymous")
+    rule = make_rule("plain", 9)
+    rule.policies.create(requests=1, period=YEAR, algorithm="fixed_window", tier=tier)
+    text = "\n".join(explain(refused(client)))
+    assert "Now it allows 1 per 366 days" in text
+    assert "It has used 1 of 1 now" in text
 
 
 def test_it_says_when_the_policy_is_gone(client: Client) -> None:
