@@ -61,6 +61,17 @@ def test_every_kind_of_view_is_limited_and_charged_once(
     assert used(valkey_client) == {ANYBODY: [2]}
 
 
+def test_rules_whose_names_differ_outside_ascii_only_tell_of_two_limits(
+    client: Client,
+) -> None:
+    limit_tier("anonymous")
+    search = make_rule("API поиск", 5, path="/plain/")
+    orders = make_rule("API заказы", 9, path="/plain/**")
+    told = client.get("/plain/").headers["RateLimit-Policy"]
+    assert f'"api-{search.pk}-31622400s";q=5' in told
+    assert f'"api-{orders.pk}-31622400s";q=9' in told
+
+
 @pytest.mark.parametrize("path", [*VIEWS, "/drf-unthrottled/", "/nothing/"])
 def test_middleware_that_only_knows_threads_changes_nothing_on_an_event_loop(
     tight: Tier, valkey_client: redis.Redis, path: str

@@ -13,7 +13,6 @@ from django.db.models import QuerySet
 from django.http import HttpRequest
 from django.utils import timezone
 from django.utils.html import escape, format_html_join
-from django.utils.text import slugify
 from django.utils.translation import gettext, ngettext
 from django.utils.translation import gettext_lazy as _
 
@@ -25,6 +24,7 @@ from django_ratelimit_tiers.admin.words import count_words, limit_lines, request
 from django_ratelimit_tiers.core.policies import Mode
 from django_ratelimit_tiers.core.rules import Count, IdentifyBy
 from django_ratelimit_tiers.models import EndpointRule, ThrottleCount, ThrottleEvent
+from django_ratelimit_tiers.policy.compilation import rule_slug
 
 
 class EndpointRuleForm(forms.ModelForm):
@@ -95,7 +95,7 @@ class EndpointRuleAdmin(PolicyAdmin):
 
     @admin.display(description=_("see"))
     def related(self, rule: EndpointRule) -> str:
-        prefix = f"{slugify(rule.name) or f'rule-{rule.pk}'}-"
+        prefix = f"{rule_slug(rule.name, rule.pk)}-"
         lists = (
             list_link(ThrottleCount, _("throttle counts"), policy__startswith=prefix),
             list_link(ThrottleEvent, _("throttle events"), rule=rule.name),

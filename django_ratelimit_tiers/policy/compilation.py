@@ -91,11 +91,17 @@ def compile_limits(
     return tuple(policies)
 
 
+def rule_slug(name: str, number: int) -> str:
+    """Return what the policies of a rule are named by; its id tells apart what ASCII cannot."""
+    slug = slugify(name)
+    return slug if slug and name.isascii() else f"{slug or 'rule'}-{number}"
+
+
 def _compile_rule(rule: Any, limits: Iterable[RuleLimit]) -> Rule:
     if rule.path:
         parse_pattern(rule.path)
     mode = Mode(rule.mode)
-    name = slugify(rule.name) or f"rule-{rule.id}"
+    name = rule_slug(rule.name, rule.id)
     of_tiers: dict[str | None, list[RuleLimit]] = defaultdict(list)
     for limit in limits:
         of_tiers[limit.tier].append(limit)

@@ -111,6 +111,14 @@ def test_a_rule_leads_to_what_it_refused(staff):
     assert leads_to(staff, text, "throttlecount") == 1
 
 
+def test_a_rule_whose_name_is_not_ascii_leads_to_its_own_counts(staff):
+    rule = EndpointRule.objects.create(name="API поиск", path="/api/search/")
+    for policy in (f"api-{rule.pk}-minute", f"api-{rule.pk + 1}-minute"):
+        ThrottleCount.objects.create(minute=NOW, policy=policy, subject="user:1", count=5)
+    text = staff.get(page("endpointrule_change", rule.pk)).content.decode()
+    assert leads_to(staff, text, "throttlecount") == 1
+
+
 def test_a_tier_leads_to_those_who_have_it_and_to_what_it_refused(staff):
     tier = Tier.objects.get(slug="pro")
     ThrottleCount.objects.create(minute=NOW, policy="pro-minute", tier="pro", subject="user:1")
