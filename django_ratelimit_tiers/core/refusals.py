@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from unicodedata import category
 
 from django_ratelimit_tiers.core.decisions import Outcome
 from django_ratelimit_tiers.core.policies import Mode
@@ -129,10 +130,17 @@ def counted_outcomes(outcomes: Sequence[Outcome]) -> list[int]:
 
 
 def printable(text: str) -> str:
-    """Return a text from outside on one line, without anything that acts on a screen."""
+    """Return a text from outside on one line, without anything that acts on a screen.
+
+    Spaces of every width stay: rules and tiers are found again by their names.
+    """
     if text.isprintable():
         return text
-    return "".join(letter if letter.isprintable() else REPLACEMENT for letter in text)
+    return "".join(letter if _is_shown(letter) else REPLACEMENT for letter in text)
+
+
+def _is_shown(letter: str) -> bool:
+    return letter.isprintable() or category(letter) == "Zs"
 
 
 Counts = Mapping[RefusalKey, int]

@@ -14,6 +14,7 @@ from django.urls import path
 from django_ratelimit_tiers.conf import conf
 from django_ratelimit_tiers.core.decisions import Decision
 from django_ratelimit_tiers.core.policies import Mode
+from django_ratelimit_tiers.core.refusals import printable
 from django_ratelimit_tiers.events import refusals
 from django_ratelimit_tiers.events.refusals import LogGate
 from django_ratelimit_tiers.models import PolicyRevision
@@ -73,6 +74,22 @@ def test_the_sample_names_the_rule_that_refused(client: Client) -> None:
     client.get("/plain/")
     [refusal] = configured_store().records.sample()
     assert refusal.rule == "plain"
+
+
+@pytest.mark.parametrize("name", ["検索\u3000API", "page\u00a0simple"])
+def test_the_sample_names_a_rule_whose_spaces_have_another_width(client: Client, name: str) -> None:
+    limit_tier("anonymous")
+    make_rule(name, 1, path="/plain/")
+    client.get("/plain/")
+    answer = client.get("/plain/")
+    [refusal] = configured_store().records.sample()
+    assert refusal.rule == name
+    assert all(value.isascii() for value in answer.headers.values())
+
+
+@pytest.mark.parametrize("letter", ["\n", "\x1b", "\x7f", "\u2028", "\u2029", "\u202e", "\u200b"])
+def test_what_acts_on_a_screen_is_replaced(letter: str) -> None:
+    assert printable(f"a{letter}b") == "a\N{REPLACEMENT CHARACTER}b"
 
 
 @pytest.mark.parametrize("path", ["/plain/%00%1b[2J", "/plain/" + "x" * 5000, "/plain/%ff"])
