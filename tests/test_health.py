@@ -13,13 +13,13 @@ from django.urls import path
 
 from django_ratelimit_tiers.health import health
 from django_ratelimit_tiers.models import EndpointRule, PolicyRevision, RulePolicy, Tier
-from tests.policies import limit_tier
+from tests.policies import limit_tier, make_rule
 from tests.servers import ValkeyProcess, free_port
 from tests.site import urlpatterns as of_the_site
 
 pytestmark = [pytest.mark.django_db, pytest.mark.urls(__name__)]
 
-urlpatterns = [*of_the_site, path("limits/health/", health)]
+urlpatterns = [*of_the_site, path("limits/health/", health, name="health")]
 
 REDIS_STORE = "django_ratelimit_tiers.store.redis.RedisStore"
 
@@ -163,6 +163,26 @@ def test_the_command_names_a_rule_that_is_not_in_force(redis_url: str) -> None:
     EndpointRule.objects.filter(pk=rule.pk).update(path="/a***b/")
     with store_at(redis_url):
         assert "WRONG  The endpoint rule 'broken rule' is not in force." in check()
+
+
+def test_the_command_names_a_rule_whose_view_has_gone(redis_url: str) -> None:
+    make_rule("gone", 1, view_name="no-such-view")
+    make_rule("by name", 1, view_name="health")
+    make_rule("by path", 1, view_name="django_ratelimit_tiers.health.health")
+    with store_at(redis_url):
+        said = check()
+    assert "WRONG  The endpoint rule 'gone' does nothing: no view is called 'no-such-view'." in said
+    assert "Found 1 thing to look at." in said
+
+
+def test_the_command_names_a_rule_without_limits_that_exempts_nothing(redis_url: str) -> None:
+    make_rule("empty")
+    make_rule("exempt", exempt=True)
+    make_rule("off", mode="off")
+    with store_at(redis_url):
+        said = check()
+    assert "WRONG  The endpoint rule 'empty' does nothing: it has no limit" in said
+    assert "Found 1 thing to look at." in said
 
 
 def test_the_command_misses_a_tier_for_anonymous_clients(redis_url: str) -> None:

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from django.conf import settings
 from django.db import DatabaseError, InterfaceError
 
 from django_ratelimit_tiers.conf import MIDDLEWARE, conf
+from django_ratelimit_tiers.core.rules import Rule
 from django_ratelimit_tiers.exceptions import StoreUnavailable
 from django_ratelimit_tiers.models import EndpointRule
 from django_ratelimit_tiers.policy.assignments import AssignmentCache
 from django_ratelimit_tiers.policy.limiter import limiter
+from django_ratelimit_tiers.policy.routes import route_map
 from django_ratelimit_tiers.policy.snapshots import build_snapshot, database_edition
 from django_ratelimit_tiers.store.configured import configured_store
 from django_ratelimit_tiers.store.examination import Finding
@@ -90,8 +92,21 @@ def _policy_findings() -> Iterator[Finding]:
     for name in left_out:
         advice = "Open it in the admin and save it: the form says what is wrong."
         yield Finding(f"The endpoint rule {name!r} is not in force.", True, advice)
+    yield from _idle_rules(snapshot.rules.rules)
     if "anonymous" not in snapshot.defaults:
         advice = "Choose one in the admin: default for anonymous clients."
         yield Finding(
             "No tier is the default of anonymous clients: they have no limit.", True, advice
         )
+
+
+def _idle_rules(rules: Iterable[Rule]) -> Iterator[Finding]:
+    """Yield the rules that neither limit nor exempt anything."""
+    for rule in rules:
+        idle = f"The endpoint rule {rule.name!r} does nothing"
+        if rule.view_name and not route_map().has_view(rule.view_name):
+            advice = "Correct its view name in the admin, which lists those that there are."
+            yield Finding(f"{idle}: no view is called {rule.view_name!r}.", True, advice)
+        elif not rule.policies and not rule.exempt:
+            advice = "Give it a limit in the admin, make it exempt, or turn it off."
+            yield Finding(f"{idle}: it has no limit and is not exempt.", True, advice)

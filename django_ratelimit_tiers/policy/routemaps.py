@@ -67,6 +67,13 @@ class RouteMap:
         named = {leaf.match.view_name for leaf in leaves}
         return view_paths(match.func) | named | {match.view_name}
 
+    def has_view(self, name: str) -> bool:
+        """Return whether a rule may call any view by a name."""
+        return any(
+            name == leaf.match.view_name or name in view_paths(leaf.match.func)
+            for leaf in self._leaves
+        )
+
     def reached_routes(self, pattern: Pattern) -> frozenset[str]:
         """Return all routes of the views that a pattern reaches, in the site's own language."""
         reached = self.reached_views(pattern)
