@@ -34,6 +34,7 @@ def test_a_tier_is_found_by_its_slug(staff):
 def test_a_raised_limit_is_saved_logged_and_attributed(staff, admin_user, free):
     form = sent_form(staff.get(page("tier_change", free.pk)))
     number = [form[f"policies-{n}-period"] for n in range(2)].index(60)
+    PolicyRevision.objects.all().delete()
     staff.post(page("tier_change", free.pk), form | {f"policies-{number}-requests": 90})
     assert free.policies.get(period=60).requests == 90
     assert LogEntry.objects.get().object_id == str(free.pk)

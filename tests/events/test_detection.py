@@ -35,7 +35,7 @@ START = 1_790_000_040 // 86_400 * DAY + 10 * HOUR
 @pytest.fixture(autouse=True)
 def _one_rule() -> None:
     AlertRule.objects.all().delete()
-    PolicyRevision.objects.update(created_at=moment((START - 3 * DAY) * 60))
+    installed_at(START - HOUR)
 
 
 @pytest.fixture
@@ -54,6 +54,10 @@ def moments() -> Iterator[list[str]]:
     yield told
     alert_opened.disconnect(opened)
     alert_closed.disconnect(closed)
+
+
+def installed_at(minute: int) -> None:
+    PolicyRevision.objects.update(created_at=moment(minute * 60))
 
 
 def watch(kind: str = "spike", **fields: Any) -> AlertRule:
@@ -92,6 +96,14 @@ def test_a_spike_opens_an_alert_in_its_first_minute(
     assert alert.detail["top subjects"] == ["user:2 (100)"]
     assert "100 in the minute" in alert.detail["explanation"]
     assert moments == ["opened any spike"]
+
+
+def test_the_first_refusals_ever_are_an_alert_if_hours_without_any_came_before() -> None:
+    watch()
+    installed_at(START - 3 * HOUR)
+    refuse_steadily(START, START + 2 * HOUR, 5000)
+    detect_at(START)
+    assert Alert.objects.get().opened_at == moment(START * 60)
 
 
 def test_running_again_changes_nothing(moments: list[str]) -> None:
@@ -212,11 +224,11 @@ def test_complete_hours_outlive_their_minutes() -> None:
 
 def test_what_is_usual_at_this_time_of_day_raises_nothing() -> None:
     rule = watch()
-    for day in range(1, 8):
+    for day in range(1, 15):
         at = START - day * DAY
         hour = moment(at * 60)
         SeriesHour.objects.create(rule=rule, series="", hour=hour, total=9000, peak=200)
-    PolicyRevision.objects.update(created_at=moment((START - 20 * DAY) * 60))
+    installed_at(START - 20 * DAY)
     refuse(START, 150)
     detect_at(START)
     assert not Alert.objects.exists()

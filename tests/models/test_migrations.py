@@ -22,6 +22,7 @@ from django_ratelimit_tiers.policy.snapshots import build_snapshot
 pytestmark = pytest.mark.django_db
 
 TABLE = import_module("django_ratelimit_tiers.migrations.0002_tier_table")
+FIRST = import_module("django_ratelimit_tiers.migrations.0008_first_revision")
 
 
 class Editor:
@@ -82,6 +83,19 @@ def test_a_default_that_staff_gave_to_another_tier_stays_there():
     Tier.objects.create(slug="basic", name="Basic", default_for="authenticated")
     TABLE.create_tiers(apps, Editor)
     assert Tier.objects.get(slug="free").default_for == ""
+
+
+def test_the_installation_is_the_first_revision():
+    revision = PolicyRevision.objects.get()
+    assert (revision.model, revision.reason) == ("django_ratelimit_tiers.tier", "installed")
+    assert revision.subjects == []
+
+
+def test_a_history_that_has_begun_is_left_as_it_is():
+    PolicyRevision.objects.all().delete()
+    PolicyRevision.record("django_ratelimit_tiers.tier", "changed", (), "default")
+    FIRST.record_installation(apps, Editor)
+    assert PolicyRevision.objects.get().reason == "changed"
 
 
 @pytest.mark.django_db(transaction=True)
