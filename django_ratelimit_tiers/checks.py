@@ -68,7 +68,8 @@ def _is_url(value: Any) -> bool:
         return True
     try:  # Django's validator would refuse the one-word hosts of internal chat servers
         url = urlsplit(value)
-        return url.scheme in ("http", "https") and bool(url.hostname)
+        is_anonymous = url.username is None and url.password is None  # they would not be sent
+        return url.scheme in ("http", "https") and bool(url.hostname) and is_anonymous
     except (AttributeError, TypeError, ValueError):
         return False
 
@@ -128,7 +129,7 @@ EVENT_SHAPES: dict[str, tuple[Test, str]] = {
     "COUNT_TTL": (_is_from(300, 30 * 86_400), "seconds, from 300 to 2,592,000 (30 days)"),
     "RETENTION_DAYS": (_is_from(1, 36_500), "a number of days from 1 to 36,500"),
     "RECIPIENTS": (_is_address_list, "a list of e-mail addresses"),
-    "WEBHOOK": (_is_url, "None or an http or https URL"),
+    "WEBHOOK": (_is_url, "None or an http or https URL without a user and password"),
     "WEBHOOK_SECRET": (lambda value: isinstance(value, str), "a text"),
     "LOG_PER_SECOND": (_is_from(1, 10**6), "a number from 1 to 1,000,000"),
 }

@@ -152,6 +152,7 @@ def test_e003_a_value_of_the_wrong_form(key: str, value: Any) -> None:
         ("WEBHOOK", ""),
         ("WEBHOOK", "hooks.example.org"),
         ("WEBHOOK", "ftp://hooks.example.org/"),
+        ("WEBHOOK", "https://user:password@hooks.example.org/"),
         ("WEBHOOK", 1),
         ("WEBHOOK_SECRET", None),
         ("LOG_PER_SECOND", 0),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 from django.conf import settings
 from django.core.exceptions import ValidationError
 from django.core.validators import URLValidator
@@ -107,10 +109,15 @@ class AlertRule(models.Model):
         return self.name
 
     def clean(self) -> None:
-        """Refuse a secret that nothing is signed with."""
+        """Write the webhook's scheme as the database wants it; refuse what would not be used."""
         super().clean()
         if self.webhook_secret and not self.webhook_url:
             raise ValidationError({"webhook_url": _("A secret is only used with a webhook.")})
+        scheme, mark, rest = self.webhook_url.partition("://")
+        self.webhook_url = scheme.lower() + mark + rest
+        if "@" in re.split("[/?#]", rest, maxsplit=1)[0]:
+            message = _("A user and a password are never sent: leave them out, and give a secret.")
+            raise ValidationError({"webhook_url": message})
 
 
 class Alert(models.Model):

@@ -150,6 +150,27 @@ def test_a_webhook_that_is_no_web_address_is_refused():
     assert list(problems(row)) == ["webhook_url"]
 
 
+def test_a_webhook_with_a_password_is_refused():
+    row = AlertRule(name="spikes", kind="spike", webhook_url="https://user:word@example.com/a")
+    assert problems(row) == {
+        "webhook_url": ["A user and a password are never sent: leave them out, and give a secret."]
+    }
+
+
+@pytest.mark.parametrize("path", ["/@team", "?to=@team", "#@team"])
+def test_a_webhook_may_have_a_sign_of_mail_behind_its_host(path):
+    row = AlertRule(name="spikes", kind="spike", webhook_url=f"https://example.com{path}")
+    assert problems(row) == {}
+
+
+def test_the_scheme_of_a_webhook_is_saved_in_lower_case():
+    row = AlertRule(name="spikes", kind="spike", webhook_url="HTTPS://example.com/Hook")
+    assert problems(row) == {}
+    row.save()
+    row.refresh_from_db()
+    assert row.webhook_url == "https://example.com/Hook"
+
+
 def test_a_secret_without_a_webhook_is_refused():
     row = AlertRule(name="spikes", kind="spike", webhook_secret="s")
     assert list(problems(row)) == ["webhook_url"]
