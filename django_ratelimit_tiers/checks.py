@@ -18,7 +18,7 @@ from django_ratelimit_tiers.core.addresses import parse_networks
 from django_ratelimit_tiers.core.decisions import FailurePolicy
 from django_ratelimit_tiers.core.headers import HeaderStyle
 from django_ratelimit_tiers.store.base import Store
-from django_ratelimit_tiers.store.configured import AUTO, uses_django_redis
+from django_ratelimit_tiers.store.configured import AUTO, REDIS_STORE, uses_django_redis
 
 Test = Callable[[Any], bool]
 
@@ -134,6 +134,9 @@ EVENT_SHAPES: dict[str, tuple[Test, str]] = {
     "LOG_PER_SECOND": (_is_from(1, 10**6), "a number from 1 to 1,000,000"),
 }
 
+CLIENTS = ("redis", "django_redis", "hiredis")
+EXTRA = "Install django-ratelimit-tiers[redis]: it brings the clients that the store needs."
+
 PATHS = ("TIER_RESOLVER", "API_KEY_RESOLVER", "VERIFIED_TEST", "RESPONSE")
 
 
@@ -182,6 +185,9 @@ def _path_problems(values: Mapping[str, Any]) -> Iterator[checks.CheckMessage]:
     for key in keys:
         try:
             found = import_string(values[key])
+        except ModuleNotFoundError as error:
+            is_extra = error.name in CLIENTS
+            hint = EXTRA if is_extra else f"Correct the dotted path: {error}."
         except Exception as error:  # whatever the named module raises
             hint = f"Correct the dotted path: {error}."
         else:
@@ -230,8 +236,9 @@ def _store_problems(values: Mapping[str, Any]) -> Iterator[checks.CheckMessage]:
     elif not uses_django_redis(alias):
         yield checks.Warning(
             "Rate limits are counted in the memory of each process.",
-            hint=f"Serve the cache {alias!r} with django_redis.cache.RedisCache, so that all "
-            "processes count together.",
+            hint=f"Serve the cache {alias!r} with django_redis.cache.RedisCache (not with Django's "
+            f"own RedisCache), or make STORE {REDIS_STORE!r} and STORE_OPTIONS "
+            "{'url': 'redis://...'}, so that all processes count together.",
             id="ratelimit_tiers.W001",
         )
 

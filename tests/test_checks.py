@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 import pytest
@@ -175,6 +176,14 @@ def test_e004_a_dotted_path_that_leads_nowhere(key: str, path: str) -> None:
     assert error[2].startswith("Correct the dotted path: ")
 
 
+def test_e004_a_store_whose_client_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delitem(sys.modules, "django_ratelimit_tiers.store.redis")
+    monkeypatch.setitem(sys.modules, "django_redis", None)
+    (error,) = found(STORE="django_ratelimit_tiers.store.redis.RedisStore")
+    assert error[0] == "ratelimit_tiers.E004"
+    assert error[2].startswith("Install django-ratelimit-tiers[redis]")
+
+
 def test_e004_a_dotted_path_to_what_cannot_be_called() -> None:
     (error,) = found(RESPONSE="tests.site.RUNS")
     assert (error[0], error[2]) == ("ratelimit_tiers.E004", "Name a function or a class.")
@@ -229,13 +238,15 @@ def test_e006_the_middleware_is_installed_twice() -> None:
     )
 
 
-def test_w001_counters_in_the_memory_of_each_process() -> None:
-    memory = {"default": {"BACKEND": "django.core.cache.backends.locmem.LocMemCache"}}
+@pytest.mark.parametrize("backend", ["locmem.LocMemCache", "redis.RedisCache"])
+def test_w001_counters_in_the_memory_of_each_process(backend: str) -> None:
+    memory = {"default": {"BACKEND": f"django.core.cache.backends.{backend}"}}
     with override_settings(CACHES=memory):
         (warning,) = found()
         assert ids(STORE="django_ratelimit_tiers.store.memory.MemoryStore") == []
     assert warning[0] == "ratelimit_tiers.W001"
     assert "django_redis.cache.RedisCache" in warning[2]
+    assert "make STORE 'django_ratelimit_tiers.store.redis.RedisStore'" in warning[2]
 
 
 class MeasuredCache(RedisCache):
