@@ -64,6 +64,11 @@ class ServiceAccountAdmin(PolicyAdmin):
         (_("How long it holds"), {"fields": ("is_active", "expires_at", "last_used_at")}),
     )
 
+    def lookup_allowed(self, lookup: str, value: Any, request: Any = None) -> bool:
+        """Refuse to filter by the digest of the key: staff is only told that there is a key."""
+        digest = lookup.startswith("key_digest")
+        return not digest and super().lookup_allowed(lookup, value, request)
+
     @admin.display(description=_("has a key"), boolean=True)
     def has_key(self, account: ServiceAccount) -> bool:
         return bool(account.key_digest)

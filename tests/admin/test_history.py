@@ -208,6 +208,25 @@ def test_a_viewer_learns_only_that_there_is_a_secret(viewer):
     assert b"top secret" not in response.content
 
 
+@pytest.mark.parametrize(
+    ("model", "secret"),
+    [
+        ("alertrule", "webhook_secret"),
+        ("alert", "rule__webhook_secret"),
+        ("alert", "acknowledged_by__password"),
+        ("policyrevision", "author__password"),
+        ("serviceaccount", "key_digest"),
+        ("serviceaccount", "user__password"),
+        ("tierassignment", "user__password"),
+    ],
+)
+@pytest.mark.parametrize("lookup", ["", "__startswith", "__gte"])
+def test_no_list_is_filtered_by_a_secret(viewer, model, secret, lookup):
+    address = page(f"{model}_changelist")
+    assert viewer.get(address).status_code == 200
+    assert viewer.get(address, {f"{secret}{lookup}": "t"}).status_code == 400
+
+
 def test_a_secret_goes_with_its_webhook(staff, rule):
     form = sent_form(staff.get(page("alertrule_change", rule.pk)))
     form |= {"webhook_secret": "", "webhook_url": ""}
