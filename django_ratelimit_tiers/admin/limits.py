@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Mapping
 from itertools import combinations
 from typing import Any
 
 from django.contrib import admin
 from django.contrib.admin.widgets import RelatedFieldWidgetWrapper
 from django.core.exceptions import ValidationError
-from django.forms import BaseInlineFormSet
+from django.forms import BaseInlineFormSet, model_to_dict
 from django.forms.formsets import DELETION_FIELD_NAME
 from django.http import HttpRequest
 from django.utils.translation import gettext
@@ -43,6 +44,32 @@ class LimitFormSet(BaseInlineFormSet):
             message = gettext("A longer period may not allow fewer requests than %(limit)s.")
             words = {"limit": limit_words(first.requests, first.period)}
             longer.add_error("requests", ValidationError(message, "undercut", words))
+
+    def save_existing_objects(self, commit: bool = True) -> list[Any]:
+        """Save and delete rows; one whose place another takes is first deleted, to come again.
+
+        The database compares every row with those that are not yet saved: two limits could not
+        swap their periods, and none could follow a deleted one.
+        """
+        if commit:
+            limits: Any = self.model
+            limits.objects.filter(pk__in=self.displaced()).delete()
+        return super().save_existing_objects(commit)
+
+    def displaced(self) -> list[int]:
+        """Return the ids of the rows whose present tier, period and algorithm another will have."""
+        present = {self.place(form.initial): form.instance.pk for form in self.initial_forms}
+        future = {
+            self.place(model_to_dict(form.instance)): form.instance.pk
+            for form in self.initial_forms
+            if form not in self.deleted_forms
+        }
+        return [pk for place, pk in present.items() if future.get(place, pk) != pk]
+
+    @staticmethod
+    def place(values: Mapping[str, Any]) -> tuple[Any, ...]:
+        """Return what only one of the rows of a tier or a rule can have."""
+        return values.get("tier"), values["period"], values["algorithm"]
 
     def by_tier(self) -> dict[int | None, list[Any]]:
         """Return the rows that will be saved and are right in themselves, by their tier."""

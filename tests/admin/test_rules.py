@@ -163,6 +163,26 @@ def test_limits_of_different_tiers_are_not_compared(staff):
     assert staff.post(page("endpointrule_add"), NEW | limits).status_code == 302
 
 
+def test_limits_of_a_rule_swap_their_tiers(staff, rule):
+    pro, free = (Tier.objects.get(slug=slug) for slug in ("pro", "free"))
+    rule.policies.filter(tier=None).update(tier=free)
+    form = sent_form(staff.get(page("endpointrule_change", rule.pk)))
+    tiers = form["policies-0-tier"], form["policies-1-tier"]
+    form["policies-1-tier"], form["policies-0-tier"] = tiers
+    assert staff.post(page("endpointrule_change", rule.pk), form).status_code == 302
+    assert rule.policies.get(tier=free).requests == 99
+    assert rule.policies.get(tier=pro).requests == 10
+
+
+def test_a_limit_takes_the_place_of_a_deleted_one_of_another_tier(staff, rule):
+    pro = rule.policies.get(tier__slug="pro").tier_id
+    form = sent_form(staff.get(page("endpointrule_change", rule.pk)))
+    [owned] = [n for n in range(2) if form.get(f"policies-{n}-tier") == pro]
+    form |= {f"policies-{owned}-DELETE": "on", f"policies-{1 - owned}-tier": pro}
+    assert staff.post(page("endpointrule_change", rule.pk), form).status_code == 302
+    assert rule.policies.get(tier=pro).requests == 10
+
+
 def test_the_form_suggests_the_views_of_the_project(staff):
     text = staff.get(page("endpointrule_add")).content.decode()
     assert '<option value="search">' in text

@@ -4,7 +4,7 @@ import pytest
 from django.contrib.admin.models import LogEntry
 
 from django_ratelimit_tiers.models import PolicyRevision, Tier, TierPolicy
-from tests.admin.conftest import errors, page, rows, sent_form
+from tests.admin.conftest import errors, page, row, rows, sent_form
 
 pytestmark = pytest.mark.django_db
 
@@ -95,6 +95,79 @@ def test_a_deleted_row_is_not_compared(staff, free):
     change = {f"policies-{number}-DELETE": "on", f"policies-{1 - number}-requests": 1}
     assert staff.post(page("tier_change", free.pk), form | change).status_code == 302
     assert TierPolicy.objects.get(tier=free).requests == 1
+
+
+PERIODS = {60: 10, 3600: 100, 86_400: 1_000}
+
+
+@pytest.fixture
+def gold() -> Tier:
+    """A tier with three limits, whose rows are listed by their period."""
+    gold = Tier.objects.create(slug="gold", name="Gold", rank=25)
+    for period, requests in PERIODS.items():
+        gold.policies.create(requests=requests, period=period)
+    return gold
+
+
+@pytest.mark.parametrize(
+    ("change", "periods"),
+    [
+        (["hour", "day", "week"], [3600, 86_400, 604_800]),
+        (["week", "minute", "hour"], [604_800, 60, 3600]),
+        (["hour", "minute", "day"], [3600, 60, 86_400]),
+        (["second", "minute", "hour"], [1, 60, 3600]),
+        (["hour", None, "day"], [3600, 86_400]),
+        ([None, "minute", "hour"], [60, 3600]),
+    ],
+)
+def test_limits_take_the_places_of_others(staff, gold, change, periods):
+    before = list(gold.policies.values_list("pk", flat=True))
+    kept = [pk for pk, period in zip(before, change, strict=True) if period]
+    form = sent_form(staff.get(page("tier_change", gold.pk)))
+    for number, period in enumerate(change):
+        form |= {f"policies-{number}-requests": 5}
+        form |= row(number, period=period) if period else {f"policies-{number}-DELETE": "on"}
+    assert staff.post(page("tier_change", gold.pk), form).status_code == 302
+    after = gold.policies.order_by("pk").values_list("pk", "period", "requests")
+    assert list(after) == [(pk, period, 5) for pk, period in zip(kept, periods, strict=True)]
+
+
+def test_a_new_limit_takes_the_place_of_one_that_moves(staff, gold):
+    form = sent_form(staff.get(page("tier_change", gold.pk)))
+    form |= {"policies-TOTAL_FORMS": 4} | row(3, requests=1, period="minute")
+    form |= row(0, period="second", requests=1)
+    assert staff.post(page("tier_change", gold.pk), form).status_code == 302
+    assert gold.policies.count() == 4
+
+
+def test_limits_that_swap_places_are_logged_as_changed(staff, gold):
+    form = sent_form(staff.get(page("tier_change", gold.pk)))
+    form |= row(0, requests=100, period=3600) | row(1, requests=10, period=60)
+    form |= {"policies-2-DELETE": "on"}
+    staff.post(page("tier_change", gold.pk), form)
+    assert LogEntry.objects.get().get_change_message() == (
+        "Changed Requests and Period for limit of a tier “Gold: 100 per hour”. "
+        "Changed Requests and Period for limit of a tier “Gold: 10 per minute”. "
+        "Deleted limit of a tier “Gold: 1000 per day”."
+    )
+
+
+def test_limits_that_swap_places_are_announced_once(
+    staff, gold, django_capture_on_commit_callbacks
+):
+    form = sent_form(staff.get(page("tier_change", gold.pk)))
+    form |= row(0, requests=100, period=3600) | row(1, requests=10, period=60)
+    with django_capture_on_commit_callbacks() as announcements:
+        staff.post(page("tier_change", gold.pk), form)
+    assert len(set(announcements)) == 1
+
+
+def test_a_limit_with_another_period_is_recorded_as_changed(staff, gold):
+    form = sent_form(staff.get(page("tier_change", gold.pk)))
+    PolicyRevision.objects.all().delete()
+    staff.post(page("tier_change", gold.pk), form | row(0, period="second"))
+    limits = PolicyRevision.objects.filter(model="django_ratelimit_tiers.tierpolicy")
+    assert {revision.reason for revision in limits} == {"changed"}
 
 
 def test_a_second_default_is_refused_in_words(staff):
