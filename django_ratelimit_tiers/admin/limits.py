@@ -113,34 +113,53 @@ class RuleLimitFormSet(LimitFormSet):
             form.add_error(field, ValidationError(message, "cost", words))
 
 
-class TierPolicyInline(admin.TabularInline):
+class LimitInline(admin.TabularInline):
+    """Limits as a part of their tier or rule: who may edit that may edit them.
+
+    Without them on its page nothing would compare a rule's cost with its limits.
+    """
+
+    form = LimitForm
+    verbose_name = _("limit")
+    verbose_name_plural = _("limits")
+
+    def get_extra(self, request: HttpRequest, obj: Any = None, **options: Any) -> int:
+        """Offer an empty row on the page of a new tier or rule only."""
+        return 0 if obj else 1
+
+    def has_view_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return self.parent.has_view_permission(request, obj)
+
+    def has_add_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return self.has_change_permission(request, obj)
+
+    def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        if obj is None:
+            return self.parent.has_add_permission(request)
+        return self.parent.has_change_permission(request, obj)
+
+    def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return self.has_change_permission(request, obj)
+
+    @property
+    def parent(self) -> admin.ModelAdmin[Any]:
+        return self.admin_site.get_model_admin(self.parent_model)
+
+
+class TierPolicyInline(LimitInline):
     """The limits of a tier."""
 
     model = TierPolicy
-    form = LimitForm
     formset = LimitFormSet
-    verbose_name = _("limit")
-    verbose_name_plural = _("limits")
     fields = ("requests", "period", "algorithm", "burst")
 
-    def get_extra(self, request: HttpRequest, obj: Any = None, **options: Any) -> int:
-        """Offer an empty row on the page of a new tier only."""
-        return 0 if obj else 1
 
-
-class RulePolicyInline(admin.TabularInline):
+class RulePolicyInline(LimitInline):
     """The limits of a rule."""
 
     model = RulePolicy
-    form = LimitForm
     formset = RuleLimitFormSet
-    verbose_name = _("limit")
-    verbose_name_plural = _("limits")
     fields = ("tier", "requests", "period", "algorithm", "burst")
-
-    def get_extra(self, request: HttpRequest, obj: Any = None, **options: Any) -> int:
-        """Offer an empty row on the page of a new rule only."""
-        return 0 if obj else 1
 
     def formfield_for_foreignkey(self, db_field: Any, request: HttpRequest, **options: Any) -> Any:
         """Say what a row without a tier is for."""

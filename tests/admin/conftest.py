@@ -85,6 +85,18 @@ def staff(admin_client: Client) -> Client:
     return admin_client
 
 
+def allowed(browser: Client, *permissions: str) -> Client:
+    """A browser of somebody who may do this much in this package: `"add_tier"`."""
+    found = Permission.objects.filter(
+        codename__in=permissions, content_type__app_label="django_ratelimit_tiers"
+    )
+    assert len(found) == len(permissions), "no such permission"
+    user = User.objects.create_user("somebody", is_staff=True)
+    user.user_permissions.set(found)
+    browser.force_login(user)
+    return browser
+
+
 @pytest.fixture
 def viewer(client: Client) -> Client:
     """A browser of somebody who may look at everything and change nothing."""

@@ -11,7 +11,7 @@ from django.urls import include, path
 
 from django_ratelimit_tiers.admin.routes import similar_names, view_names
 from django_ratelimit_tiers.models import EndpointRule, PolicyRevision, Tier
-from tests.admin.conftest import errors, page, rows, sent_form
+from tests.admin.conftest import allowed, errors, page, rows, sent_form
 from tests.admin.urls import answer
 
 pytestmark = pytest.mark.django_db
@@ -181,6 +181,37 @@ def test_a_limit_takes_the_place_of_a_deleted_one_of_another_tier(staff, rule):
     form |= {f"policies-{owned}-DELETE": "on", f"policies-{1 - owned}-tier": pro}
     assert staff.post(page("endpointrule_change", rule.pk), form).status_code == 302
     assert rule.policies.get(tier=pro).requests == 10
+
+
+def test_who_may_only_change_rules_changes_their_limits(client, rule):
+    browser = allowed(client, "change_endpointrule")
+    address = page("endpointrule_change", rule.pk)
+    form = sent_form(browser.get(address))
+    assert {"0-requests", "1-requests"} <= set(errors(browser.post(address, form | {"cost": 100})))
+    form |= {"cost": 100, "policies-0-requests": 100, "policies-1-DELETE": "on"}
+    assert browser.post(address, form).status_code == 302
+    assert rule.policies.get().requests == 100
+
+
+def test_who_may_only_add_rules_adds_them_with_limits(client):
+    browser = allowed(client, "add_endpointrule")
+    assert browser.get(page("endpointrule_add")).status_code == 200
+    assert set(errors(browser.post(page("endpointrule_add"), NEW | rows()))) == {"rows"}
+    assert browser.post(page("endpointrule_add"), NEW | rows(LIMIT)).status_code == 302
+    assert EndpointRule.objects.get().policies.get().requests == 10
+
+
+def test_who_may_only_look_at_rules_sees_limits_and_edits_none(client, rule):
+    browser = allowed(client, "view_endpointrule")
+    text = browser.get(page("endpointrule_change", rule.pk)).content.decode()
+    assert "Login: 99 per minute" in text
+    assert 'name="policies-0-requests"' not in text
+
+
+def test_permissions_for_limits_alone_open_no_rule(client, rule):
+    browser = allowed(client, "view_rulepolicy", "change_rulepolicy", "add_rulepolicy")
+    assert browser.get(page("endpointrule_change", rule.pk)).status_code == 403
+    assert browser.post(page("endpointrule_change", rule.pk), {}).status_code == 403
 
 
 def test_the_form_suggests_the_views_of_the_project(staff):

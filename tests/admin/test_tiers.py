@@ -4,7 +4,7 @@ import pytest
 from django.contrib.admin.models import LogEntry
 
 from django_ratelimit_tiers.models import PolicyRevision, Tier, TierPolicy
-from tests.admin.conftest import errors, page, row, rows, sent_form
+from tests.admin.conftest import allowed, errors, page, row, rows, sent_form
 
 pytestmark = pytest.mark.django_db
 
@@ -174,6 +174,14 @@ def test_a_second_default_is_refused_in_words(staff):
     form = {"name": "Gold", "slug": "gold", "rank": 25, "default_for": "anonymous"}
     response = staff.post(page("tier_add"), form | rows())
     assert "Another tier is the default" in str(errors(response))
+
+
+def test_who_may_only_change_tiers_changes_their_limits(client, gold):
+    browser = allowed(client, "change_tier")
+    form = sent_form(browser.get(page("tier_change", gold.pk)))
+    form |= {"policies-0-requests": 20, "policies-1-DELETE": "on"}
+    assert browser.post(page("tier_change", gold.pk), form).status_code == 302
+    assert list(gold.policies.values_list("requests", flat=True)) == [20, 1_000]
 
 
 def test_a_viewer_changes_nothing(viewer, free):
