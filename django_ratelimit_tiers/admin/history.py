@@ -42,7 +42,7 @@ class ClientHistoryAdmin(ReadOnlyAdmin):
 
     @admin.display(description=_("subject"))
     def client(self, row: Any) -> str:
-        return subject_links(row.subject)
+        return subject_links(self.admin_site, row.subject)
 
     @admin.action(description=_("Let the clients start anew"), permissions=["reset"])
     def start_anew(self, request: HttpRequest, queryset: QuerySet[Any]) -> None:
@@ -130,14 +130,18 @@ class ThrottleEventAdmin(ClientHistoryAdmin):
     @admin.display(description=_("rule"))
     def rule_link(self, event: ThrottleEvent) -> str:
         rule = EndpointRule.objects.filter(name=event.rule).first()
-        return row_link(rule) if rule else event.rule or self.get_empty_value_display()
+        if rule is None:
+            return event.rule or self.get_empty_value_display()
+        return row_link(self.admin_site, rule)
 
     @admin.display(description=_("revision"))
     def revision_link(self, event: ThrottleEvent) -> str:
         if event.revision is None:
             return self.get_empty_value_display()
         revision = PolicyRevision.objects.filter(pk=event.revision).first()
-        return row_link(revision, str(revision.pk)) if revision else str(event.revision)
+        if revision is None:
+            return str(event.revision)
+        return row_link(self.admin_site, revision, str(revision.pk))
 
     @admin.display(description=_("explanation"))
     def explanation(self, event: ThrottleEvent) -> str:

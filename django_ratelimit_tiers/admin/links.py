@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 from urllib.parse import urlencode
 
+from django.contrib.admin import AdminSite
 from django.contrib.auth import get_user_model
 from django.core.exceptions import ValidationError
 from django.db.models import Model
@@ -20,29 +21,34 @@ from django_ratelimit_tiers.models import (
 )
 
 
-def row_link(row: Model, text: str = "") -> str:
-    """Return a link to the page of a row; only its text where the admin has no such page."""
-    text = text or str(row)
-    try:
-        url = reverse(f"admin:{row._meta.app_label}_{row._meta.model_name}_change", args=[row.pk])
-    except NoReverseMatch:
-        return text
-    return format_html('<a href="{}">{}</a>', url, text)
+def row_link(site: AdminSite, row: Model, text: str = "") -> str:
+    """Return a link to the page of a row; only its text where the site has no such page."""
+    return _link(site, type(row), "change", [row.pk], "", text or str(row))
 
 
-def list_link(model: type[Model], text: Any, **filters: Any) -> SafeString:
-    """Return a link to the list of a model of this package, filtered."""
-    url = reverse(f"admin:{model._meta.app_label}_{model._meta.model_name}_changelist")
-    return format_html('<a href="{}?{}">{}</a>', url, urlencode(filters), text)
+def list_link(site: AdminSite, model: type[Model], text: Any, **filters: Any) -> str:
+    """Return a link to the filtered list of a model; only its text where the site has none."""
+    return _link(site, model, "changelist", [], f"?{urlencode(filters)}", text)
 
 
-def subject_links(subject: str) -> SafeString:
+def subject_links(site: AdminSite, subject: str) -> SafeString:
     """Return who a subject is, and links to everything that is known of it."""
     models = (ThrottleCount, ThrottleEvent, UsageCount)
-    lists = [(list_link(m, m._meta.verbose_name_plural, subject=subject),) for m in models]
+    lists = [(list_link(site, m, m._meta.verbose_name_plural, subject=subject),) for m in models]
     who = _who(subject)
-    named = format_html("{} ({})", subject, row_link(who)) if who else subject
+    named = format_html("{} ({})", subject, row_link(site, who)) if who else subject
     return format_html("{} · {}", named, format_html_join(" · ", "{}", lists))
+
+
+def _link(
+    site: AdminSite, model: type[Model], view: str, args: list[Any], query: str, text: Any
+) -> str:
+    name = f"admin:{model._meta.app_label}_{model._meta.model_name}_{view}"
+    try:
+        url = reverse(name, args=args, current_app=site.name)
+    except NoReverseMatch:
+        return str(text)
+    return format_html('<a href="{}{}">{}</a>', url, query, text)
 
 
 def _who(subject: str) -> Model | None:

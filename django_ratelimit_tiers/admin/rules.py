@@ -96,9 +96,10 @@ class EndpointRuleAdmin(PolicyAdmin):
     @admin.display(description=_("see"))
     def related(self, rule: EndpointRule) -> str:
         prefix = f"{rule_slug(rule.name, rule.pk)}-"
+        site = self.admin_site
         lists = (
-            list_link(ThrottleCount, _("throttle counts"), policy__startswith=prefix),
-            list_link(ThrottleEvent, _("throttle events"), rule=rule.name),
+            list_link(site, ThrottleCount, _("throttle counts"), policy__startswith=prefix),
+            list_link(site, ThrottleEvent, _("throttle events"), rule=rule.name),
         )
         return format_html_join(" · ", "{}", ((link,) for link in lists))
 

@@ -46,9 +46,10 @@ class TierAdmin(PolicyAdmin):
 
     @admin.display(description=_("see"))
     def related(self, tier: Tier) -> str:
+        site = self.admin_site
         lists = (
-            list_link(TierAssignment, _("who is assigned to it"), tier__id__exact=tier.pk),
-            list_link(ThrottleCount, _("throttle counts"), tier=tier.slug),
+            list_link(site, TierAssignment, _("who is assigned to it"), tier__id__exact=tier.pk),
+            list_link(site, ThrottleCount, _("throttle counts"), tier=tier.slug),
         )
         return format_html_join(" · ", "{}", ((link,) for link in lists))
 

@@ -4,6 +4,7 @@ from datetime import UTC, datetime
 from urllib.parse import urlsplit
 
 import pytest
+from django.apps import apps
 from django.contrib.auth.models import User
 from django.test import Client
 from django.urls import reverse
@@ -125,3 +126,29 @@ def test_a_tier_leads_to_those_who_have_it_and_to_what_it_refused(staff):
     text = staff.get(page("tier_change", tier.pk)).content.decode()
     assert leads_to(staff, text, "tierassignment") == 0
     assert leads_to(staff, text, "throttlecount") == 1
+
+
+def at_ops(browser: Client, model: str, pk: int) -> str:
+    """A page of the smaller site."""
+    address = reverse(f"admin:django_ratelimit_tiers_{model}_change", args=[pk], current_app="ops")
+    assert address.startswith("/ops/")
+    response = browser.get(address)
+    assert response.status_code == 200
+    return response.content.decode()
+
+
+def test_links_stay_within_the_site_of_their_page(staff):
+    rule = EndpointRule.objects.create(name="Search", path="/api/search/")
+    text = at_ops(staff, "throttleevent", refused(rule="Search").pk)
+    assert f'<a href="/ops/django_ratelimit_tiers/endpointrule/{rule.pk}/change/">' in text
+    assert 'href="/admin/' not in text
+
+
+@pytest.mark.parametrize("model", ["tier", "endpointrule", "throttleevent"])
+def test_what_the_site_has_no_page_for_is_named_without_a_link(staff, model):
+    EndpointRule.objects.create(name="Search", path="/api/search/")
+    refused(revision=PolicyRevision.objects.latest("pk").pk)
+    text = at_ops(staff, model, apps.get_model("django_ratelimit_tiers", model).objects.first().pk)
+    assert "throttle counts ·" in text or "· throttle counts" in text
+    assert "/throttlecount/" not in text
+    assert 'href="/admin/' not in text
