@@ -8,7 +8,7 @@ from typing import Any
 from django.contrib import admin, messages
 from django.contrib.admin.views.main import ChangeList
 from django.contrib.auth import get_permission_codename
-from django.db.models import QuerySet
+from django.db.models import Max, QuerySet
 from django.http import HttpRequest
 from django.utils.html import format_html_join
 from django.utils.text import Truncator
@@ -47,22 +47,27 @@ class ClientHistoryAdmin(ReadOnlyAdmin):
     @admin.action(description=_("Let the clients start anew"), permissions=["reset"])
     def start_anew(self, request: HttpRequest, queryset: QuerySet[Any]) -> None:
         """Forget what the subjects of the rows have used; their limits stay."""
-        rows = {row.subject: row for row in queryset if row.subject != OTHERS}
+        done, level = self._reset(request, queryset.exclude(subject=OTHERS))
+        self.message_user(request, done, level)
+
+    def _reset(self, request: HttpRequest, queryset: QuerySet[Any]) -> tuple[str, int]:
+        if not configured_store().shared:
+            message = gettext("Each process counts in its own memory, which no other can reset.")
+            return message, messages.ERROR
+        # History is long and subjects are few: the database is asked for them, not for all rows.
+        subjects = queryset.order_by().values_list("subject").annotate(Max("pk"))
+        rows = dict(subjects[: MOST_RESETS + 1])
         if len(rows) > MOST_RESETS:
             message = gettext("Select fewer: at most %(n)s clients.")
-            words = {"n": number_words(MOST_RESETS)}
-            self.message_user(request, message % words, messages.ERROR)
-            return
+            return message % {"n": number_words(MOST_RESETS)}, messages.ERROR
         try:
             for subject in rows:
                 configured_store().reset(subject)
         except StoreUnavailable:
-            message = gettext("The store does not answer: try again.")
-            self.message_user(request, message, messages.ERROR)
-            return
-        log_changes(request, list(rows.values()), "usage")
+            return gettext("The store does not answer: try again."), messages.ERROR
+        log_changes(request, list(self.model.objects.in_bulk(rows.values()).values()), "usage")
         message = ngettext("%(n)s client starts anew.", "%(n)s clients start anew.", len(rows))
-        self.message_user(request, message % {"n": len(rows)}, messages.SUCCESS)
+        return message % {"n": len(rows)}, messages.SUCCESS
 
     def has_reset_permission(self, request: HttpRequest) -> bool:
         """Whoever may change this history may let its clients start anew, and nothing else."""

@@ -180,6 +180,25 @@ def test_a_store_that_is_away_is_told(staff, charge, settings):
     assert not LogEntry.objects.exists()
 
 
+def test_memory_that_no_other_process_can_reset_is_told(staff, charge, settings):
+    settings.RATELIMIT_TIERS = {"STORE": "django_ratelimit_tiers.store.memory.MemoryStore"}
+    assert b"Each process counts in its own memory" in start_anew(staff, "throttlecount").content
+    assert not LogEntry.objects.exists()
+
+
+def test_a_client_with_a_long_history_starts_anew_once(staff, charge):
+    for minute in range(1, 60):
+        ThrottleCount.objects.create(minute=NOW.replace(minute=minute), **REFUSED)
+    chosen = list(ThrottleCount.objects.values_list("pk", flat=True))
+    data = {"action": "start_anew", "_selected_action": chosen}
+    with CaptureQueriesContext(connection) as queries:
+        staff.post(page("throttlecount_changelist"), data)
+    assert remaining(charge) == 1
+    assert LogEntry.objects.get().object_repr.startswith("2026-01-01 00:59 free-minute user:1")
+    [read] = [q["sql"] for q in queries if "GROUP BY" in q["sql"]]
+    assert "LIMIT 1001" in read
+
+
 def test_one_action_is_for_so_many_clients(staff, charge, monkeypatch):
     monkeypatch.setattr("django_ratelimit_tiers.admin.history.MOST_RESETS", 0)
     assert b"Select fewer" in start_anew(staff, "throttlecount").content
