@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
-from django.contrib import admin
+from django import forms
+from django.contrib import admin, messages
 from django.contrib.admin.widgets import AdminTextareaWidget
 from django.db.models import QuerySet, TextField
 from django.http import HttpRequest
@@ -14,9 +15,23 @@ from django.utils.translation import gettext_lazy as _
 
 from django_ratelimit_tiers.admin.limits import TierPolicyInline
 from django_ratelimit_tiers.admin.links import list_link
-from django_ratelimit_tiers.admin.pages import PolicyAdmin
+from django_ratelimit_tiers.admin.pages import PolicyAdmin, log_changes
 from django_ratelimit_tiers.admin.words import limits_words
 from django_ratelimit_tiers.models import ThrottleCount, Tier, TierAssignment
+from django_ratelimit_tiers.querysets import primary
+
+
+class TierForm(forms.ModelForm):
+    """A tier that becomes the default of clients in place of another."""
+
+    class Meta:
+        model = Tier
+        fields = "__all__"  # noqa: DJ007 (staff edits every field)
+
+    def _get_validation_exclusions(self) -> Any:
+        """Refuse no default because another tier is it so far: that one gives it up."""
+        excluded = super()._get_validation_exclusions()  # type: ignore[misc]  # not in stubs
+        return excluded | {"default_for"}
 
 
 @admin.register(Tier)
@@ -38,6 +53,27 @@ class TierAdmin(PolicyAdmin):
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Any]:
         return super().get_queryset(request).prefetch_related("policies")
+
+    def get_form(self, request: HttpRequest, *args: Any, **options: Any) -> Any:
+        """Let those who may change tiers make another one the default of clients."""
+        if self.has_change_permission(request):
+            options["form"] = TierForm
+        return super().get_form(request, *args, **options)
+
+    def save_model(self, request: HttpRequest, obj: Any, form: Any, change: bool) -> None:
+        """Save the tier; the former default of the same clients is one no longer.
+
+        In one transaction: in between, these clients would have no limits.
+        """
+        former = primary(Tier).exclude(pk=obj.pk).exclude(default_for="")
+        for tier in former.filter(default_for=obj.default_for):
+            tier.default_for = ""
+            tier.save(update_fields=["default_for"])
+            log_changes(request, [tier], "default for")
+            message = gettext("“%(tier)s” is no longer the default for %(clients)s.")
+            words = {"tier": tier, "clients": obj.get_default_for_display()}
+            self.message_user(request, message % words, messages.WARNING)
+        super().save_model(request, obj, form, change)
 
     def get_fieldsets(self, request: HttpRequest, obj: Any = None) -> Any:
         """Lead from a tier to those who have it, and to what it refused."""

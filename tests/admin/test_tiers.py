@@ -170,9 +170,44 @@ def test_a_limit_with_another_period_is_recorded_as_changed(staff, gold):
     assert {revision.reason for revision in limits} == {"changed"}
 
 
-def test_a_second_default_is_refused_in_words(staff):
-    form = {"name": "Gold", "slug": "gold", "rank": 25, "default_for": "anonymous"}
-    response = staff.post(page("tier_add"), form | rows())
+ANONYMOUS = NEW | {"default_for": "anonymous"}
+
+
+def test_a_tier_takes_over_from_the_former_default(staff, admin_user):
+    former = Tier.objects.get(default_for="anonymous")
+    response = staff.post(page("tier_add"), ANONYMOUS | rows(), follow=True)
+    assert Tier.objects.get(default_for="anonymous").slug == "gold"
+    assert (
+        f"“{former}” is no longer the default for anonymous clients." in response.content.decode()
+    )
+    entry = LogEntry.objects.get(object_id=str(former.pk))
+    assert entry.get_change_message() == "Changed default for."
+    assert PolicyRevision.objects.filter(reason="changed").latest("pk").author == admin_user
+
+
+def test_clients_are_never_without_a_default(staff, gold, django_capture_on_commit_callbacks):
+    form = sent_form(staff.get(page("tier_change", gold.pk))) | {"default_for": "anonymous"}
+    with django_capture_on_commit_callbacks() as announcements:
+        assert staff.post(page("tier_change", gold.pk), form).status_code == 302
+    assert len(set(announcements)) == 1
+    assert Tier.objects.get(default_for="anonymous") == gold
+
+
+def test_a_wrong_tier_takes_nothing_over(staff):
+    former = Tier.objects.get(default_for="anonymous")
+    wrong = ANONYMOUS | rows({"requests": 0, "period": 60})
+    assert set(errors(staff.post(page("tier_add"), wrong))) == {"0-requests"}
+    assert Tier.objects.get(default_for="anonymous") == former
+
+
+def test_an_unknown_default_is_refused_at_its_field(staff):
+    response = staff.post(page("tier_add"), NEW | {"default_for": "robots"} | rows())
+    assert set(errors(response)) == {"default_for"}
+
+
+def test_who_may_only_add_tiers_takes_no_default_over(client):
+    browser = allowed(client, "add_tier")
+    response = browser.post(page("tier_add"), ANONYMOUS | rows())
     assert "Another tier is the default" in str(errors(response))
 
 
