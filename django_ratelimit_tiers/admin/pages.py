@@ -64,7 +64,7 @@ class ExpiryFilter(admin.SimpleListFilter):
     parameter_name = "expired"
 
     def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, Any]]:
-        return [("no", _("in force")), ("yes", _("expired"))]
+        return [("no", _("not expired")), ("yes", _("expired"))]
 
     def queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> QuerySet[Any]:
         expired = Q(expires_at__lte=timezone.now())

@@ -141,6 +141,13 @@ def test_expired_accounts_can_be_listed(staff, account):
     assert others.context["cl"].result_count == 0
 
 
+def test_an_inactive_account_is_listed_as_not_expired(staff, account):
+    ServiceAccount.objects.update(is_active=False)
+    listed = staff.get(page("serviceaccount_changelist"), {"expired": "no"})
+    assert listed.context["cl"].result_count == 1
+    assert b">not expired</a>" in listed.content
+
+
 @pytest.fixture
 def tier() -> Tier:
     return Tier.objects.get(slug="pro")
