@@ -119,6 +119,7 @@ class ServiceAccountAdmin(PolicyAdmin):
             "title": _("New keys"),
             "opts": self.opts,
             "accounts": accounts,
+            "has_view_permission": self.has_view_permission(request),
         }
         template = "admin/django_ratelimit_tiers/serviceaccount/new_keys.html"
         response = TemplateResponse(request, template, context)

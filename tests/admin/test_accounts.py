@@ -14,7 +14,7 @@ from django.utils import timezone
 from django_ratelimit_tiers.admin.accounts import TierAssignmentAdmin
 from django_ratelimit_tiers.digests import key_digest
 from django_ratelimit_tiers.models import ServiceAccount, Tier, TierAssignment
-from tests.admin.conftest import errors, page, sent_form
+from tests.admin.conftest import allowed, errors, page, sent_form
 
 pytestmark = pytest.mark.django_db
 
@@ -92,6 +92,16 @@ def test_an_action_issues_keys_and_leaves_a_history(staff, account):
     [key] = keys(response)
     assert ServiceAccount.objects.get().key_digest == key_digest(key)
     assert LogEntry.objects.get().get_change_message() == "Changed key."
+
+
+@pytest.mark.parametrize("permissions", [["add"], ["add", "view"], ["add", "change"]])
+def test_the_page_of_a_new_key_leads_on_to_what_one_may_see(client, permissions):
+    browser = allowed(client, *(f"{name}_serviceaccount" for name in permissions))
+    response = browser.post(page("serviceaccount_add"), NEW | {"issue_key": "on"})
+    links = re.findall(r'href="(/admin/[^"]*)"', response.content.decode())
+    [done] = re.findall(r'class="button" href="([^"]*)"', response.content.decode())
+    assert (done == page("serviceaccount_changelist")) is (len(permissions) > 1)
+    assert {browser.get(link).status_code for link in links if "/password" not in link} == {200}
 
 
 def test_a_viewer_issues_no_keys(viewer, account):
