@@ -64,6 +64,11 @@ def test_history_is_listed_and_shown_as_text(staff, history):
             assert b"<b>192" not in response.content
 
 
+def test_pages_break_what_has_no_space_to_break_at(staff, history):
+    for model, pk in history.items():
+        assert b"overflow-wrap: anywhere" in staff.get(page(f"{model}_change", pk)).content
+
+
 def test_a_list_of_history_computes_nothing_for_every_row(staff, history):
     for model in history:
         with CaptureQueriesContext(connection) as queries:
