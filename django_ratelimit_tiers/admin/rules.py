@@ -24,7 +24,7 @@ from django_ratelimit_tiers.admin.words import count_words, limit_lines, request
 from django_ratelimit_tiers.core.policies import Mode
 from django_ratelimit_tiers.core.rules import Count, IdentifyBy
 from django_ratelimit_tiers.models import EndpointRule, ThrottleCount, ThrottleEvent
-from django_ratelimit_tiers.policy.compilation import rule_slug
+from django_ratelimit_tiers.policy.compilation import policy_names
 
 
 class EndpointRuleForm(forms.ModelForm):
@@ -95,10 +95,9 @@ class EndpointRuleAdmin(PolicyAdmin):
 
     @admin.display(description=_("see"))
     def related(self, rule: EndpointRule) -> str:
-        prefix = f"{rule_slug(rule.name, rule.pk)}-"
-        site = self.admin_site
+        site, policies = self.admin_site, ",".join(policy_names(rule))
         lists = (
-            list_link(site, ThrottleCount, _("throttle counts"), policy__startswith=prefix),
+            list_link(site, ThrottleCount, _("throttle counts"), policy__in=policies),
             list_link(site, ThrottleEvent, _("throttle events"), rule=rule.name),
         )
         return format_html_join(" · ", "{}", ((link,) for link in lists))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -79,12 +79,8 @@ def compile_limits(
 ) -> tuple[QuotaPolicy, ...]:
     """Return the policies of one owner, named by it and their period; raises ValueError."""
     limits = sorted(limits, key=lambda limit: (limit.period, limit.algorithm))
-    periods = [limit.period for limit in limits]
     policies = []
-    for limit in limits:
-        name = f"{owner}-{PERIOD_WORDS.get(limit.period, f'{limit.period}s')}"
-        if periods.count(limit.period) > 1:
-            name += "-" + limit.algorithm.replace("_", "-")
+    for limit, name in zip(limits, _names(limits, owner), strict=True):
         algorithm = Algorithm(limit.algorithm)
         numbers = limit.requests, limit.period, algorithm, limit.burst
         policies.append(QuotaPolicy(name, *numbers, mode, counter, disclose))
@@ -95,6 +91,24 @@ def rule_slug(name: str, number: int) -> str:
     """Return what the policies of a rule are named by; its id tells apart what ASCII cannot."""
     slug = slugify(name)
     return slug if slug and name.isascii() else f"{slug or 'rule'}-{number}"
+
+
+def policy_names(rule: EndpointRule) -> list[str]:
+    """Return the names that refusals by a rule are counted under, for whichever tier it has."""
+    of_tiers: dict[int | None, list[Limit]] = defaultdict(list)
+    for limit in rule.policies.all():
+        of_tiers[limit.tier_id].append(limit)
+    owner = rule_slug(rule.name, rule.pk)
+    return sorted({name for limits in of_tiers.values() for name in _names(limits, owner)})
+
+
+def _names(limits: Sequence[Limit | RuleLimit], owner: str) -> Iterator[str]:
+    """Yield the name of each of the limits that an owner has for the same clients."""
+    periods = [limit.period for limit in limits]
+    for limit in limits:
+        name = f"{owner}-{PERIOD_WORDS.get(limit.period, f'{limit.period}s')}"
+        alone = periods.count(limit.period) == 1
+        yield name if alone else f"{name}-{limit.algorithm.replace('_', '-')}"
 
 
 def _compile_rule(rule: Any, limits: Iterable[RuleLimit]) -> Rule:

@@ -19,6 +19,7 @@ from django_ratelimit_tiers.models import (
     Tier,
     UsageCount,
 )
+from django_ratelimit_tiers.policy.compilation import compile_rules
 from tests.admin.conftest import page
 
 pytestmark = pytest.mark.django_db
@@ -103,6 +104,7 @@ def test_times_of_history_have_seconds_and_a_zone(staff, settings):
 
 def test_a_rule_leads_to_what_it_refused(staff):
     rule = EndpointRule.objects.create(name="Search", path="/api/search/")
+    rule.policies.create(requests=5, period=60)
     refused(rule="Search")
     refused(rule="Search more", decision_id="d2")
     for policy in ("search-minute", "research-minute"):
@@ -114,10 +116,38 @@ def test_a_rule_leads_to_what_it_refused(staff):
 
 def test_a_rule_whose_name_is_not_ascii_leads_to_its_own_counts(staff):
     rule = EndpointRule.objects.create(name="API поиск", path="/api/search/")
+    rule.policies.create(requests=5, period=60)
     for policy in (f"api-{rule.pk}-minute", f"api-{rule.pk + 1}-minute"):
         ThrottleCount.objects.create(minute=NOW, policy=policy, subject="user:1", count=5)
     text = staff.get(page("endpointrule_change", rule.pk)).content.decode()
     assert leads_to(staff, text, "throttlecount") == 1
+
+
+def test_a_rule_leads_to_nothing_of_a_rule_whose_name_goes_on(staff):
+    rule = EndpointRule.objects.create(name="Login", path="/login/", mode="shadow")
+    rule.policies.create(requests=5, period=60)
+    for policy in ("login-minute", "login-api-minute", "login-hour"):
+        ThrottleCount.objects.create(minute=NOW, count=3, policy=policy, subject="user:1")
+    text = staff.get(page("endpointrule_change", rule.pk)).content.decode()
+    assert leads_to(staff, text, "throttlecount") == 1
+
+
+def test_a_rule_leads_to_what_each_of_its_limits_refused(staff):
+    rule = EndpointRule.objects.create(name="Login", path="/login/")
+    for period, tier, algorithm in (
+        (60, None, "fixed_window"),
+        (60, None, "token_bucket"),
+        (300, None, "fixed_window"),
+        (60, Tier.objects.get(slug="pro"), "fixed_window"),
+    ):
+        rule.policies.create(requests=5, period=period, tier=tier, algorithm=algorithm)
+    [compiled] = compile_rules()
+    names = {policy.name for policies in compiled.policies.values() for policy in policies}
+    assert len(names) == 4
+    for policy in names:
+        ThrottleCount.objects.create(minute=NOW, count=3, policy=policy, subject="user:1")
+    text = staff.get(page("endpointrule_change", rule.pk)).content.decode()
+    assert leads_to(staff, text, "throttlecount") == 4
 
 
 def test_a_tier_leads_to_those_who_have_it_and_to_what_it_refused(staff):
