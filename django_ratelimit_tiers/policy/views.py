@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from functools import partial
+from types import MethodType
 from typing import Any, NamedTuple, TypeAlias
 
 View: TypeAlias = Callable[..., Any]
@@ -20,8 +21,8 @@ def view_identity(callback: View) -> Hashable:
     """Return what is equal for callables that are the same view.
 
     A class-based view is its class with the arguments of `as_view()`, and for a viewset also the
-    actions of its methods: its list and its detail are two views. A function is itself, without
-    the decorators that tell what they wrap.
+    actions of its methods: its list and its detail are two views. A function, and a method of an
+    object, is itself, without the decorators that tell what they wrap.
     """
     callback = _unwrapped(callback)
     cls = _view_class(callback)
@@ -83,10 +84,18 @@ def _mark(callback: View, method: str, name: str, default: Any) -> Any:
 
 
 def _unwrapped(callback: View) -> View:
-    # A view made by as_view() can carry what wraps its dispatch(), which is not what it wraps.
-    while _view_class(callback) is None and hasattr(callback, "__wrapped__"):
+    while not _is_whole(callback) and hasattr(callback, "__wrapped__"):
         callback = callback.__wrapped__
     return callback
+
+
+def _is_whole(callback: View) -> bool:
+    """Return whether what a callable says it wraps is only a part of the view.
+
+    A view made by `as_view()` carries what wraps its `dispatch()`, and a method of an object what
+    its function wraps: without the object all lists of Django's admin would be one view.
+    """
+    return isinstance(callback, MethodType) or _view_class(callback) is not None
 
 
 def _view_class(callback: View) -> type | None:

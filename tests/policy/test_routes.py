@@ -7,6 +7,8 @@ from typing import Any
 
 import pytest
 from django.conf.urls.i18n import i18n_patterns
+from django.contrib.admin import AdminSite
+from django.contrib.auth.models import Group, User
 from django.http import HttpRequest, HttpResponse
 from django.test import override_settings
 from django.urls import (
@@ -272,6 +274,21 @@ def test_a_fallback_is_limited_by_rules_that_reach_nothing_else(
     with override_settings(ROOT_URLCONF=urlconf(path("api/login/", login), fallback)):
         assert covers(rule, "/any/other/")
         assert not covers(rule, "/api/login/")
+
+
+def test_every_page_of_an_admin_is_a_view_of_its_own() -> None:
+    sites = [AdminSite(name=name) for name in ("staff", "shop")]
+    for site in sites:
+        site.register([User, Group])
+    urls = urlconf(*(path(f"{site.name}/", site.urls) for site in sites))
+    pages = [
+        f"/{site.name}/{page}/"
+        for site in sites
+        for page in ("login", "auth/user", "auth/group", "auth/user/add", "auth/user/7/delete")
+    ]
+    with override_settings(ROOT_URLCONF=urls):
+        for rule in pages:
+            assert [page for page in pages if covers(rule, page)] == [rule]
 
 
 def test_the_resolver_decides_which_of_two_routes_a_literal_path_reaches() -> None:

@@ -52,6 +52,15 @@ class Instance:
         return HttpResponse()
 
 
+class Reports:
+    @method_decorator(never_cache)
+    def show(self, request: HttpRequest) -> HttpResponse:
+        return HttpResponse()
+
+
+reports = Reports()
+
+
 @api_view()
 def decorated_api(request: HttpRequest) -> HttpResponse:
     return HttpResponse()
@@ -78,6 +87,7 @@ instance = Instance()
         (partial(plain, a=1), partial(csrf_exempt(plain), a=1)),
         (Notes.as_view({"get": "list"}), Notes.as_view({"get": "list"}, basename="v2")),
         (instance, instance),
+        (reports.show, csrf_exempt(reports.show)),
         (decorated_api, csrf_exempt(decorated_api)),
     ],
 )
@@ -99,6 +109,8 @@ def test_a_view_is_the_same_however_it_is_wrapped(one: Any, two: Any) -> None:
         (Notes.as_view({"get": "list"}), Notes.as_view({"get": "retrieve"})),
         (Notes.as_view({"get": "list"}), Notes.as_view({"get": "list"}, lookup="slug")),
         (Instance(), instance),
+        (Reports().show, reports.show),
+        (csrf_exempt(Reports().show), csrf_exempt(reports.show)),
         (decorated_api, other_api),
     ],
 )
