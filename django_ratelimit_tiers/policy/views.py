@@ -8,6 +8,8 @@ from functools import partial
 from types import MethodType
 from typing import Any, NamedTuple, TypeAlias
 
+from django.utils.functional import LazyObject, Promise
+
 View: TypeAlias = Callable[..., Any]
 
 MOST_MARKED = 10_000
@@ -104,7 +106,12 @@ def _view_class(callback: View) -> type | None:
 
 
 def _frozen(value: object) -> Hashable:
-    """Return something hashable that is equal where the values are, or are the same object."""
+    """Return something hashable that is equal where the values are, or are the same object.
+
+    A lazy value is not looked at: it may fail, ask the database, or depend on the language.
+    """
+    if isinstance(value, LazyObject | Promise):  # in this order: the other one wakes lazy objects
+        return "lazy", id(value)
     if isinstance(value, Mapping):
         return frozenset((name, _frozen(item)) for name, item in value.items())
     if isinstance(value, Sequence) and not isinstance(value, str | bytes):

@@ -5,7 +5,10 @@ from typing import Any
 
 import pytest
 from django.http import HttpRequest, HttpResponse
+from django.urls import reverse_lazy
 from django.utils.decorators import method_decorator
+from django.utils.functional import SimpleLazyObject
+from django.utils.translation import gettext_lazy, override
 from django.views import View
 from django.views.decorators.cache import never_cache
 from django.views.decorators.csrf import csrf_exempt
@@ -125,6 +128,21 @@ def test_an_unhashable_argument_is_only_itself() -> None:
     assert view_identity(Shown.as_view(setting=same)) != view_identity(
         Shown.as_view(setting=thing())
     )
+
+
+@pytest.mark.parametrize("make", [lambda lazy: lazy, lambda lazy: {"title": [lazy]}])
+def test_a_lazy_argument_is_never_looked_at(make: Any) -> None:
+    for lazy in (reverse_lazy("missing"), SimpleLazyObject(lambda: pytest.fail("it was woken"))):
+        shown = Shown.as_view(setting=make(lazy))
+        assert view_identity(shown) == view_identity(Shown.as_view(setting=make(lazy)))
+
+
+def test_a_view_is_the_same_in_every_language() -> None:
+    shown, found = Shown.as_view(setting=gettext_lazy("Monday")), set()
+    for language in ("en", "de"):
+        with override(language):
+            found.add(view_identity(shown))
+    assert len(found) == 1
 
 
 def test_a_view_has_the_path_of_its_function_or_class() -> None:
