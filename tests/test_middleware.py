@@ -259,6 +259,15 @@ def test_options_without_an_origin_is_a_request_like_any_other(client: Client, t
     assert [client.options("/plain/").status_code for _ in range(3)] == [200, 200, 429]
 
 
+@pytest.mark.parametrize("credential", ["Authorization", "Cookie", "X-API-Key"])
+def test_what_presents_credentials_is_no_preflight(
+    client: Client, tight: Tier, credential: str
+) -> None:
+    headers = {**PREFLIGHT, credential: "Basic YWRtaW46NQ=="}
+    answers = [client.options("/plain/", headers=headers).status_code for _ in range(3)]
+    assert answers == [200, 200, 429]
+
+
 def test_an_exempt_rule_wins_over_every_other(
     client: Client, tight: Tier, valkey_client: redis.Redis
 ) -> None:

@@ -16,6 +16,9 @@ from django_ratelimit_tiers.policy.passages import Passage
 from django_ratelimit_tiers.policy.snapshots import Snapshot
 from django_ratelimit_tiers.policy.tariffs import Bill, is_reservation
 
+CREDENTIALS = ("HTTP_AUTHORIZATION", "HTTP_COOKIE", "HTTP_X_API_KEY")
+"""What browsers send with no preflight; views may look at it whatever the method is."""
+
 
 class Ledger:
     """The running account of one request; it is `request.ratelimit`.
@@ -123,4 +126,6 @@ def open_ledger(request: HttpRequest) -> Ledger:
 
 
 def _asks_permission(request: HttpRequest) -> bool:
-    return "HTTP_ORIGIN" in request.META and "HTTP_ACCESS_CONTROL_REQUEST_METHOD" in request.META
+    meta = request.META
+    is_asked = "HTTP_ORIGIN" in meta and "HTTP_ACCESS_CONTROL_REQUEST_METHOD" in meta
+    return is_asked and not any(map(meta.get, CREDENTIALS))

@@ -16,6 +16,7 @@ from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
 from django_ratelimit_tiers.core.addresses import address_subject, client_address
+from django_ratelimit_tiers.policy.ledgers import CREDENTIALS
 from tests.policies import limit_tier, make_rule, used
 
 pytestmark = [pytest.mark.django_db, pytest.mark.urls("tests.site")]
@@ -175,7 +176,8 @@ def is_readable(environ: dict[str, Any]) -> bool:
 
 def is_preflight(environ: dict[str, Any]) -> bool:
     asks = {"HTTP_ORIGIN", "HTTP_ACCESS_CONTROL_REQUEST_METHOD"}
-    return environ["REQUEST_METHOD"].upper() == "OPTIONS" and asks <= environ.keys()
+    is_asked = environ["REQUEST_METHOD"].upper() == "OPTIONS" and asks <= environ.keys()
+    return is_asked and not any(map(environ.get, CREDENTIALS))
 
 
 UNUSUAL = settings(max_examples=EXAMPLES, suppress_health_check=list(HealthCheck))
