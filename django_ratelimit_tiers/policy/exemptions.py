@@ -57,6 +57,10 @@ def exempt_by_view(ledger: Ledger, request: HttpRequest) -> None:
 
 def exempt_by_rule(rules: Iterable[Rule], ledger: Ledger) -> None:
     """Exempt what an exempt rule covers, whatever other rules say."""
-    for rule in rules:
-        if rule.exempt and rule.mode is Mode.ENFORCE:
-            ledger.exempt = ledger.exempt or f"rule {rule.name}"
+    for rule in exempting_rules(rules):
+        ledger.exempt = ledger.exempt or f"rule {rule.name}"
+
+
+def exempting_rules(rules: Iterable[Rule]) -> list[Rule]:
+    """Return the exempt rules among these, without those in shadow mode."""
+    return [rule for rule in rules if rule.exempt and rule.mode is Mode.ENFORCE]

@@ -96,7 +96,7 @@ def usual_door_fare(snapshot: Snapshot, ledger: Ledger, request: HttpRequest) ->
         bill = bills.door_bill(passage, ledger, request)
         fare = Fare(client, {}, {}, bill, bills.make_order(bill, snapshot, {}, False))
         _keep(snapshot, key, fare)
-    is_exempt_ahead = fare.bill.charges and stages.exemptions_ahead(snapshot, ledger, request)
+    is_exempt_ahead = fare.bill.charges and stages.is_exempt_ahead(snapshot, ledger, request)
     return None if is_exempt_ahead else fare
 
 

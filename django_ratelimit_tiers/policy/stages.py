@@ -6,19 +6,21 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
 from typing import Any
 
 from django.http import HttpRequest
 
-from django_ratelimit_tiers.core.rules import Rule
 from django_ratelimit_tiers.policy import bills
-from django_ratelimit_tiers.policy.exemptions import exempt_account, exempt_by_rule
+from django_ratelimit_tiers.policy.exemptions import (
+    exempt_account,
+    exempt_by_rule,
+    exempting_rules,
+)
 from django_ratelimit_tiers.policy.flows import Flow, done
 from django_ratelimit_tiers.policy.ledgers import Ledger
 from django_ratelimit_tiers.policy.passages import Passage
 from django_ratelimit_tiers.policy.snapshots import Snapshot
-from django_ratelimit_tiers.policy.tariffs import Bill
+from django_ratelimit_tiers.policy.tariffs import NOTHING, Bill
 from django_ratelimit_tiers.policy.tiers import find_tier
 
 
@@ -50,31 +52,35 @@ def passage(snapshot: Snapshot, ledger: Ledger, request: HttpRequest) -> Passage
     return found
 
 
-def exemptions_ahead(snapshot: Snapshot, ledger: Ledger, request: HttpRequest) -> Sequence[Rule]:
-    """Return the exempt rules on the view that the path is going to be resolved to.
+def is_exempt_ahead(snapshot: Snapshot, ledger: Ledger, request: HttpRequest) -> bool:
+    """Return whether a rule exempts the view that the path is probably going to be resolved to.
 
     Only asked where something would be charged before Django resolves the path: an exemption wins,
     whichever way a rule names the view.
     """
     if not snapshot.has_exemptions:
-        return ()
+        return False
     book, urlconf = snapshot.passages, getattr(request, "urlconf", None)
     found = book.foreseen(ledger.path, ledger.method, urlconf, preflight=ledger.preflight)
     if found is None or not found.rules.exempts:
-        return ()
-    return [rule for rule in _present(found).rules.rules if rule.exempt]
+        return False
+    return bool(exempting_rules(_present(found).rules.rules))
 
 
 def door_bill(
     snapshot: Snapshot, ledger: Ledger, request: HttpRequest, _revisions: dict[str, str]
 ) -> Flow[Bill]:
-    """Return what is charged before the path is resolved."""
+    """Return what is charged before the path is resolved.
+
+    Nothing where an exemption is only foreseen: middleware may yet choose other routes, and the one
+    that is resolved shows what is true (`route_bill`).
+    """
     exempt_account(snapshot, ledger, request)
     way = door_passage(snapshot, ledger)
     exempt_by_rule(way.rules.rules, ledger)
     bill = bills.door_bill(way, ledger, request)
-    if bill.charges:
-        exempt_by_rule(exemptions_ahead(snapshot, ledger, request), ledger)
+    if bill.charges and is_exempt_ahead(snapshot, ledger, request):
+        bill = NOTHING
     return done(bill)
 
 
