@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Iterable, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
@@ -152,16 +151,21 @@ class PassageBook:
         """Return the passage that Django is going to resolve a path to, None if it is to no view.
 
         No language is active yet but one that another request has left behind: the path tells it,
-        or it is the site's own.
+        or it is the site's own. What the project's own path converters fail at is no view, for now.
         """
         key = urlconf, routes_epoch(), path, method, preflight
         if key in self._foreseen:
             return self._foreseen[key]
-        found = None
         language = get_language_from_path(path) or settings.LANGUAGE_CODE
-        with override(language), suppress(Resolver404):
-            match = resolve(path, urlconf=urlconf)
-            found = self.resolved((), match, method, urlconf, preflight=preflight)
+        with override(language):
+            try:
+                match = resolve(path, urlconf=urlconf)
+            except Resolver404:
+                found = None
+            except Exception:  # it may need what later middleware sets
+                return None
+            else:
+                found = self.resolved((), match, method, urlconf, preflight=preflight)
         if len(path) <= LONGEST_FORESEEN:
             if len(self._foreseen) >= REMEMBERED:
                 self._foreseen = {}

@@ -346,6 +346,20 @@ def test_a_converter_that_fails_takes_no_other_rule_with_it(
     assert "no route is known for the rule path '/broken/'" in caplog.text
 
 
+def test_a_converter_that_fails_before_middleware_ran_foresees_nothing(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    if "failing" not in get_converters():
+        register_converter(Failing, "failing")
+    with override_settings(ROOT_URLCONF=urlconf(path("<failing:name>/", page))):
+        book = PassageBook(RouteIndex([]))
+        assert book.foreseen("/broken/", "GET", None) is None
+        monkeypatch.setattr(Failing, "to_python", lambda _self, value: value)
+        found = book.foreseen("/broken/", "GET", None)
+    assert found is not None
+    assert found.view is page
+
+
 def test_the_routes_of_the_requests_own_urlconf_are_used() -> None:
     index = RouteIndex([Rule(id=1, name="rule", path="/elsewhere")])
     own = urlconf(path("elsewhere/", login))
