@@ -146,7 +146,9 @@ class RouteMap:
 
     @cached_property
     def _codes(self) -> list[str]:
-        return [code for code, _ in settings.LANGUAGES]
+        # The site's own is often a variant that is none of the others, as "en-us" is of "en".
+        codes = (settings.LANGUAGE_CODE, *(code for code, _ in settings.LANGUAGES))
+        return list(dict.fromkeys(codes))
 
     @cached_property
     def _has_prefixes(self) -> bool:

@@ -171,6 +171,15 @@ def test_a_rule_by_path_is_on_the_view_in_every_language(rule: str, language: st
         assert not covers("/fr/about", "/about/" if language == "en" else "/de/about/")
 
 
+@pytest.mark.parametrize("rule", ["/shop/*", "/*/shop/*", "/de/shop/7", "/shop/7"])
+def test_a_language_that_is_a_variant_of_a_listed_one_is_the_sites_own(rule: str) -> None:
+    shop = i18n_patterns(path("shop/<slug:name>/", item), prefix_default_language=False)
+    with override_settings(ROOT_URLCONF=urlconf(*shop), LANGUAGE_CODE="en-us"):
+        for language, spelling in (("en-us", "/shop/8/"), ("de", "/de/shop/8/")):
+            with override(language):
+                assert covers(rule, spelling)
+
+
 @pytest.mark.parametrize("left_behind", ["en", "de"])
 @pytest.mark.parametrize("spelling", ["/about/", "/de/about/"])
 def test_a_view_is_foreseen_whatever_language_another_request_has_left_behind(
