@@ -8,6 +8,7 @@ from typing import Any
 
 from asgiref.sync import iscoroutinefunction, sync_to_async
 from django.contrib.auth.models import AnonymousUser, User
+from django.contrib.sessions.middleware import SessionMiddleware
 from django.http import HttpRequest, HttpResponse, JsonResponse
 from django.urls import path
 from django.utils.decorators import method_decorator, sync_and_async_middleware
@@ -253,6 +254,13 @@ def user_from_header(get_response: Any) -> Any:
         return await get_response(request)
 
     return amiddleware if iscoroutinefunction(get_response) else middleware
+
+
+class SessionsByHeader(SessionMiddleware):
+    """Take the key of a session from a header, as for clients that keep no cookies."""
+
+    def process_request(self, request: HttpRequest) -> None:
+        request.session = self.SessionStore(request.headers.get("X-Session"))
 
 
 def no_user(get_response: Any) -> Any:

@@ -7,7 +7,6 @@ from functools import lru_cache
 from typing import Any, NamedTuple
 
 from asgiref.sync import sync_to_async
-from django.conf import settings
 from django.http import HttpRequest
 from django.utils.functional import LazyObject, SimpleLazyObject, empty
 
@@ -133,14 +132,15 @@ def request_user(request: HttpRequest) -> Any:
 def has_session_user(request: HttpRequest) -> bool:
     """Return whether asking for the user can yield anyone but an anonymous one.
 
-    Without a session cookie Django's own middleware could only find nobody; a user that other
+    In a session without a key Django's own middleware could only find nobody; a user that other
     code has put there counts.
     """
     if not hasattr(request, "user"):
         return False
     if not _is_unread_session_user(request.user):
         return True
-    return settings.SESSION_COOKIE_NAME in request.COOKIES
+    session = getattr(request, "session", None)
+    return getattr(session, "session_key", None) is not None  # to ask for it reads no session
 
 
 def session_user(request: HttpRequest) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -60,7 +61,7 @@ def traces(response: HttpResponse) -> tuple[Any, ...]:
 
 @pytest.mark.parametrize("path", ["/plain/", "/async/", "/marked/", "/amarked/", "/nothing/"])
 @override_settings(SESSION_ENGINE="tests.raising_sessions")
-def test_a_request_without_a_session_cookie_loads_no_session(get: Get, path: str) -> None:
+def test_a_request_without_a_session_loads_no_session(get: Get, path: str) -> None:
     response = get(path)
     assert response.status_code in {200, 404}
     assert "Cookie" not in response.headers.get("Vary", "")
@@ -97,6 +98,32 @@ def test_the_user_of_a_session_is_charged_as_that_user(
     for path in ("/plain/", "/async/", "/who/", "/awho/", "/drf/"):
         get(path, session_of(anna))
     assert used(valkey_client) == {f"user:{anna.pk}": [5]}
+
+
+@pytest.mark.parametrize("engine", ["db", "cache", "cached_db", "file", "signed_cookies"])
+@pytest.mark.parametrize("path", ["/plain/", "/async/"])
+def test_the_user_of_a_session_of_any_kind_is_charged(
+    get: Get, anna: User, valkey_client: redis.Redis, engine: str, path: str, tmp_path: Path
+) -> None:
+    limit_tier("free", 5)
+    with override_settings(
+        SESSION_ENGINE=f"django.contrib.sessions.backends.{engine}", SESSION_FILE_PATH=str(tmp_path)
+    ):
+        response = get(path, session_of(anna))
+    assert "Cookie" not in response.headers.get("Vary", "")
+    assert used(valkey_client) == {f"user:{anna.pk}": [1]}
+
+
+@pytest.mark.parametrize("path", ["/plain/", "/async/", "/who/", "/awho/", "/drf/"])
+def test_the_user_of_a_session_that_no_cookie_names_is_charged(
+    get: Get, anna: User, valkey_client: redis.Redis, path: str
+) -> None:
+    limit_tier("free", 5)
+    of_django = "django.contrib.sessions.middleware.SessionMiddleware"
+    replaced = {of_django: "tests.site.SessionsByHeader"}
+    with override_settings(MIDDLEWARE=[replaced.get(name, name) for name in settings.MIDDLEWARE]):
+        get(path, X_Session=session_of(anna))
+    assert used(valkey_client) == {f"user:{anna.pk}": [1]}
 
 
 def test_a_session_whose_key_has_to_be_renewed_is_saved_and_varies(get: Get, anna: User) -> None:
