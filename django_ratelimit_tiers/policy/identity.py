@@ -88,7 +88,15 @@ def user_number(user: Any) -> Any:
 
 
 def verified_key(key_id: object) -> tuple[str, ...]:
-    """Return the digests of the id of a verified API key, nothing if there is none."""
+    """Return the digests of the id of a verified API key, nothing if there is none.
+
+    Raises TypeError for True and False, which would make all keys of the site one client.
+    """
+    if isinstance(key_id, bool):
+        raise TypeError(
+            f"API_KEY_RESOLVER ({conf.API_KEY_RESOLVER}) must return the id of a verified key, "
+            f"such as 7 or 'k7', or None, not {key_id!r}"
+        )
     return () if key_id is None or key_id == "" else tuple(key_digests(str(key_id)))
 
 

@@ -201,6 +201,16 @@ def test_a_resolver_that_names_no_slug_is_told_what_would_be_right(
         client.get("/plain/")
 
 
+@pytest.mark.parametrize("answer", [True, False])
+def test_a_resolver_that_tells_only_whether_a_key_holds_is_told_what_would_be_right(
+    client: Client, monkeypatch: pytest.MonkeyPatch, answer: bool
+) -> None:
+    monkeypatch.setattr("tests.site.key_from_header", lambda _request: answer)
+    expected = r"API_KEY_RESOLVER \(tests.site.key_from_header\) must return the id of a verified"
+    with pytest.raises(TypeError, match=expected):
+        client.get("/plain/")
+
+
 @pytest.mark.parametrize("path", ["/plain/", "/async/", "/drf/"])
 def test_a_resolver_is_asked_once_for_each_request(
     tier_of: TierOf, anna: User, monkeypatch: pytest.MonkeyPatch, path: str
