@@ -75,6 +75,16 @@ class Ledger:
         self.passage: Passage | None = None
         self.snapshot: Snapshot | None = None
 
+    def change_method(self, method: str) -> None:
+        """Take the method that middleware has put in place of the first, with the rules on it.
+
+        What was charged stays charged; it is no preflight any more, nor exempt for its old method.
+        """
+        self.method, self.preflight = method, False
+        self.snapshot = self.passage = None
+        if not self.account:
+            self.exempt = ""
+
     def add(self, bill: Bill, decision: Decision) -> None:
         """Add what one stage decided; what earlier ones charged is given back on a refusal."""
         tariff, allowed = bill.tariff, decision.allowed

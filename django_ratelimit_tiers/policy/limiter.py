@@ -88,6 +88,8 @@ class Limiter:
         The client is left to a view that decides it itself (`stages.decides_client`).
         """
         ledger, known = open_ledger(request), self._snapshots.current
+        if request.method != ledger.method:
+            ledger.change_method(request.method or "")
         way = None if known is None else stages.passage(known, ledger, request)
         if way is None or not way.is_usual or way.rules.acts_early:
             decision = yield from self._route(ledger, request, way)

@@ -8,8 +8,10 @@ from urllib.parse import urlsplit
 
 import pytest
 import redis
+from django.conf import settings as site_settings
 from django.contrib.auth.models import User
-from django.test import Client
+from django.http import HttpRequest, HttpResponse
+from django.test import Client, override_settings
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -44,6 +46,16 @@ and prefixes of languages."""
 
 def rule_on(path: str, **fields: object) -> EndpointRule:
     return make_rule("rule", LIMIT, path=path, **fields)
+
+
+def override_method(get_response: Callable[[HttpRequest], HttpResponse]) -> object:
+    """Take the word of a header for the method, as some sites let clients that only know POST."""
+
+    def middleware(request: HttpRequest) -> HttpResponse:
+        request.method = request.headers["X-HTTP-Method-Override"]
+        return get_response(request)
+
+    return middleware
 
 
 @pytest.mark.django_db
@@ -87,6 +99,23 @@ class TestSpellings:
         rule_on("/plain/", methods="POST")
         responses = [client.post("/plain/", headers={header: "GET"}) for _ in range(LIMIT + 1)]
         assert [response.status_code for response in responses] == [200] * LIMIT + [429]
+
+    @pytest.mark.parametrize("exempt", [None, "POST"])
+    def test_a_method_that_middleware_puts_in_place_of_another_is_limited(
+        self, client: Client, exempt: str | None, valkey_client: redis.Redis
+    ) -> None:
+        limit_tier("anonymous")
+        rule_on("/plain/", methods="DELETE")
+        make_rule("early", LIMIT * 2, path="/plain/")
+        if exempt:
+            make_rule("exempt", path="/plain/", methods=exempt, exempt=True)
+        overriding = [*site_settings.MIDDLEWARE, f"{__name__}.override_method"]
+        with override_settings(MIDDLEWARE=overriding):
+            headers = {"X-HTTP-Method-Override": "DELETE"}
+            responses = [client.post("/plain/", headers=headers) for _ in range(LIMIT + 1)]
+        assert responses[0].json()["method"] == "DELETE"
+        assert [response.status_code for response in responses] == [200] * LIMIT + [429]
+        assert used(valkey_client) == {ANYBODY: [LIMIT, LIMIT]}
 
     def test_a_scanner_that_finds_nothing_is_limited(self, client: Client) -> None:
         limit_tier("anonymous", LIMIT)
