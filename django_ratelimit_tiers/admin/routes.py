@@ -14,7 +14,7 @@ from django_ratelimit_tiers.policy.routes import endpoints
 
 def view_names() -> list[str]:
     """Return what a rule may call the views of this project: names of routes, and dotted paths."""
-    return sorted({name for route in endpoints() for name in (route.view_name, route.view_path)})
+    return sorted({name for route in endpoints() for name in (*route.view_names, route.view_path)})
 
 
 def similar_names(name: str) -> list[str]:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Hashable, Iterator, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
+from itertools import product
 from typing import Any
 
 from django.conf import settings
@@ -37,6 +39,24 @@ class Leaf:
         return route
 
     @property
+    def instances(self) -> Iterator[tuple[str, ...]]:
+        """The instances of applications that it is in, by their namespaces: the outermost first."""
+        for depth in range(len(self.match.namespaces)):
+            yield tuple(self.match.namespaces[: depth + 1])
+
+    def names(self, instances: AbstractSet[tuple[str, ...]]) -> frozenset[str]:
+        """Return what `reverse()` may call it among these instances.
+
+        The name of an application stands for all of its instances, unless one has that very name.
+        """
+        match, spaces = self.match, []
+        for instance, application in zip(self.instances, match.app_names, strict=True):
+            is_taken = (*instance[:-1], application) in instances
+            spaces.append({instance[-1]} if is_taken else {instance[-1], application})
+        own = match.view_name.removeprefix(f"{match.namespace}:")
+        return frozenset(":".join((*names, own)) for names in product(*spaces))
+
+    @property
     def has_prefix(self) -> bool:
         """Whether the route begins differently in other languages."""
         return any(isinstance(part, LocalePrefixPattern) for part in self.parts)
@@ -58,7 +78,7 @@ class Leaf:
 def url_leaves(
     resolver: URLResolver,
     parts: tuple[Any, ...] = (),
-    namespaces: tuple[str | None, ...] = (),
+    spaces: tuple[tuple[str, str], ...] = (),
     within: frozenset[int] = frozenset(),
 ) -> Iterator[Leaf]:
     """Yield the URL patterns below a resolver in the order in which Django tries them.
@@ -71,9 +91,13 @@ def url_leaves(
     for item in resolver.url_patterns:
         path = (*parts, item.pattern)
         if isinstance(item, URLResolver):
-            yield from url_leaves(item, path, (*namespaces, item.namespace), within)
+            name, application = item.namespace, item.app_name
+            inner = (*spaces, (name, application or name)) if name else spaces
+            yield from url_leaves(item, path, inner, within)
         else:
-            match = ResolverMatch(item.callback, (), {}, item.name, namespaces=list(namespaces))
+            applications: list[str | None] = [application for _, application in spaces]
+            names: list[str | None] = [name for name, _ in spaces]
+            match = ResolverMatch(item.callback, (), {}, item.name, applications, names)
             yield Leaf(path, match, view_identity(item.callback))
 
 

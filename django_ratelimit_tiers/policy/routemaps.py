@@ -39,7 +39,7 @@ class Endpoint:
     """One route of the project, as it is listed for staff."""
 
     route: str
-    view_name: str
+    view_names: frozenset[str]
     view_path: str
 
 
@@ -52,8 +52,9 @@ class RouteMap:
         self._by_view: dict[Hashable, list[Leaf]] = defaultdict(list)
         for leaf in self._leaves:
             self._by_view[leaf.view].append(leaf)
+        self._instances = {instance for leaf in self._leaves for instance in leaf.instances}
         with override(settings.LANGUAGE_CODE):
-            self.endpoints = tuple(map(_endpoint, self._leaves))
+            self.endpoints = tuple(map(self._endpoint, self._leaves))
             self._first = {view: leaves[0].route for view, leaves in self._by_view.items()}
         self._remembered: dict[Pattern, frozenset[Hashable]] = {}
 
@@ -64,8 +65,8 @@ class RouteMap:
     def names(self, match: ResolverMatch) -> frozenset[str]:
         """Return every name that a rule may call a view by: its routes' names and its path."""
         leaves = self._by_view.get(view_identity(match.func), ())
-        named = {leaf.match.view_name for leaf in leaves}
-        return view_paths(match.func) | named | {match.view_name}
+        named = (leaf.names(self._instances) for leaf in leaves)
+        return view_paths(match.func).union((match.view_name,), *named)
 
     def has_view(self, name: str) -> bool:
         """Return whether a rule may call any view by a name."""
@@ -90,6 +91,10 @@ class RouteMap:
                 self._remembered = {}
             self._remembered[pattern] = self._reached_views(pattern)
         return self._remembered[pattern]
+
+    def _endpoint(self, leaf: Leaf) -> Endpoint:
+        names = leaf.names(self._instances)
+        return Endpoint(leaf.route, names, min(view_paths(leaf.match.func)))
 
     def _reached_views(self, pattern: Pattern) -> frozenset[Hashable]:
         if pattern.is_literal:
@@ -157,7 +162,3 @@ class RouteMap:
     @cached_property
     def _has_translations(self) -> bool:
         return any(leaf.is_translated for leaf in self._leaves)
-
-
-def _endpoint(leaf: Leaf) -> Endpoint:
-    return Endpoint(leaf.route, leaf.match.view_name, min(view_paths(leaf.match.func)))

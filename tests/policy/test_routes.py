@@ -212,15 +212,28 @@ def test_what_was_foreseen_is_remembered_within_bounds(monkeypatch: pytest.Monke
     assert [int(path.split("/")[3]) for path in resolved] == [1, 22, 22, 3, 4, 5, 1]
 
 
-@pytest.mark.parametrize("name", ["v1:login", "old-login", f"{__name__}.login"])
+@pytest.mark.parametrize("name", ["v1:login", "api:login", "old-login", f"{__name__}.login"])
 @pytest.mark.parametrize("spelling", ["/api/login/", "/signin/"])
 def test_a_rule_by_view_name_is_on_the_view_under_all_its_names(name: str, spelling: str) -> None:
     assert covers(Rule(id=1, name="rule", view_name=name), spelling)
 
 
-@pytest.mark.parametrize("name", ["login", "api:login", "v1:search", "v1:", "testproject.login"])
+@pytest.mark.parametrize("name", ["login", "v2:login", "v1:search", "v1:", "testproject.login"])
 def test_a_rule_by_another_name_is_not_on_the_view(name: str) -> None:
     assert not covers(Rule(id=1, name="rule", view_name=name), "/api/login/")
+
+
+def test_the_name_of_an_application_is_that_of_its_instances_but_of_one_that_has_it() -> None:
+    def site(*names: str) -> ModuleType:
+        inner = {name: ([path("in/", view(name), name="in")], "site") for name in names}
+        outer = [path(f"{name}/", include(inner[name], namespace=name)) for name in names]
+        return urlconf(path("", include((outer, "all"), namespace="both")))
+
+    for names, covered in ((("shop", "staff"), ["shop", "staff"]), (("shop", "site"), ["site"])):
+        with override_settings(ROOT_URLCONF=site(*names)):
+            for called in ("all:site:in", "both:site:in"):
+                rule = Rule(id=1, name="rule", view_name=called)
+                assert [name for name in names if covers(rule, f"/{name}/in/")] == covered
 
 
 def test_a_class_is_named_by_its_path() -> None:
@@ -396,11 +409,14 @@ def test_every_route_is_listed_in_the_sites_own_language() -> None:
         listed = {endpoint.route: endpoint for endpoint in endpoints()}
     here = __name__
     assert list(listed)[:3] == ["api/login/", "api/search/", "api/find/"]
-    assert listed["api/login/"].view_name == "v1:login"
+    assert listed["api/login/"].view_names == {"v1:login", "api:login"}
     assert listed["api/login/"].view_path == f"{here}.login"
     assert listed["api/search/"].view_path == f"{here}.Search"
-    assert listed[r"api/reports/(?P<number>\d+)/?$"].view_name == f"v1:{here}.report"
-    assert listed["about/"].view_name == "about"
+    assert listed[r"api/reports/(?P<number>\d+)/?$"].view_names == {
+        f"v1:{here}.report",
+        f"api:{here}.report",
+    }
+    assert listed["about/"].view_names == {"about"}
 
 
 def test_the_reached_routes_are_all_routes_of_the_reached_views() -> None:
