@@ -9,6 +9,7 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from types import FunctionType
 from typing import Any, TypeAlias
 
 from django.conf import settings
@@ -20,7 +21,7 @@ from django_ratelimit_tiers.policy.assignments import Assignment
 from django_ratelimit_tiers.policy.identity import Client
 from django_ratelimit_tiers.policy.routes import RouteIndex, routes_epoch, routes_of
 from django_ratelimit_tiers.policy.tariffs import Bill, RuleGroup, Tariff
-from django_ratelimit_tiers.policy.views import View, view_marks
+from django_ratelimit_tiers.policy.views import View, steady_view, view_marks
 
 REMEMBERED = 10_000
 """How many passages one snapshot remembers."""
@@ -135,14 +136,17 @@ class PassageBook:
         preflight: bool = False,
     ) -> Passage:
         """Return the passage to a view of a URLconf (None: the project's)."""
+        view = match.func
+        if type(view) is not FunctionType:  # nearly all are, and need no call
+            view = steady_view(view)
         # The map of the routes would tell the URLconf and the epoch, but takes longer to find.
-        key = urlconf, routes_epoch(), id(on_path), id(match.func), method, preflight
+        key = urlconf, routes_epoch(), id(on_path), id(view), method, preflight
         known = self._passages.get(key)
         if known is not None:
             return known
         route, on_view = self._routes.look_up(match, method, routes_of(urlconf))
-        group, marks = _group((*on_path, *on_view), preflight), view_marks(match.func, method)
-        passage = Passage(on_path, match.func, route, group, marks.is_exempt, marks.cost)
+        group, marks = _group((*on_path, *on_view), preflight), view_marks(view, method)
+        passage = Passage(on_path, view, route, group, marks.is_exempt, marks.cost)
         return self._remember(key, passage)
 
     def foreseen(

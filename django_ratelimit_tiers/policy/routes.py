@@ -14,7 +14,7 @@ from django_ratelimit_tiers.core.patterns import parse_pattern
 from django_ratelimit_tiers.core.rules import Rule
 from django_ratelimit_tiers.core.rulesets import RulesByMethod
 from django_ratelimit_tiers.policy.routemaps import Endpoint, RouteMap
-from django_ratelimit_tiers.policy.views import view_identity
+from django_ratelimit_tiers.policy.views import steady_view, view_identity
 
 REMEMBERED_VIEWS = 10_000
 """How many views' rules are remembered by one index."""
@@ -58,11 +58,12 @@ class RouteIndex:
         return known.route, known.rules.get(method)
 
     def _on(self, match: ResolverMatch, routes: RouteMap) -> _Known:
-        key = routes, id(match.func)
+        view = steady_view(match.func)
+        key = routes, id(view)
         known = self._known.get(key)
         if known is None:
             rules = RulesByMethod(list(self._rules_on(match, routes)))
-            known = _Known(match.func, routes.route(match), rules)
+            known = _Known(view, routes.route(match), rules)
             if len(self._known) >= REMEMBERED_VIEWS:
                 self._known = {}
             self._known[key] = known

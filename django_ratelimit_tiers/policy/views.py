@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from functools import partial
-from types import MethodType
+from types import FunctionType, MethodType
 from typing import Any, NamedTuple, TypeAlias
 
 from django.utils.functional import LazyObject, Promise
@@ -50,6 +50,20 @@ def view_paths(callback: View) -> frozenset[str]:
     return frozenset(f"{named.__module__}.{name}" for name in (named.__name__, named.__qualname__))
 
 
+def steady_view(callback: View) -> View:
+    """Return the callable that stays the same from request to request: what to remember a view by.
+
+    Agents that trace requests put a new proxy around the view for each. A proxy claims the class of
+    what it wraps, and has all its attributes; a decorator may have others, and stays.
+    """
+    while type(callback) is not FunctionType and callback.__class__ is not type(callback):
+        wrapped: View | None = getattr(callback, "__wrapped__", None)
+        if wrapped is None:
+            break
+        callback = wrapped
+    return callback
+
+
 class Marks(NamedTuple):
     """What decorators have set on a view; `cost` is None where it has none of its own."""
 
@@ -62,6 +76,7 @@ def view_marks(callback: View, method: str) -> Marks:
 
     The method's own mark counts before that of the whole view. They are read once.
     """
+    callback = steady_view(callback)
     known = _MARKED.get((id(callback), method))
     if known is None:
         is_exempt = _mark(callback, method, "ratelimit_exempt", False)
@@ -97,7 +112,7 @@ def _is_whole(callback: View) -> bool:
     A view made by `as_view()` carries what wraps its `dispatch()`, and a method of an object what
     its function wraps: without the object all lists of Django's admin would be one view.
     """
-    return isinstance(callback, MethodType) or _view_class(callback) is not None
+    return type(callback) is MethodType or _view_class(callback) is not None
 
 
 def _view_class(callback: View) -> type | None:

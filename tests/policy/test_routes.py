@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator, Sequence
+from functools import update_wrapper
 from types import ModuleType
 from typing import Any
 
@@ -26,8 +27,10 @@ from django.urls import (
 )
 from django.urls.converters import get_converters
 from django.urls.resolvers import RegexPattern
+from django.utils.decorators import method_decorator
 from django.utils.translation import gettext_lazy, override
 from django.views import View
+from django.views.decorators.cache import never_cache
 from hypothesis import given
 from hypothesis import strategies as st
 from rest_framework.routers import DefaultRouter
@@ -268,6 +271,65 @@ def test_a_view_that_no_route_leads_to_has_the_route_of_its_match() -> None:
     index = RouteIndex([Rule(id=1, name="rule", view_name="v1:login")])
     assert route_of(index, match) == "api/login/"
     assert rules_for(index, match, "GET")
+
+
+class Traced:
+    """A proxy as agents that trace requests put around the view of each one, a new one."""
+
+    def __init__(self, wrapped: Any) -> None:
+        self.__wrapped__ = wrapped
+
+    @property
+    def __class__(self) -> Any:
+        return self.__wrapped__.__class__
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.__wrapped__, name)
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        return self.__wrapped__(*args, **kwargs)
+
+
+class Pages:
+    @method_decorator(never_cache)
+    def show(self, request: HttpRequest) -> HttpResponse:
+        return HttpResponse()
+
+
+pages = [Pages().show, Pages().show]
+
+
+@pytest.mark.parametrize(
+    "shown", [login, never_cache(login), Search.as_view(), pages[0], Traced(pages[1])]
+)
+def test_a_view_is_remembered_by_what_agents_put_their_proxies_around(shown: Any) -> None:
+    rule = Rule(id=1, name="rule", path="/shown")
+    routes = path("shown/", shown), path("other/", pages[shown is pages[0]])
+    with override_settings(ROOT_URLCONF=urlconf(*routes)):
+        book, found = PassageBook(RouteIndex([rule])), set()
+        for _ in range(3):
+            match = resolve("/shown/")
+            match.func = Traced(match.func)
+            found.add(book.resolved((), match, "GET", None))
+    [passage] = found
+    assert passage.rules.rules == (rule,)
+    assert type(passage.view) is not Traced
+
+
+def test_a_decorator_that_is_an_object_is_remembered_by_itself() -> None:
+    class Decorator:
+        def __init__(self, wrapped: Any) -> None:
+            update_wrapper(self, wrapped)
+
+        def __call__(self, request: HttpRequest) -> HttpResponse:
+            return HttpResponse()
+
+    free = Decorator(login)
+    free.ratelimit_exempt = True  # type: ignore[attr-defined]
+    with override_settings(ROOT_URLCONF=urlconf(path("free/", free), path("login/", login))):
+        book = PassageBook(RouteIndex([]))
+        found = [book.resolved((), resolve(p), "GET", None) for p in ("/free/", "/login/")]
+    assert [passage.is_exempt for passage in found] == [True, False]
 
 
 GENERIC = [
