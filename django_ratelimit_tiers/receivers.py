@@ -6,8 +6,6 @@ from collections.abc import Iterable
 from typing import Any
 
 from django.apps import apps
-from django.contrib.auth import get_user_model
-from django.core.exceptions import FieldDoesNotExist
 from django.db import models, transaction
 from django.db.migrations import Migration
 from django.db.models.signals import (
@@ -29,6 +27,7 @@ from django_ratelimit_tiers.models import (
     TierPolicy,
 )
 from django_ratelimit_tiers.models.tiers import PolicyModel
+from django_ratelimit_tiers.policy.assignments import group_field
 from django_ratelimit_tiers.policy.revisions import announce_policy, announce_subjects
 from django_ratelimit_tiers.querysets import MAX_SUBJECTS
 from django_ratelimit_tiers.signals import policy_edited, subject_edited
@@ -93,8 +92,8 @@ def connect() -> None:
     post_save.connect(on_assignment_saved, sender=TierAssignment)
     pre_delete.connect(on_assignment_leaving, sender=TierAssignment)
     post_migrate.connect(on_migrated, sender=apps.get_app_config(APP))
-    if (memberships := _memberships()) is not None:
-        m2m_changed.connect(on_membership_changed, sender=memberships)
+    if (groups := group_field()) is not None:
+        m2m_changed.connect(on_membership_changed, sender=groups.remote_field.through)
 
 
 def on_policy_edited(sender: type[models.Model], using: str, reason: str, **_: Any) -> None:
@@ -192,12 +191,3 @@ def _announcement(using: str) -> Announcement:
         if isinstance(callback, Announcement) and scheduled - {None} == savepoints:
             return callback
     return Announcement()
-
-
-def _memberships() -> type[models.Model] | None:
-    """Return the table between users and groups, None when the user model has no groups."""
-    try:
-        groups = get_user_model()._meta.get_field("groups")
-    except FieldDoesNotExist:
-        return None
-    return groups.remote_field.through

@@ -32,7 +32,7 @@ from django_ratelimit_tiers.core.spikes import spike
 from django_ratelimit_tiers.core.verdicts import MINUTE, Verdict
 from django_ratelimit_tiers.events.aggregation import moment
 from django_ratelimit_tiers.events.series import SHOWN, SeriesReader, top
-from django_ratelimit_tiers.models import AlertRule, UsageCount
+from django_ratelimit_tiers.models import AlertRule, UsageCount, user_key
 from django_ratelimit_tiers.store.records import SEEN_SECONDS, SEEN_TTL, Records
 
 AGAIN = 10
@@ -174,7 +174,8 @@ class FarmingWatch(SightingWatch):
             users._meta.get_field("date_joined")
         except FieldDoesNotExist:
             return frozenset()
-        keys = [name.removeprefix("user:") for name in subjects if name.startswith("user:")]
+        names = [name.removeprefix("user:") for name in subjects if name.startswith("user:")]
+        keys = [key for key in map(user_key, names) if key is not None]
         since = moment(self._minute * MINUTE - HOUR * MINUTE)
         young = users._default_manager.filter(pk__in=keys, date_joined__gte=since)
         return frozenset(f"user:{pk}" for pk in young.values_list("pk", flat=True))

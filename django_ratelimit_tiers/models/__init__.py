@@ -1,6 +1,6 @@
 """What staff edits, and the history it is shown."""
 
-from django_ratelimit_tiers.models.accounts import ServiceAccount, TierAssignment
+from django_ratelimit_tiers.models.accounts import ServiceAccount, TierAssignment, user_key
 from django_ratelimit_tiers.models.alerts import (
     Alert,
     AlertNotice,
@@ -31,4 +31,5 @@ __all__ = [
     "TierAssignment",
     "TierPolicy",
     "UsageCount",
+    "user_key",
 ]

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import secrets
 from datetime import datetime, timedelta
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from django.conf import settings
+from django.contrib.auth import get_user_model
 from django.core.exceptions import ValidationError
 from django.db import models
 from django.db.models import Q
@@ -24,6 +25,20 @@ from django_ratelimit_tiers.querysets import AssignmentQuerySet
 def a_year_ahead() -> datetime:
     """Return the moment at which a new service account expires by default."""
     return timezone.now() + timedelta(days=365)
+
+
+def user_key(value: object) -> Any:
+    """Return a primary key as the user model has it, None for what cannot be one.
+
+    Users that only a token describes have whatever its issuer calls them.
+    """
+    field = get_user_model()._meta.pk
+    try:
+        key = field.to_python(value)
+        field.run_validators(key)  # such as the greatest number that the database knows
+    except (ValidationError, ValueError, TypeError, OverflowError):
+        return None
+    return key
 
 
 class ServiceAccount(PolicyModel):

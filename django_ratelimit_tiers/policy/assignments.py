@@ -10,11 +10,14 @@ from dataclasses import dataclass, replace
 from threading import Lock
 from typing import Any
 
+from django.contrib.auth import get_user_model
+from django.contrib.auth.models import Group
+from django.core.exceptions import FieldDoesNotExist
 from django.db import DatabaseError, InterfaceError
-from django.db.models import Q
+from django.db.models import ManyToManyField, Model, Q
 from django.utils import timezone
 
-from django_ratelimit_tiers.models import TierAssignment
+from django_ratelimit_tiers.models import TierAssignment, user_key
 from django_ratelimit_tiers.querysets import primary
 
 logger = logging.getLogger(__name__)
@@ -56,10 +59,16 @@ class AssignmentCache:
         return assignment if assignment and time.monotonic() < assignment.until else None
 
     def look_up_user(self, subject: str, user: Any, revision: str) -> Assignment:
-        """Ask the database for a user's own tier and that of the best group, in one query."""
-        condition = Q(user_id=user.pk)
-        if hasattr(user, "groups"):
-            condition |= Q(group__in=user.groups.all())
+        """Ask the database for a user's own tier and that of the best group, in one query.
+
+        Whom the database cannot have as a user, nothing is assigned, and nothing is asked.
+        """
+        pk = _primary_key(user)
+        condition = Q(pk__in=()) if pk is None else Q(user_id=pk)
+        groups = group_field()
+        if pk is not None and groups is not None:
+            rows = groups.remote_field.through._base_manager.filter(**{groups.m2m_field_name(): pk})
+            condition |= Q(group__in=rows.values(groups.m2m_reverse_field_name()))
         return self._remember(subject, condition, revision)
 
     def look_up_key(self, subject: str, digests: Iterable[str], revision: str) -> Assignment:
@@ -85,6 +94,27 @@ class AssignmentCache:
             while len(self._assignments) > MAX_REMEMBERED:
                 self._assignments.popitem(last=False)
         return assignment
+
+
+def group_field() -> Any:
+    """Return the field by which users are in Django's own groups, None without such a field.
+
+    What another user model calls its `groups` may be anything.
+    """
+    users: Any = get_user_model()  # not only Django's own, of whose groups more is known
+    try:
+        field = users._meta.get_field("groups")
+    except FieldDoesNotExist:
+        return None
+    is_ours = isinstance(field, ManyToManyField) and issubclass(field.related_model, Group)
+    return field if is_ours else None
+
+
+def _primary_key(user: Any) -> Any:
+    """Return the primary key of a user as the database has it, None if it can have none such."""
+    if isinstance(user, Model):
+        return user.pk if isinstance(user, get_user_model()) else None
+    return user_key(user.pk)
 
 
 def _read(condition: Q, revision: str, seconds: float) -> Assignment:

@@ -301,6 +301,14 @@ def test_fewer_are_enough_when_their_accounts_are_new() -> None:
     assert "new users" in Alert.objects.get().detail["explanation"]
 
 
+def test_users_whom_the_database_cannot_have_are_not_new() -> None:
+    watch("account_farming", minimum_volume=5)
+    records = configured_store().records
+    records.add(Tally(sightings=[(f"user:auth0|{n}", "192.0.2.1") for n in range(6)]))
+    detect_at(this_minute())
+    assert Alert.objects.get().cause == "any account_farming: 192.0.2.1"
+
+
 def test_a_subject_evenly_just_under_its_limit_for_hours_is_an_alert() -> None:
     watch("slow_drip")
     for hour in range(8):

@@ -4,20 +4,27 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from datetime import timedelta
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import redis
+from django.contrib.auth.base_user import AbstractBaseUser
 from django.contrib.auth.models import AnonymousUser, Group, User
+from django.contrib.contenttypes.models import ContentType
+from django.db import models
 from django.http import HttpResponse
 from django.test import Client, RequestFactory, override_settings
+from django.test.utils import isolate_apps
 from django.utils import timezone
 
+from django_ratelimit_tiers import receivers
 from django_ratelimit_tiers.digests import key_digest
 from django_ratelimit_tiers.models import ServiceAccount, Tier, TierAssignment
 from django_ratelimit_tiers.models.choices import DefaultFor
-from django_ratelimit_tiers.policy import identity
+from django_ratelimit_tiers.policy import assignments, identity
 from django_ratelimit_tiers.store.configured import configured_store
+from tests import site
 from tests.policies import ANYBODY, limit_tier, make_rule, used
 
 pytestmark = [pytest.mark.django_db, pytest.mark.urls("tests.site")]
@@ -168,6 +175,76 @@ def test_a_user_who_cannot_be_told_from_others_is_nobody(user: Any, key: str | i
 @pytest.mark.parametrize("path", ["/plain/", "/async/", "/drf/"])
 def test_a_site_whose_users_are_none_counts_addresses(tier_of: TierOf, path: str) -> None:
     assert tier_of(path=path) == "anonymous"
+
+
+def described(pk: object, **claims: Any) -> SimpleNamespace:
+    return SimpleNamespace(pk=pk, is_authenticated=True, **claims)
+
+
+@pytest.fixture
+def tier_of_described(
+    tier_of: TierOf, monkeypatch: pytest.MonkeyPatch, settings: Any
+) -> Callable[[Any], str | None]:
+    """Return the tier of a user of whom the request tells more than the database."""
+    settings.MIDDLEWARE = [MINE, "tests.site.described_user"]
+
+    def told(user: Any) -> str | None:
+        monkeypatch.setattr(site.Described, "user", user)
+        return tier_of()
+
+    return told
+
+
+@pytest.mark.parametrize("pk", ["auth0|1", 2**70, -(2**70), str(2**70), (1,)], ids=str)
+def test_a_user_whom_the_database_cannot_have_has_the_tier_of_users(
+    tier_of_described: TierOf, valkey_client: redis.Redis, pk: object
+) -> None:
+    assert tier_of_described(described(pk)) == "free"
+    assert used(valkey_client) == {f"user:{pk}": [1]}
+
+
+def test_groups_that_a_token_tells_are_none_of_the_database(tier_of_described: TierOf) -> None:
+    assert tier_of_described(described(7, groups=["staff"])) == "free"
+
+
+@pytest.mark.parametrize("kind", [int, str])
+def test_a_user_that_a_token_describes_has_the_tier_of_that_user(
+    tier_of_described: TierOf, anna: User, kind: type
+) -> None:
+    assign("pro", user=anna)
+    assert tier_of_described(described(kind(anna.pk))) == "pro"
+
+
+def test_a_user_that_a_token_describes_has_the_tier_of_that_users_groups(
+    tier_of_described: TierOf, anna: User
+) -> None:
+    assign("business", group=in_group(anna, "big"))
+    assert tier_of_described(described(anna.pk)) == "business"
+
+
+GROUPS = {
+    "of another model": lambda: models.ManyToManyField(ContentType),
+    "as JSON": models.JSONField,
+    "one each": lambda: models.ForeignKey(Group, models.CASCADE),
+}
+
+
+@pytest.mark.parametrize("make_field", GROUPS.values(), ids=GROUPS)
+def test_what_another_user_model_calls_its_groups_gives_no_tier(
+    make_field: Callable[[], models.Field], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with isolate_apps("tests"):
+
+        class Member(AbstractBaseUser):
+            groups = make_field()
+
+            class Meta:
+                app_label = "tests"
+
+    monkeypatch.setattr(assignments, "get_user_model", lambda: Member)
+    receivers.connect()
+    found = assignments.AssignmentCache().look_up_user("user:1", Member(pk=1), "")
+    assert (found.direct, found.through_group) == (None, None)
 
 
 RESOLVING = {"TIER_RESOLVER": "tests.site.tier_from_header", **VERIFIED_KEYS}
