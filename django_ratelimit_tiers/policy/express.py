@@ -69,7 +69,7 @@ def usual_fare(
         return None
     door, number, charged = ledger.client, user_number(user), ledger.charged_rules
     told = ledger.resolved_tier, ledger.is_verified
-    key = passage, number, keys, door.address, cost, charged, told
+    key = passage, number, user.__class__, keys, door.address, cost, charged, told
     fare = snapshot.passages.fares.get(key)
     if fare is None or not _holds(fare, snapshot):
         client = identified_client(door, user, keys)

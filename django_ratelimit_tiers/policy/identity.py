@@ -7,6 +7,8 @@ from functools import lru_cache
 from typing import Any, NamedTuple
 
 from asgiref.sync import sync_to_async
+from django.contrib.auth import get_user_model
+from django.db.models import Model
 from django.http import HttpRequest
 from django.utils.functional import LazyObject, SimpleLazyObject, empty
 
@@ -72,9 +74,15 @@ def _address_client(
 
 
 def identified_client(door: Client, user: Any, keys: tuple[str, ...]) -> Client:
-    """Return the client as known after authentication; `keys` are the digests of its API key."""
-    number = user_number(user)
-    subject = None if number is None else f"user:{number}"
+    """Return the client as known after authentication; `keys` are the digests of its API key.
+
+    A row of another model than that of users is named by its model, too: it must not be taken for
+    the user of the same number.
+    """
+    subject, number = None, user_number(user)
+    if number is not None:
+        model = _other_model(user.__class__)  # that of what a lazy one stands for
+        subject = f"user:{model}-{number}" if model else f"user:{number}"
     return Client(door.address, door.address_subject, subject, keys)
 
 
@@ -85,6 +93,13 @@ def user_number(user: Any) -> Any:
     others: the API key or the address counts.
     """
     return getattr(user, "pk", None) if getattr(user, "is_authenticated", False) else None
+
+
+@lru_cache(maxsize=1024)
+def _other_model(kind: type) -> str:
+    """Return the name of a model that is not that of users, empty for any other type."""
+    is_other = issubclass(kind, Model) and not issubclass(kind, get_user_model())
+    return kind._meta.label_lower if is_other else ""  # type: ignore[attr-defined]
 
 
 def verified_key(key_id: object) -> tuple[str, ...]:

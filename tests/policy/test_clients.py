@@ -17,6 +17,7 @@ from django.http import HttpResponse
 from django.test import Client, RequestFactory, override_settings
 from django.test.utils import isolate_apps
 from django.utils import timezone
+from django.utils.functional import SimpleLazyObject
 
 from django_ratelimit_tiers import receivers
 from django_ratelimit_tiers.digests import key_digest
@@ -220,6 +221,20 @@ def test_a_user_that_a_token_describes_has_the_tier_of_that_users_groups(
 ) -> None:
     assign("business", group=in_group(anna, "big"))
     assert tier_of_described(described(anna.pk)) == "business"
+
+
+@pytest.mark.parametrize("is_lazy", [False, True])
+def test_a_row_of_another_model_is_not_the_user_of_the_same_number(
+    tier_of_described: TierOf, valkey_client: redis.Redis, anna: User, is_lazy: bool
+) -> None:
+    account(user=anna).save()
+    assign("pro", user=anna)
+    device = Group(pk=anna.pk, name="any model that is not that of users")
+    device.is_authenticated = True
+    asks = SimpleLazyObject(lambda: device) if is_lazy else device
+    assert [tier_of_described(asks) for _ in range(2)] == ["free", "free"]
+    assert tier_of_described(anna) is None
+    assert used(valkey_client) == {f"user:auth.group-{anna.pk}": [2]}
 
 
 GROUPS = {
