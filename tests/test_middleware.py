@@ -139,6 +139,39 @@ def test_what_reaches_no_view_is_charged_and_limited(
     assert used(valkey_client) == {ANYBODY: [2]}
 
 
+BY_ADDRESS = ["ip", "user_or_ip", "api_key"]
+
+
+@pytest.mark.parametrize("identify_by", BY_ADDRESS)
+@pytest.mark.parametrize("path", ["/nothing/", "/plain", "/drf-private/"])
+def test_what_reaches_no_view_or_throttle_is_charged_to_the_rules_on_it(
+    client: Client, valkey_client: redis.Redis, path: str, identify_by: str
+) -> None:
+    limit_tier("anonymous")
+    make_rule("all", 2, path="/**", identify_by=identify_by)
+    first, *others = statuses(client, path, 4)
+    assert others == [first, 429, 429]
+    assert used(valkey_client) == {ANYBODY: [2]}
+
+
+@pytest.mark.parametrize("path", ["/nothing/", "/plain", "/drf-private/"])
+def test_what_reaches_no_view_or_throttle_is_charged_to_no_tier_that_is_replaced(
+    client: Client, tight: Tier, path: str
+) -> None:
+    make_rule("all", 100, path="/**", identify_by="user_or_ip", tier_policies="replace")
+    assert 429 not in statuses(client, path, 4)
+
+
+@pytest.mark.parametrize("identify_by", BY_ADDRESS)
+@pytest.mark.parametrize(("path", "is_failure"), [("/drf-private/", True), ("/plain", False)])
+def test_what_reaches_no_view_or_throttle_counts_as_failed_by_its_answer(
+    client: Client, path: str, identify_by: str, is_failure: bool
+) -> None:
+    limit_tier("anonymous")
+    make_rule("all", 2, path="/**", identify_by=identify_by, count="failed")
+    assert (429 in statuses(client, path, 4)) is is_failure
+
+
 def test_a_refusal_tells_nothing_of_what_was_given_back(client: Client) -> None:
     limit_tier("anonymous", 1)
     make_rule("plain", 5)

@@ -27,9 +27,9 @@ from django_ratelimit_tiers.policy.tariffs import Bill, Item, RuleGroup, Tariff,
 
 KNOWN_METHODS = frozenset(("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE"))
 
-DOOR, LATE = "door", "late"
+DOOR = "door"
 """What a passage remembers tariffs under of requests before authentication, with the rules that
-were charged, and of those that never reached a view."""
+were charged."""
 
 
 def door_bill(passage: Passage, ledger: Ledger, request: HttpRequest) -> Bill:
@@ -56,9 +56,8 @@ def client_bill(
 def late_bill(
     passage: Passage, tier: CompiledTier | None, ledger: Ledger, request: HttpRequest
 ) -> Bill:
-    """Return what a request that never reached a view is charged: the tier of its address."""
-    new = partial(_tier_items, tier, ledger, 1)
-    return bill(_tariff(passage, LATE, new), ledger.client, request)
+    """Return what a request that never reached a view or its throttle is charged: its address."""
+    return client_bill(passage, tier, ledger.client, ledger, request, 1)
 
 
 def bill(tariff: Tariff, client: Client, request: HttpRequest) -> Bill:

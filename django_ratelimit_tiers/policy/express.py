@@ -31,6 +31,9 @@ from django_ratelimit_tiers.policy.tiers import (
     usual_tier,
 )
 
+LATE = "late"
+"""What tells the fares of requests that never reached a view from those at the door."""
+
 
 def is_usual(snapshot: Snapshot, ledger: Ledger, request: HttpRequest) -> bool:
     """Return whether nobody and nothing exempts a request of the ledger's client."""
@@ -103,7 +106,7 @@ def usual_door_fare(snapshot: Snapshot, ledger: Ledger, request: HttpRequest) ->
 def usual_late_fare(snapshot: Snapshot, ledger: Ledger, request: HttpRequest) -> Fare:
     """Return what the plain way would charge a request that never reached a view."""
     passage, client = stages.passage(snapshot, ledger, request), ledger.client
-    key = passage, client.address
+    key = LATE, passage, client.address, ledger.charged_rules
     fare = snapshot.passages.fares.get(key)
     if fare is None:
         tier = snapshot.default_tier("anonymous")

@@ -121,7 +121,7 @@ class Limiter:
         return self._decide(ledger, request, partial(stages.client_bill, cost), fare)
 
     def unreached(self, request: HttpRequest, status: int) -> Flow[Decision]:
-        """Charge a request that never reached a view to its address's tier.
+        """Charge a request that never reached a view, or its throttle, to its address.
 
         A preflight that was answered is free; one that found nothing is a scanner's.
         """

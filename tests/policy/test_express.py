@@ -532,6 +532,16 @@ class TestLateRequests:
             assert fare.bill.charges == plain.charges != ()
             assert {charge.subject for charge in plain.charges} == {f"ip:{address}"}
 
+    def test_what_was_charged_before_is_not_charged_again(self) -> None:
+        early = make_rule("nothing", 5, path="/nothing/")
+        snapshot = build_snapshot("", AssignmentCache())
+        for charged_rules in (frozenset[int](), frozenset((early.pk,))) * 2:
+            request, ledger = asked("/nothing/", charged_rules=charged_rules)
+            plain = drive(stages.late_bill(snapshot, ledger, request, {}))
+            fare = usual_late_fare(snapshot, ledger, request)
+            assert fare.bill.charges == plain.charges
+            assert (early.pk in plain.tariff.rule_ids) is not bool(charged_rules)
+
     def test_who_was_charged_before_is_charged_the_very_same_again(
         self, snapshot: Snapshot
     ) -> None:
@@ -613,6 +623,11 @@ SITES: dict[str, Site] = {
     "a rule by a field": Site(prepare=lambda: make_rule("async", 100, **BY_FIELD)),
     "a rule in shadow mode": Site(prepare=lambda: make_rule("async", 1, mode="shadow")),
     "a path to no view": Site("/nothing/", status=404),
+    "a rule on a path to no view": Site(
+        "/nothing/",
+        prepare=lambda: make_rule("nothing", 100, identify_by="user_or_ip"),
+        status=404,
+    ),
     "a preflight": Site(
         method="options",
         headers=PREFLIGHT,
