@@ -144,6 +144,11 @@ class Throttled(APIView):
     post = get
 
 
+class ThrottledToRead(Throttled):
+    def get_throttles(self) -> list[BaseThrottle]:
+        return super().get_throttles() if self.request.method == "GET" else []
+
+
 @method_decorator(ratelimit(cost=3), name="dispatch")
 class DearThrottled(Throttled):
     pass
@@ -327,6 +332,8 @@ urlpatterns = [
     path("free-async/", ratelimit_exempt(asynchronous)),
     path("drf/", Throttled.as_view()),
     path("drf/<int:status>/", Throttled.as_view()),
+    path("drf-to-read/", ThrottledToRead.as_view()),
+    path("drf-to-read/<int:status>/", ThrottledToRead.as_view()),
     path("drf-private/", Private.as_view()),
     path("drf-function/", function),
     path("drf-option/", Unthrottled.as_view(throttle_classes=[OtherThrottle, TierThrottle])),

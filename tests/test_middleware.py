@@ -172,6 +172,24 @@ def test_what_reaches_no_view_or_throttle_counts_as_failed_by_its_answer(
     assert (429 in statuses(client, path, 4)) is is_failure
 
 
+@pytest.mark.parametrize(
+    ("status", "answers"),
+    [(201, [201] * 4), (302, [302] * 4), (400, [400, 400, 429, 429])],
+)
+def test_what_a_view_without_its_throttle_has_done_is_not_refused_afterwards(
+    client: Client, tight: Tier, status: int, answers: list[int]
+) -> None:
+    path = f"/drf-to-read/{status}/"
+    assert [client.post(path).status_code for _ in range(4)] == answers
+    assert site.RUNS["drf"] == 4
+
+
+def test_what_a_view_without_its_throttle_was_asked_to_read_is_limited(
+    client: Client, tight: Tier
+) -> None:
+    assert statuses(client, "/drf-to-read/", 3) == [200, 200, 429]
+
+
 def test_a_refusal_tells_nothing_of_what_was_given_back(client: Client) -> None:
     limit_tier("anonymous", 1)
     make_rule("plain", 5)

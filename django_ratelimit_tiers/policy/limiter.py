@@ -55,6 +55,8 @@ from django_ratelimit_tiers.store.memory_records import MemoryRecords
 Stage = Callable[[Snapshot, Ledger, HttpRequest, dict[str, str]], Flow[Bill]]
 """What is charged by a snapshot; revisions of subjects that it used are added to the others."""
 
+SAFE_METHODS = frozenset(("GET", "HEAD", "OPTIONS", "TRACE"))
+
 
 class Limiter:
     """Decides requests with one store; one for each process."""
@@ -123,10 +125,12 @@ class Limiter:
     def unreached(self, request: HttpRequest, status: int) -> Flow[Decision]:
         """Charge a request that never reached a view, or its throttle, to its address.
 
-        A preflight that was answered is free; one that found nothing is a scanner's.
+        A preflight that was answered is free; one that found nothing is a scanner's. So is what a
+        view has done whose throttle was left out: a refusal would say that it was not.
         """
         ledger = open_ledger(request)
-        if ledger.preflight and status < HTTPStatus.BAD_REQUEST:
+        is_done = request.resolver_match is not None and request.method not in SAFE_METHODS
+        if status < HTTPStatus.BAD_REQUEST and (ledger.preflight or is_done):
             return ledger.decision
         if ledger.client_decided or not ledger.decision.allowed:
             return ledger.decision
