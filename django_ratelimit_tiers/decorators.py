@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import wraps
-from http import HTTPStatus
 from typing import Any, TypeVar
 
 from asgiref.sync import iscoroutinefunction
-from django.core.exceptions import BadRequest, PermissionDenied, SuspiciousOperation
-from django.http import Http404, HttpRequest, HttpResponse
+from django.http import HttpRequest, HttpResponse
 from django.http.response import HttpResponseBase
 
 from django_ratelimit_tiers.conf import conf
@@ -17,7 +15,7 @@ from django_ratelimit_tiers.core.policies import MAX_REQUESTS
 from django_ratelimit_tiers.policy.flows import Flow, adrive, drive
 from django_ratelimit_tiers.policy.ledgers import ledger_of
 from django_ratelimit_tiers.policy.limiter import limiter
-from django_ratelimit_tiers.responses import add_fields, refusal
+from django_ratelimit_tiers.responses import add_fields, error_status, refusal
 
 View = TypeVar("View", bound=Callable[..., Any])
 
@@ -44,7 +42,7 @@ def ratelimit(cost: int = 1) -> Callable[[View], View]:
                     refused = await adrive(_enter(request, view, cost))
                     response = refused or await view(request, *args, **kwargs)
                 except Exception as error:
-                    await adrive(limiter().settle(request, _status(error)))
+                    await adrive(limiter().settle(request, error_status(error)))
                     raise
                 return await adrive(_leave(request, response))
         else:
@@ -56,7 +54,7 @@ def ratelimit(cost: int = 1) -> Callable[[View], View]:
                 try:
                     response = drive(_enter(request, view, cost)) or view(request, *args, **kwargs)
                 except Exception as error:
-                    drive(limiter().settle(request, _status(error)))
+                    drive(limiter().settle(request, error_status(error)))
                     raise
                 return drive(_leave(request, response))
 
@@ -94,17 +92,6 @@ def _is_asynchronous(view: Any) -> bool:
     """
     instance = getattr(getattr(view, "func", None), "__self__", None)
     return iscoroutinefunction(view) or getattr(instance, "view_is_async", False)
-
-
-def _status(error: Exception) -> HTTPStatus:
-    """Return the status of the response that Django is going to make of an exception."""
-    if isinstance(error, Http404):
-        return HTTPStatus.NOT_FOUND
-    if isinstance(error, PermissionDenied):
-        return HTTPStatus.FORBIDDEN
-    if isinstance(error, BadRequest | SuspiciousOperation):
-        return HTTPStatus.BAD_REQUEST
-    return HTTPStatus.INTERNAL_SERVER_ERROR
 
 
 def _enter(request: HttpRequest, view: View, cost: int) -> Flow[HttpResponse | None]:

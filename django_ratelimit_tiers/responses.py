@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Collection
 from functools import lru_cache
+from http import HTTPStatus
 from typing import Any, NamedTuple
 
-from django.http import HttpRequest, HttpResponse, HttpResponseBase
+from django.core.exceptions import BadRequest, PermissionDenied, SuspiciousOperation
+from django.http import Http404, HttpRequest, HttpResponse, HttpResponseBase
 from django.template import TemplateDoesNotExist, loader
 from django.utils.module_loading import import_string
 
@@ -60,6 +62,17 @@ def add_fields(response: HttpResponseBase, decision: Decision) -> None:
         store[name.lower()] = name, value
     if not decision.allowed:
         _leave_unlogged(response)
+
+
+def error_status(error: Exception) -> HTTPStatus:
+    """Return the status of the response that Django is going to make of an exception."""
+    if isinstance(error, Http404):
+        return HTTPStatus.NOT_FOUND
+    if isinstance(error, PermissionDenied):
+        return HTTPStatus.FORBIDDEN
+    if isinstance(error, BadRequest | SuspiciousOperation):
+        return HTTPStatus.BAD_REQUEST
+    return HTTPStatus.INTERNAL_SERVER_ERROR
 
 
 def refusal(request: HttpRequest, decision: Decision) -> Flow[HttpResponse]:

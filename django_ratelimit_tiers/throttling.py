@@ -19,7 +19,7 @@ from django_ratelimit_tiers.core.headers import (
 from django_ratelimit_tiers.policy.flows import drive
 from django_ratelimit_tiers.policy.ledgers import ledger_of
 from django_ratelimit_tiers.policy.limiter import limiter
-from django_ratelimit_tiers.responses import decision_fields
+from django_ratelimit_tiers.responses import decision_fields, error_status
 
 if TYPE_CHECKING:  # as a default throttle this module is imported while that one is being imported
     from rest_framework.views import APIView
@@ -48,15 +48,26 @@ class Refused(Throttled):
 
 
 def _settle_afterwards(request: Request, view: APIView) -> None:
-    """Have the response of a view looked at, as the middleware would where it is installed."""
-    finalize = view.finalize_response
+    """Have the response of a view looked at, as the middleware would where it is installed.
+
+    What the view raises and the REST framework does not handle has no response but Django's.
+    """
+    finalize, handle = view.finalize_response, view.handle_exception
 
     def finalize_and_settle(given: Request, response: Response, *args: Any, **options: Any) -> Any:
         finalized = finalize(given, response, *args, **options)
         drive(limiter().settle(request._request, finalized.status_code))
         return finalized
 
+    def handle_or_settle(error: Exception) -> Response:
+        try:
+            return handle(error)
+        except Exception as unhandled:
+            drive(limiter().settle(request._request, error_status(unhandled)))
+            raise
+
     view.finalize_response = finalize_and_settle  # type: ignore[assignment,method-assign]
+    view.handle_exception = handle_or_settle  # type: ignore[assignment,method-assign]
 
 
 class TierThrottle(BaseThrottle):

@@ -144,6 +144,11 @@ class Throttled(APIView):
     post = get
 
 
+class RaisingThrottled(Throttled):
+    def get(self, request: Request, status: int = 200) -> Response:
+        raise Raised.error
+
+
 class ThrottledToRead(Throttled):
     def get_throttles(self) -> list[BaseThrottle]:
         return super().get_throttles() if self.request.method == "GET" else []
@@ -334,6 +339,7 @@ urlpatterns = [
     path("drf/<int:status>/", Throttled.as_view()),
     path("drf-to-read/", ThrottledToRead.as_view()),
     path("drf-to-read/<int:status>/", ThrottledToRead.as_view()),
+    path("drf-raising/", RaisingThrottled.as_view()),
     path("drf-private/", Private.as_view()),
     path("drf-function/", function),
     path("drf-option/", Unthrottled.as_view(throttle_classes=[OtherThrottle, TierThrottle])),

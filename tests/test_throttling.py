@@ -9,6 +9,7 @@ import pytest
 import redis
 from django.conf import settings
 from django.contrib.auth.models import User
+from django.core.exceptions import SuspiciousOperation
 from django.test import Client, override_settings
 from rest_framework.authtoken.models import Token
 from rest_framework.exceptions import APIException
@@ -131,6 +132,24 @@ def test_a_rule_for_failures_gives_back_what_succeeded(
 ) -> None:
     make_rule("failures", 1, path=f"/drf/{status}/", count="failed")
     assert statuses(client, f"/drf/{status}/", 2) == answers
+
+
+@pytest.mark.parametrize(
+    ("error", "answers"),
+    [(RuntimeError(), [500] * 3), (SuspiciousOperation(), [400, 429, 429])],
+)
+def test_a_rule_for_failures_counts_what_a_view_raises_by_its_status(
+    is_installed: bool,
+    client: Client,
+    monkeypatch: pytest.MonkeyPatch,
+    error: Exception,
+    answers: list[int],
+) -> None:
+    monkeypatch.setattr(site.Raised, "error", error)
+    client.raise_request_exception = False
+    make_rule("failures", 1, path="/drf-raising/", count="failed")
+    with override_settings(RATELIMIT_TIERS={"FAILED_STATUSES": [400]}):
+        assert statuses(client, "/drf-raising/", 3) == answers
 
 
 def test_a_marked_view_costs_what_it_is_marked_with(
