@@ -16,7 +16,7 @@ from threading import Lock
 
 from django_ratelimit_tiers.core.decisions import Outcome
 from django_ratelimit_tiers.core.plans import Plan, Reply
-from django_ratelimit_tiers.core.policies import MICROSECONDS, Charge
+from django_ratelimit_tiers.core.policies import MICROSECONDS, Charge, Mode
 
 SIGNS_OF_ATTACK = 10
 """Refusals of one charge within a second after which the next are remembered."""
@@ -26,18 +26,24 @@ MOST_REMEMBERED = 10_000
 SPENT_SECONDS = 2.0
 """How long after the last refusal of a charge nothing depends on it any more."""
 
+SHADOW = Mode.SHADOW  # to ask an enum for its member takes as long as a call
+
 Key = tuple[str, int, int]
 """A subject, the identity of a policy and a cost: whatever else is charged, this one refuses."""
 
 
 @dataclass(slots=True)
 class Refusal:
-    """The last refusal of a charge by the store, and how many there were since a second began."""
+    """The last refusal of a charge by the store, and how many there were since a second began.
+
+    It is believed `until` then; what it told the client to wait `ends` later.
+    """
 
     outcome: Outcome
     now: int
     at: float
     until: float
+    ends: float
     second: float
     count: int
 
@@ -52,17 +58,31 @@ class RefusalMemory:
         self._lock = Lock()
 
     def recall(self, plan: Plan) -> tuple[int, Reply] | None:
-        """Return which charge of a plan is refused again, and the reply to it alone, if one is."""
+        """Return which charge of a plan is refused again, and the reply to it alone, if one is.
+
+        It is the one with the longest wait, as the store would tell. A plan with a policy in shadow
+        mode is the store's: nobody else knows what that would refuse.
+        """
         if not self.remembered:
             return None
-        now = self._clock()
+        now, found, ends = self._clock(), None, 0.0
         for place, charge in enumerate(plan.charges):
             subject, policy, cost = charge  # `_key`, written out as every request comes here
+            if policy.mode is SHADOW:
+                return None
             refusal = self.remembered.get((subject, id(policy), cost))
-            if refusal is not None and refusal.count >= SIGNS_OF_ATTACK and now < refusal.until:
-                refusal.count += 1
-                return place, _later(refusal, charge, now)
-        return None
+            if (
+                refusal is not None
+                and refusal.count >= SIGNS_OF_ATTACK
+                and now < refusal.until
+                and ends < refusal.ends
+            ):
+                found, ends = (place, charge, refusal), refusal.ends
+        if found is None:
+            return None
+        place, charge, refusal = found
+        refusal.count += 1
+        return place, _later(refusal, charge, now)
 
     def learn(self, plan: Plan, reply: Reply) -> None:
         """Remember what the store has just refused, and forget what it has let through."""
@@ -78,13 +98,14 @@ class RefusalMemory:
 
     def _remember(self, outcome: Outcome, store_now: int) -> None:
         now, key = self._clock(), _key(outcome.charge)
-        until = now + min(self._seconds, (outcome.retry_after or 0) / MICROSECONDS)
+        ends = now + (outcome.retry_after or 0) / MICROSECONDS
+        until = min(now + self._seconds, ends)
         known = self.remembered.get(key)
         second, count = (known.second, known.count) if known else (now, 0)
         if now - second > 1:
             goes_on = count >= SIGNS_OF_ATTACK and now - second < SPENT_SECONDS
             second, count = now, count if goes_on else 0
-        self.remembered[key] = Refusal(outcome, store_now, now, until, second, count + 1)
+        self.remembered[key] = Refusal(outcome, store_now, now, until, ends, second, count + 1)
         self.remembered.move_to_end(key)
         while len(self.remembered) > MOST_REMEMBERED or self._oldest.at < now - SPENT_SECONDS:
             self.remembered.popitem(last=False)

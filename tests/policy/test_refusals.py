@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 import pytest
 import redis
 from django.test import Client, override_settings
 
 from django_ratelimit_tiers.core.decisions import Decision, Outcome
 from django_ratelimit_tiers.core.plans import Plan, Reply, Stale
-from django_ratelimit_tiers.core.policies import Charge, QuotaPolicy
+from django_ratelimit_tiers.core.policies import Charge, Mode, QuotaPolicy
 from django_ratelimit_tiers.core.refusals import LONGEST_PATH, LONGEST_USER_AGENT
 from django_ratelimit_tiers.events.tallies import MOST_SAMPLED
 from django_ratelimit_tiers.policy.limiter import limiter
 from django_ratelimit_tiers.policy.refusals import SIGNS_OF_ATTACK, SPENT_SECONDS, RefusalMemory
 from django_ratelimit_tiers.signals import request_throttled
 from django_ratelimit_tiers.store.configured import configured_store
-from tests.policies import limit_tier
+from tests.policies import limit_tier, make_rule
 from tests.servers import wait_until
 
 POLICY = QuotaPolicy("minute", 5, 60)
@@ -88,6 +90,29 @@ def test_whatever_else_is_charged_the_same_charge_refuses(memory: RefusalMemory)
     recalled = memory.recall(elsewhere)
     assert recalled is not None
     assert recalled[0] == 1
+
+
+@pytest.mark.parametrize("waits", [(30, 80_000), (80_000, 30)])
+def test_of_several_that_refuse_the_longest_wait_is_told(
+    memory: RefusalMemory, clock: Clock, waits: tuple[int, int]
+) -> None:
+    refused = zip(PLAN.charges, waits, strict=True)
+    outcomes = tuple(Outcome(c, False, 0, 0, wait * SECOND) for c, wait in refused)
+    for _ in range(SIGNS_OF_ATTACK):
+        memory.learn(PLAN, Reply(outcomes, now=0))
+    clock.now += 0.05
+    recalled = memory.recall(PLAN)
+    assert recalled is not None
+    place, reply = recalled
+    assert waits[place] == 80_000
+    assert reply.outcomes[0].retry_after == pytest.approx(80_000 * SECOND - 50_000, abs=1)
+
+
+def test_what_a_shadow_policy_would_refuse_is_asked_for(memory: RefusalMemory) -> None:
+    attack(memory)
+    shadow = Charge("ip:192.0.2.1", QuotaPolicy("shadow", 5, 60, mode=Mode.SHADOW))
+    assert memory.recall(plan_of(*PLAN.charges, shadow)) is None
+    assert memory.recall(PLAN) is not None
 
 
 @pytest.mark.parametrize(
@@ -172,10 +197,16 @@ class TestAttack:
     def statuses(self, client: Client) -> list[int]:
         return [client.get("/plain/").status_code for _ in range(self.REQUESTS)]
 
-    def counted(self) -> int:
+    def counts(self) -> Counter[tuple[str, str]]:
         limiter().teller.tell()
-        records = configured_store().records
-        return sum(sum(records.counts(minute).values()) for minute in records.minutes())
+        records, found = configured_store().records, Counter[tuple[str, str]]()
+        for minute in records.minutes():
+            for key, count in records.counts(minute).items():
+                found[key.policy, key.mode] += count
+        return found
+
+    def counted(self) -> int:
+        return self.counts().total()
 
     @override_settings(RATELIMIT_TIERS={"REFUSAL_MEMORY": 1})
     def test_it_does_not_reach_the_store_but_every_refusal_is_counted(
@@ -195,6 +226,21 @@ class TestAttack:
         self.statuses(client)
         assert calls(valkey_client) - before >= self.REQUESTS
         assert self.counted() == self.REQUESTS - 5
+
+    @override_settings(RATELIMIT_TIERS={"REFUSAL_MEMORY": 1})
+    def test_it_counts_for_the_limit_that_the_store_would_name(self, client: Client) -> None:
+        limit_tier("anonymous", {"requests": 5, "period": 60}, 5)
+        self.statuses(client)
+        assert self.counts() == {("anonymous-31622400s", Mode.ENFORCE): self.REQUESTS - 5}
+
+    @override_settings(RATELIMIT_TIERS={"REFUSAL_MEMORY": 1})
+    def test_what_a_shadow_policy_would_refuse_is_counted_through_it(self, client: Client) -> None:
+        make_rule("plain", 4, mode="shadow", identify_by="user_or_ip")
+        self.statuses(client)
+        assert self.counts() == {
+            ("anonymous-31622400s", Mode.ENFORCE): self.REQUESTS - 5,
+            ("plain-31622400s", Mode.SHADOW): self.REQUESTS - 4,
+        }
 
     @override_settings(RATELIMIT_TIERS={"REFUSAL_MEMORY": 1})
     def test_the_newest_that_it_refused_are_sampled(self, client: Client) -> None:
