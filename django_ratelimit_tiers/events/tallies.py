@@ -52,17 +52,21 @@ class TallySheet:
         self._clear()
 
     def note(self, subject: str, address_subject: str, decision: Decision) -> None:
-        """Count one request of a subject (`user:42`) from an address, and how it was decided."""
+        """Count one request of a subject (`user:42`) from an address, and how it was decided.
+
+        Limits decided without the store are a share of this process: nobody is told of them.
+        """
         key = subject, address_subject
         with self._lock:
             usage = self._usage.get(key)
             if usage is None:
                 if len(self._usage) >= MOST_ENTRIES:
                     return
-                own = [o for o in decision.outcomes if o.charge.subject == subject]
+                outcomes = () if decision.degraded else decision.outcomes
+                own = [o for o in outcomes if o.charge.subject == subject]
                 usage = self._usage[key] = [0, 0, _hourly_limit(own)]
             usage[0 if decision.allowed else 1] += 1
-            if not _are_ample(decision):
+            if not _are_ample(decision) and not decision.degraded:
                 for outcome in decision.outcomes:
                     if outcome.remaining <= short_at(outcome.charge.policy):
                         self._note_quota(outcome, decision.now)

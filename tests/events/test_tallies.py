@@ -6,7 +6,7 @@ import pytest
 from django.test import Client
 
 from django_ratelimit_tiers.core.consumption import DayQuota
-from django_ratelimit_tiers.core.decisions import Decision, Outcome
+from django_ratelimit_tiers.core.decisions import Decision, FailurePolicy, Outcome
 from django_ratelimit_tiers.core.policies import Charge, QuotaPolicy
 from django_ratelimit_tiers.core.tallies import Tally, Usage
 from django_ratelimit_tiers.events import tallies
@@ -68,6 +68,15 @@ def test_a_day_quota_is_noted_from_its_first_mark_on() -> None:
     sheet = TallySheet()
     sheet.note("user:1", "ip:192.0.2.1", decided((DAY, 20)))
     assert list(sheet.take(dict, list).quotas) == [DayQuota("user:1", "free-day", 100, 80, 1440)]
+
+
+def test_the_share_of_a_process_without_the_store_is_nobodys_quota() -> None:
+    sheet = TallySheet()
+    local = decided((DAY, 5))._replace(degraded=FailurePolicy.LOCAL)
+    sheet.note("user:1", "ip:192.0.2.1", local)
+    tally = sheet.take(dict, list)
+    assert list(tally.quotas) == []
+    assert tally.usage == {"user:1": Usage(1, 0, hourly_limit=0)}
 
 
 def test_of_a_day_quota_the_last_standing_is_told() -> None:
