@@ -199,6 +199,19 @@ def test_what_a_projects_own_migration_writes_is_announced(announced):
     assert announced.new() == set()
 
 
+def test_a_dump_with_its_history_is_loaded_and_edited_on(tmp_path):
+    for number in range(4):
+        Tier.objects.create(slug=f"tier-{number}")
+    Tier.objects.update(rank=3)
+    file = str(tmp_path / "dump.json")
+    call_command("dumpdata", "django_ratelimit_tiers", output=file, verbosity=0)
+    call_command("flush", interactive=False, verbosity=0, inhibit_post_migrate=True)
+    call_command("loaddata", file, verbosity=0)
+    Tier.objects.update(rank=4)
+    assert Tier.objects.filter(rank=4, slug__startswith="tier-").count() == 4
+    assert PolicyRevision.objects.first().reason == "updated in bulk"
+
+
 def test_a_last_use_is_no_edit_of_the_policy(announced, account):
     ServiceAccount.objects.update(last_used_at=account.expires_at)
     account.save(update_fields=["last_used_at"])

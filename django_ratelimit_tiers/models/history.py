@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
+from functools import partial
 from typing import Any
 
 from django.conf import settings
-from django.db import models
+from django.core.management.color import no_style
+from django.db import IntegrityError, connections, models, transaction
 from django.utils.translation import gettext_lazy as _
 
 from django_ratelimit_tiers.core.alerts import Resolution
@@ -60,9 +62,23 @@ class PolicyRevision(models.Model):
     @classmethod
     def record(cls, model: str, reason: str, subjects: tuple[str, ...], using: str) -> None:
         """Add a revision, by the author of `edits_by` if there is one."""
-        cls.objects.using(using).create(
-            model=model, reason=reason, subjects=list(subjects), author=_author.get()
-        )
+        edit = {"model": model, "reason": reason, "subjects": list(subjects)}
+        create = partial(cls.objects.using(using).create, **edit, author=_author.get())
+        try:
+            with transaction.atomic(using=using):
+                create()
+        except IntegrityError:
+            # Rows that `loaddata` brought with their numbers are unknown to PostgreSQL's sequence.
+            cls._count_on(using)
+            create()
+
+    @classmethod
+    def _count_on(cls, using: str) -> None:
+        """Let the next number be one after all that are there."""
+        connection = connections[using]
+        with connection.cursor() as cursor:
+            for statement in connection.ops.sequence_reset_sql(no_style(), [cls]):
+                cursor.execute(statement)
 
 
 class Refusal(models.Model):
