@@ -16,6 +16,9 @@ from django_ratelimit_tiers.policy.passages import Passage
 from django_ratelimit_tiers.policy.snapshots import Snapshot
 from django_ratelimit_tiers.policy.tariffs import Bill, is_reservation
 
+LONGEST_METHOD = 101
+"""Characters of a method that are kept: one more than a rule has room for."""
+
 CREDENTIALS = ("HTTP_AUTHORIZATION", "HTTP_COOKIE", "HTTP_X_API_KEY")
 """What browsers send with no preflight; views may look at it whatever the method is."""
 
@@ -122,7 +125,7 @@ def open_ledger(request: HttpRequest) -> Ledger:
     """Return the request's ledger, opening it if this is the first to decide anything."""
     ledger = ledger_of(request)
     if ledger is None:
-        client, method, path = address_client(request), request.method or "", request.path_info
+        client, method, path = address_client(request), method_of(request), request.path_info
         ledger = Ledger(
             client,
             method,
@@ -133,6 +136,11 @@ def open_ledger(request: HttpRequest) -> Ledger:
         )
         request.ratelimit = ledger  # type: ignore[attr-defined]
     return ledger
+
+
+def method_of(request: HttpRequest) -> str:
+    """Return a request's method, cut where it is longer than a rule can name: it is remembered."""
+    return (request.method or "")[:LONGEST_METHOD]
 
 
 def _asks_permission(request: HttpRequest) -> bool:

@@ -10,13 +10,14 @@ import redis
 from asgiref.sync import async_to_sync
 from django.core.handlers.wsgi import WSGIRequest
 from django.http import HttpResponse
-from django.test import override_settings
+from django.test import RequestFactory, override_settings
 from django.test.client import AsyncClientHandler, ClientHandler, FakePayload
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
 from django_ratelimit_tiers.core.addresses import address_subject, client_address
-from django_ratelimit_tiers.policy.ledgers import CREDENTIALS
+from django_ratelimit_tiers.models import EndpointRule
+from django_ratelimit_tiers.policy.ledgers import CREDENTIALS, LONGEST_METHOD, open_ledger
 from tests.policies import limit_tier, make_rule, used
 
 pytestmark = [pytest.mark.django_db, pytest.mark.urls("tests.site")]
@@ -212,3 +213,9 @@ def test_no_form_of_a_request_escapes_its_refusal(colour: str, environ: dict[str
         response = ANSWERS[colour](environ)
     assert response.status_code == 429
     assert int(response.headers["Retry-After"]) >= 1
+
+
+def test_long_methods_are_cut_before_they_are_remembered(rf: RequestFactory) -> None:
+    ledgers = [open_ledger(rf.generic("M" * 60_000 + end, "/plain/")) for end in "ab"]
+    assert [ledger.method for ledger in ledgers] == ["M" * LONGEST_METHOD] * 2
+    assert EndpointRule._meta.get_field("methods").max_length < LONGEST_METHOD
