@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections import OrderedDict
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from threading import Lock
 from typing import Any
@@ -45,12 +45,23 @@ class Assignment:
     until: float
 
 
-class AssignmentCache:
-    """The assignments of the subjects that this process has seen lately."""
+UNASSIGNED = Assignment(None, None, "", 0.0)
 
-    def __init__(self, seconds: float = REMEMBERED_SECONDS) -> None:
+
+class AssignmentCache:
+    """The assignments of the subjects that this process has seen lately.
+
+    What `former` ones held counts only for whom the database cannot be asked anew.
+    """
+
+    def __init__(
+        self, seconds: float = REMEMBERED_SECONDS, former: AssignmentCache | None = None
+    ) -> None:
         self._seconds = seconds
         self._assignments: OrderedDict[str, Assignment] = OrderedDict()
+        self._former: Mapping[str, Assignment] = {}
+        if former is not None:
+            self._former = former._assignments or former._former
         self._lock = Lock()
 
     def get(self, subject: str) -> Assignment | None:
@@ -76,9 +87,11 @@ class AssignmentCache:
         return self._remember(subject, Q(api_key__in=list(digests)), revision)
 
     def forget(self, subject: str) -> None:
-        """Forget one subject, because its assignment was edited."""
+        """Let one subject be looked up anew, because its assignment was edited."""
         with self._lock:
-            self._assignments.pop(subject, None)
+            known = self._assignments.get(subject)
+            if known is not None:
+                self._assignments[subject] = replace(known, until=0.0)
 
     def _remember(self, subject: str, condition: Q, revision: str) -> Assignment:
         try:
@@ -87,8 +100,9 @@ class AssignmentCache:
             logger.warning(
                 "the tier of %s stays what it was, the database fails: %s", subject, error
             )
-            last = self._assignments.get(subject) or Assignment(None, None, revision, 0)
-            assignment = replace(last, until=time.monotonic() + UNREADABLE_SECONDS)
+            last = self._assignments.get(subject) or self._former.get(subject) or UNASSIGNED
+            until = time.monotonic() + UNREADABLE_SECONDS
+            assignment = replace(last, revision=revision, until=until)
         with self._lock:
             self._assignments[subject] = assignment
             while len(self._assignments) > MAX_REMEMBERED:

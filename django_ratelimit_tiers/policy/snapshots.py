@@ -149,7 +149,8 @@ class SnapshotCache:
             self._compared = self._clock()
             try:
                 seconds = REMEMBERED_SECONDS if self._store.shared else IDLE_LOOK_SECONDS
-                self._snapshot = build_snapshot(revision, AssignmentCache(seconds))
+                former = None if self._snapshot is None else self._snapshot.assignments
+                self._snapshot = build_snapshot(revision, AssignmentCache(seconds, former))
             except (DatabaseError, InterfaceError) as error:
                 if self._snapshot is None:
                     logger.error("there is no policy yet, and the database fails: %s", error)

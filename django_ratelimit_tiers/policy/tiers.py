@@ -8,14 +8,12 @@ from django.http import HttpRequest
 from django.utils.module_loading import import_string
 
 from django_ratelimit_tiers.conf import conf
-from django_ratelimit_tiers.policy.assignments import Assignment
+from django_ratelimit_tiers.policy.assignments import UNASSIGNED, Assignment
 from django_ratelimit_tiers.policy.compilation import CompiledTier
 from django_ratelimit_tiers.policy.flows import Flow, call, in_thread
 from django_ratelimit_tiers.policy.identity import Client
 from django_ratelimit_tiers.policy.ledgers import Ledger
 from django_ratelimit_tiers.policy.snapshots import Snapshot
-
-UNASSIGNED = Assignment(None, None, "", 0.0)
 
 
 def find_tier(

@@ -39,6 +39,19 @@ def broken_database() -> Iterator[list[str]]:
         yield asked
 
 
+@contextmanager
+def broken_assignments() -> Iterator[None]:
+    """Let every query for an assignment of a tier fail, and no other."""
+
+    def fail(execute: Any, sql: str, *arguments: Any) -> Any:
+        if TierAssignment._meta.db_table in sql:
+            raise OperationalError("the database is away")
+        return execute(sql, *arguments)
+
+    with connection.execute_wrapper(fail):
+        yield
+
+
 def calls(faulty: Site) -> int:
     """Return how often a script was called."""
     with faulty.server.client() as admin:
@@ -255,6 +268,25 @@ def test_without_the_database_a_known_user_keeps_the_tier(faulty: Site, client: 
             again = snapshot.assignments.look_up_user(subject, user, known.revision)
         assert again.direct == "pro"
         assert again.until < known.until
+
+
+@pytest.mark.parametrize("edited", ["the user", "the policy", "the policy, twice"])
+def test_without_the_database_a_user_who_was_edited_keeps_the_last_known_tier(
+    faulty: Site, client: Client, edited: str
+) -> None:
+    user = User.objects.create_user("anna")
+    limit_tier("pro", 50)
+    TierAssignment.objects.create(user=user, tier=Tier.objects.get(slug="pro"))
+    client.force_login(user)
+    with faulty.using("closed"):
+        assert remaining(client, "/who/") == 49
+        if edited == "the user":
+            configured_store().announce_subjects([f"user:{user.pk}"])
+        for _ in range(edited.count("policy") + edited.count("twice")):
+            configured_store().announce_policy()
+            client.get("/nothing/")  # lets the process load it
+        with broken_assignments():
+            assert remaining(client, "/who/") == 48
 
 
 @pytest.mark.parametrize(("policy", "status"), [("open", 200), ("closed", 503), ("local", 200)])
