@@ -10,11 +10,14 @@ import redis
 from django.conf import settings
 from django.contrib.auth.models import User
 from django.core.exceptions import BadRequest, PermissionDenied
+from django.db.models import QuerySet
 from django.http import Http404
 from django.test import Client, RequestFactory, override_settings
 from rest_framework.authtoken.models import Token
 
 from django_ratelimit_tiers.decorators import ratelimit
+from django_ratelimit_tiers.models import PolicyRevision, TierPolicy
+from django_ratelimit_tiers.policy import snapshots
 from tests import site
 from tests.policies import ANYBODY, limit_tier, make_rule, used
 
@@ -176,3 +179,15 @@ def test_a_decorator_without_parentheses_says_what_to_write() -> None:
 def test_a_marked_view_keeps_its_name_and_words() -> None:
     assert site.dear.__name__ == "dear"
     assert site.adear.__name__ == "adear"
+
+
+def test_an_edit_that_nobody_was_told_of_is_found(
+    is_installed: bool, client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    limit_tier("anonymous", 10)
+    assert client.get("/marked/").headers["X-RateLimit-Limit"] == "10"
+    QuerySet(TierPolicy).filter(tier__slug="anonymous").update(requests=20)
+    PolicyRevision.objects.create(model="a", reason="an edit that nobody was told of")
+    assert client.get("/marked/").headers["X-RateLimit-Limit"] == "10"
+    monkeypatch.setattr(snapshots, "DATABASE_LOOK_SECONDS", 0)
+    assert client.get("/marked/").headers["X-RateLimit-Limit"] == "20"

@@ -103,12 +103,17 @@ def usual_door_fare(snapshot: Snapshot, ledger: Ledger, request: HttpRequest) ->
     return None if is_exempt_ahead else fare
 
 
-def usual_late_fare(snapshot: Snapshot, ledger: Ledger, request: HttpRequest) -> Fare:
-    """Return what the plain way would charge a request that never reached a view."""
+def usual_late_fare(snapshot: Snapshot, ledger: Ledger, request: HttpRequest) -> Fare | None:
+    """Return what the plain way would charge a request that never reached a view, None for it to
+    find out."""
     passage, client = stages.passage(snapshot, ledger, request), ledger.client
+    if not passage.is_usual or ledger.exempt or presents_key(snapshot, request):
+        return None
     key = LATE, passage, client.address, ledger.charged_rules
     fare = snapshot.passages.fares.get(key)
     if fare is None:
+        if account_of(snapshot, client, request) is not None:
+            return None
         tier = snapshot.default_tier("anonymous")
         bill = bills.late_bill(passage, tier, ledger, request)
         fare = Fare(client, {}, {}, bill, bills.make_order(bill, snapshot, {}, False))

@@ -40,7 +40,7 @@ from django_ratelimit_tiers.policy.identity import (
     request_user,
     verified_key,
 )
-from django_ratelimit_tiers.policy.ledgers import Ledger, ledger_of, open_ledger
+from django_ratelimit_tiers.policy.ledgers import Ledger, ledger_of, method_of, open_ledger
 from django_ratelimit_tiers.policy.passages import Fare, Passage
 from django_ratelimit_tiers.policy.refusals import RefusalMemory
 from django_ratelimit_tiers.policy.reloads import MAX_RELOADS, Reloads
@@ -89,9 +89,10 @@ class Limiter:
 
         The client is left to a view that decides it itself (`stages.decides_client`).
         """
-        ledger, known = open_ledger(request), self._snapshots.current
+        ledger = open_ledger(request)
         if request.method != ledger.method:
-            ledger.change_method(request.method or "")
+            ledger.change_method(method_of(request))
+        known = self._known(ledger)
         way = None if known is None else stages.passage(known, ledger, request)
         if way is None or not way.is_usual or way.rules.acts_early:
             decision = yield from self._route(ledger, request, way)
@@ -137,7 +138,7 @@ class Limiter:
         ledger.client_decided = True
         exempt_by_view(ledger, request)
         known, fare = self._known(ledger), None
-        if known is not None and not ledger.exempt:
+        if known is not None:
             fare = usual_late_fare(known, ledger, request)
         return (yield from self._decide(ledger, request, stages.late_bill, fare))
 

@@ -113,8 +113,13 @@ def client_bill(
 def late_bill(
     snapshot: Snapshot, ledger: Ledger, request: HttpRequest, _revisions: dict[str, str]
 ) -> Flow[Bill]:
-    """Return what a request that never reached a view is charged."""
+    """Return what a request that never reached a view is charged.
+
+    Who or what is exempt was asked before, but maybe of the policy before an edit.
+    """
+    exempt_account(snapshot, ledger, request)
     way, tier = passage(snapshot, ledger, request), snapshot.default_tier("anonymous")
+    exempt_by_rule(way.rules.rules, ledger)
     return done(bills.late_bill(way, tier, ledger, request))
 
 

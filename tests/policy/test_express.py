@@ -532,6 +532,18 @@ class TestLateRequests:
             assert fare.bill.charges == plain.charges != ()
             assert {charge.subject for charge in plain.charges} == {f"ip:{address}"}
 
+    @pytest.mark.parametrize("exempt", ["account", "rule"])
+    def test_what_an_edit_has_just_exempted_is_not_charged(self, exempt: str) -> None:
+        if exempt == "account":
+            account("account", networks="192.0.2.0/24")
+        else:
+            make_rule("exempt", path="/nothing/", exempt=True)
+        snapshot = build_snapshot("", AssignmentCache())
+        request, ledger = asked("/nothing/", REMOTE_ADDR="192.0.2.1")
+        assert usual_late_fare(snapshot, ledger, request) is None
+        drive(stages.late_bill(snapshot, ledger, request, {}))
+        assert exempt in ledger.exempt
+
     def test_what_was_charged_before_is_not_charged_again(self) -> None:
         early = make_rule("nothing", 5, path="/nothing/")
         snapshot = build_snapshot("", AssignmentCache())
