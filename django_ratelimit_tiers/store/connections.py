@@ -26,6 +26,7 @@ from redis.retry import Retry
 from django_ratelimit_tiers.exceptions import StoreUnavailable
 from django_ratelimit_tiers.store.deadlines import OVER, Bounded, Command
 from django_ratelimit_tiers.store.dialogues import Asked
+from django_ratelimit_tiers.store.encryption import AsyncTlsConnection, TlsConnection, context_of
 from django_ratelimit_tiers.store.loops import LoopConnections, Until, others_first
 
 IDLE_SECONDS = 1.0
@@ -87,6 +88,8 @@ class Server:
             for key, value in pool.connection_kwargs.items()
             if key in TAKEN_OVER or key.startswith("ssl")
         } | {"protocol": 2, "socket_timeout": None, "socket_connect_timeout": None, **address}
+        if base is connections.SSLConnection:
+            self._options["context"] = context_of(pool)
         self._locator = locator
         self._idle: deque[Any] = deque()
         self._aidle: WeakKeyDictionary[Any, LoopConnections] = WeakKeyDictionary()
@@ -242,16 +245,10 @@ class Server:
 class TcpConnection(Bounded, connections.Connection): ...
 
 
-class TlsConnection(Bounded, connections.SSLConnection): ...
-
-
 class UnixConnection(Bounded, connections.UnixDomainSocketConnection): ...
 
 
 class AsyncTcpConnection(Asked, aconnections.Connection): ...
-
-
-class AsyncTlsConnection(Asked, aconnections.SSLConnection): ...
 
 
 class AsyncUnixConnection(Asked, aconnections.UnixDomainSocketConnection): ...

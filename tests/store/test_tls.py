@@ -10,13 +10,19 @@ import subprocess
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
+from redis import ConnectionPool, SSLConnection
 
 from django_ratelimit_tiers.core.policies import MAX_PERIOD, Algorithm, Charge, QuotaPolicy
 from django_ratelimit_tiers.exceptions import StoreUnavailable
+from django_ratelimit_tiers.store.connections import Server
+from django_ratelimit_tiers.store.encryption import context_of
+from django_ratelimit_tiers.store.nodes import Nodes
 from django_ratelimit_tiers.store.redis import RedisStore
 from tests.servers import HOST, ValkeyProcess
 
@@ -95,6 +101,89 @@ def test_a_store_charges_over_tls_on_an_event_loop(tls_port: int, certificate: P
         return remaining
 
     assert asyncio.run(charge()) == [9, 8, 7]
+
+
+def test_connections_share_what_is_read_once_and_open_in_a_crowd(
+    tls_port: int, certificate: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read: list[ssl.SSLContext] = []
+    load = ssl.SSLContext.load_verify_locations
+
+    def load_slowly(context: ssl.SSLContext, *arguments: Any, **options: Any) -> None:
+        read.append(context)
+        time.sleep(0.2)
+        load(context, *arguments, **options)
+
+    monkeypatch.setattr(ssl.SSLContext, "load_verify_locations", load_slowly)
+    store = RedisStore(url=url(tls_port, certificate), timeout=5)
+
+    async def crowd() -> None:
+        await asyncio.gather(*(store.aping() for _ in range(4)))
+        await store.aclose()
+
+    with ThreadPoolExecutor(4) as threads:
+        list(threads.map(lambda _: store.ping(), range(4)))
+    asyncio.run(crowd())
+    store.close()
+    assert len(read) == 1
+
+
+def test_the_nodes_of_a_cluster_share_it(certificate: Path) -> None:
+    nodes = Nodes(ConnectionPool.from_url(url(1, certificate)))
+    contexts = {nodes.server((HOST, port))._options["context"] for port in range(1, 4)}
+    assert len(contexts) == 1
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"ssl_ca_certs": "{certificate}"},
+        {"ssl_certfile": "{certificate}", "ssl_keyfile": "{certificate}", "ssl_cert_reqs": "none"},
+        {"ssl_ca_path": "/", "ssl_ca_certs": "{certificate}", "ssl_check_hostname": True},
+        {"ssl_ca_certs": "{certificate}", "ssl_min_version": ssl.TLSVersion.TLSv1_3},
+        {"ssl_ca_certs": "{certificate}", "ssl_ciphers": "ECDHE+AESGCM"},
+    ],
+)
+def test_the_context_is_what_the_library_makes_of_the_options(
+    tls_port: int, certificate: Path, options: dict[str, Any]
+) -> None:
+    own = {
+        key: value.format(certificate=certificate) if isinstance(value, str) else value
+        for key, value in options.items()
+    }
+    pool = ConnectionPool(connection_class=SSLConnection, host=HOST, port=tls_port, **own)
+    made = pool.make_connection()
+    made.connect()
+    theirs, ours = made._sock.context, context_of(pool).get()
+    for name in ("verify_mode", "check_hostname", "minimum_version", "verify_flags", "options"):
+        assert getattr(ours, name) == getattr(theirs, name)
+    assert ours.get_ciphers() == theirs.get_ciphers()
+    assert len(ours.get_ca_certs()) == len(theirs.get_ca_certs())
+    made.disconnect()
+    server = Server(pool)
+    assert server.run(("PING",), time.monotonic() + 5) == b"PONG"
+    assert asyncio.run(asked(server)) == b"PONG"
+    server.close()
+
+
+async def asked(server: Server) -> bytes:
+    try:
+        return await server.arun(("PING",), time.monotonic() + 5)  # type: ignore[no-any-return]
+    finally:
+        await server.aclose()
+
+
+def test_a_file_that_is_not_there_is_a_store_that_is_not_there(
+    tls_port: int, certificate: Path, tmp_path: Path
+) -> None:
+    later = tmp_path / "later.pem"
+    store = RedisStore(url=url(tls_port, later), timeout=5)
+    for call in (store.ping, lambda: asyncio.run(store.aping())):
+        with pytest.raises(StoreUnavailable, match="No such file"):
+            call()
+    shutil.copy(certificate, later)
+    store.ping()
+    store.close()
 
 
 def test_a_certificate_that_nobody_vouches_for_is_not_accepted(tls_port: int) -> None:
