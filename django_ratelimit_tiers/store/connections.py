@@ -145,6 +145,7 @@ class Server:
     def forget_connections(self) -> None:
         """Start a forked process without its parent's connections."""
         self._idle = deque()
+        _OF_PARENTS.extend(self._aidle.items())
         self._aidle = WeakKeyDictionary()
 
     async def _aexchange(
@@ -261,6 +262,10 @@ KINDS: dict[type, tuple[type[Any], type[Any]]] = {
 }
 
 _SERVERS: WeakSet[Server] = WeakSet()
+
+# Event loops, and connections on them, that a forked process inherited. It keeps them: a stream
+# that is thrown away closes itself, and that takes it out of the epoll the two processes share.
+_OF_PARENTS: list[tuple[Any, LoopConnections]] = []
 
 
 def _forget_connections() -> None:

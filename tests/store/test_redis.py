@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import multiprocessing
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
 from contextlib import suppress
 from typing import Any
 
@@ -249,6 +251,26 @@ def test_a_forked_process_has_connections_of_its_own(redis_url: str) -> None:
     command = [sys.executable, "-c", FORKING, redis_url]
     run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120)
     assert (run.stdout, run.stderr) == ("599\n", "")
+
+
+def litter(number: int) -> int:
+    """Make so many objects that what can be collected is collected."""
+    return len([{number: [turn, {}]} for turn in range(300_000)])
+
+
+@pytest.mark.filterwarnings("ignore:.*multi-threaded:DeprecationWarning")
+def test_a_process_pool_does_not_deafen_the_connections_of_an_event_loop(redis_url: str) -> None:
+    async def run() -> list[int]:
+        store, told = RedisStore(url=redis_url, timeout=5), []
+        for number in range(3):
+            await asyncio.gather(*(store.aping() for _ in range(3)))
+            with ProcessPoolExecutor(1, multiprocessing.get_context("fork")) as pool:
+                await asyncio.get_running_loop().run_in_executor(pool, litter, number)
+            told.append((await store.aacquire([CHARGE]))[0].remaining)
+        await store.aclose()
+        return told
+
+    assert asyncio.run(run()) == [99, 98, 97]
 
 
 @pytest.mark.parametrize("options", [{}, {"url": "redis://", "cache_alias": "default"}])
