@@ -24,7 +24,7 @@ from redis.exceptions import ReadOnlyError, RedisError, ResponseError
 from redis.retry import Retry
 
 from django_ratelimit_tiers.exceptions import StoreUnavailable
-from django_ratelimit_tiers.store.deadlines import OVER, Bounded, Command
+from django_ratelimit_tiers.store.deadlines import OVER, Bounded, Command, connecting
 from django_ratelimit_tiers.store.dialogues import Asked
 from django_ratelimit_tiers.store.encryption import AsyncTlsConnection, TlsConnection, context_of
 from django_ratelimit_tiers.store.loops import LoopConnections, Until, others_first
@@ -193,13 +193,14 @@ class Server:
                 return connection
             connection.disconnect()
         address = self._locator.locate(deadline) if self._locator else {}
-        connection = self._class(**self._options | address, retry=Retry(NoBackoff(), 0))
-        connection.since, connection.deadline = now, deadline
-        try:
-            connection.open()
-        except BaseException:
-            connection.disconnect()
-            raise
+        with connecting():
+            connection = self._class(**self._options | address, retry=Retry(NoBackoff(), 0))
+            connection.since, connection.deadline = now, deadline
+            try:
+                connection.open()
+            except BaseException:
+                connection.disconnect()
+                raise
         return connection
 
     def _give_back(self, connection: Any) -> None:
@@ -223,13 +224,14 @@ class Server:
         async with Until(deadline):
             address = await self._locator.alocate(deadline) if self._locator else {}
             options = self._options | address
-            connection = self._aclass(**options, retry=AsyncRetry(NoBackoff(), 0))
-            connection.since = now
-            try:
-                await connection.open()
-            except BaseException:
-                await connection.drop()
-                raise
+            with connecting():
+                connection = self._aclass(**options, retry=AsyncRetry(NoBackoff(), 0))
+                connection.since = now
+                try:
+                    await connection.open()
+                except BaseException:
+                    await connection.drop()
+                    raise
             return connection
 
     async def _agive_back(self, of_loop: LoopConnections, connection: Any) -> None:

@@ -10,7 +10,8 @@ from __future__ import annotations
 import _socket
 import select
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, NoReturn
 
 from hiredis import Reader, pack_command
@@ -153,6 +154,17 @@ class Bounded:
         """Ignore the library's own time-out."""
 
     socket_connect_timeout = socket_timeout
+
+
+@contextmanager
+def connecting() -> Iterator[None]:
+    """Take whatever an address or a provider of passwords raises for a connection that failed."""
+    try:
+        yield
+    except (RedisError, OSError):
+        raise
+    except Exception as error:
+        raise ConnectionError(f"{type(error).__name__}: {error}") from error
 
 
 def packed(command: Command) -> bytes:

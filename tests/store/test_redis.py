@@ -16,6 +16,7 @@ import pytest
 import redis
 from django.test import override_settings
 from django_redis import get_redis_connection
+from redis.credentials import CredentialProvider
 
 from django_ratelimit_tiers.core.plans import Plan
 from django_ratelimit_tiers.core.policies import Algorithm, Charge, Mode, QuotaPolicy
@@ -285,5 +286,31 @@ def test_a_server_that_is_not_there_is_named_and_nothing_else_is_raised() -> Non
     calls += [lambda: store.acquire([CHARGE]), lambda: store.refund([CHARGE])]
     calls += [lambda: store.reset("a"), lambda: asyncio.run(store.aacquire([CHARGE]))]
     for call in calls:
+        with pytest.raises(StoreUnavailable):
+            call()
+
+
+class NoToken(CredentialProvider):
+    """A provider of passwords that has none."""
+
+    def get_credentials(self) -> tuple[str, str]:
+        raise LookupError("no token")
+
+
+def test_a_password_that_cannot_be_told_is_a_server_that_is_not_there(redis_url: str) -> None:
+    pool = {"CONNECTION_POOL_KWARGS": {"credential_provider": NoToken()}}
+    location = f"{redis_url}?client_name=no-token"  # django-redis keeps one pool for each URL
+    with caches(default={"LOCATION": location, "OPTIONS": pool}):
+        store = RedisStore(cache_alias="default", timeout=5)
+        for call in (store.ping, lambda: asyncio.run(store.aping())):
+            with pytest.raises(StoreUnavailable, match="LookupError: no token"):
+                call()
+        assert [finding.is_wrong for finding in store.examine()] == [True]
+
+
+@pytest.mark.parametrize("host", ["cache..internal", "a" * 70 + ".internal"])
+def test_a_name_that_can_be_none_is_a_server_that_is_not_there(host: str) -> None:
+    store = RedisStore(url=f"redis://{host}/0", timeout=5)
+    for call in (store.ping, lambda: asyncio.run(store.aping())):
         with pytest.raises(StoreUnavailable):
             call()
