@@ -113,11 +113,11 @@ class Server:
         except BaseException as error:
             if connection is not None:
                 connection.disconnect()
+            if not isinstance(error, RedisError | OSError):  # whoever gave up blames no server
+                raise
             self._distrusted = time.monotonic()
             self.close()
-            if isinstance(error, RedisError | OSError):
-                raise StoreUnavailable(f"{type(error).__name__}: {error}") from error
-            raise
+            raise StoreUnavailable(f"{type(error).__name__}: {error}") from error
         self._give_back(connection)
         return answer
 
@@ -169,11 +169,11 @@ class Server:
         except BaseException as error:
             if connection is not None:
                 await connection.drop()
+            if not isinstance(error, RedisError | OSError):  # whoever gave up blames no server
+                raise
             self._distrusted = time.monotonic()
             await of_loop.drop()
-            if isinstance(error, RedisError | OSError):
-                raise StoreUnavailable(f"{type(error).__name__}: {error}") from error
-            raise
+            raise StoreUnavailable(f"{type(error).__name__}: {error}") from error
         await self._agive_back(of_loop, connection)
         return answer
 

@@ -55,8 +55,8 @@ class Sentinels:
             others = (other for other in self._servers if other is not server)
             self._servers = (server, *others)
 
-    def _unknown(self) -> StoreUnavailable:
-        return StoreUnavailable(f"no sentinel names a primary of {self._question[-1]!r}")
+    def _unknown(self) -> ConnectionError:
+        return ConnectionError(f"no sentinel names a primary of {self._question[-1]!r}")
 
 
 def server_of(pool: Any) -> Server:

@@ -54,3 +54,30 @@ def test_a_loop_that_is_held_up_blames_no_store_that_answered(redis_url: str) ->
         return outcomes[0].allowed
 
     assert asyncio.run(run())
+
+
+def test_a_cancelled_call_costs_no_other_call_its_connection(
+    redis_url: str, valkey_client: redis.Redis
+) -> None:
+    store = RedisStore(url=redis_url, timeout=5)
+
+    def opened() -> int:
+        return int(valkey_client.info("stats")["total_connections_received"])
+
+    async def run() -> int:
+        await asyncio.gather(*(store.aping() for _ in range(4)))
+        before = opened()
+        call = asyncio.create_task(store.aping())
+        for _ in range(3):
+            await asyncio.sleep(0)  # until it is sent
+        call.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await call
+        await asyncio.gather(*(store.aping() for _ in range(3)))
+        await asyncio.to_thread(store.ping)
+        await store.aclose()
+        return opened() - before
+
+    store.ping()
+    assert asyncio.run(run()) == 0
+    store.close()
