@@ -127,6 +127,8 @@ class Server:
         of_loop = self._aidle.get(loop) or await self._begin_on(loop)
         begin = time.monotonic()
         async with of_loop.turns:
+            if self._distrusted > begin:
+                raise StoreUnavailable("the server failed while this call waited for its turn")
             deadline += time.monotonic() - begin
             return await self._aexchange(of_loop, deadline, command, before)
 

@@ -9,8 +9,10 @@ import pytest
 import redis
 
 from django_ratelimit_tiers.core.policies import Algorithm, Charge, QuotaPolicy
+from django_ratelimit_tiers.exceptions import StoreUnavailable
 from django_ratelimit_tiers.store.loops import MOST_AT_ONCE
 from django_ratelimit_tiers.store.redis import RedisStore
+from tests.servers import ValkeyProcess
 
 LIMIT, CROWD = 500, 1_000
 
@@ -54,6 +56,26 @@ def test_a_loop_that_is_held_up_blames_no_store_that_answered(redis_url: str) ->
         return outcomes[0].allowed
 
     assert asyncio.run(run())
+
+
+@pytest.mark.parametrize("opened_before", [0, MOST_AT_ONCE])
+def test_a_crowd_waits_for_a_server_that_hangs_no_longer_than_one_call(opened_before: int) -> None:
+    with ValkeyProcess() as server:
+        store = RedisStore(url=server.url, timeout=5)
+
+        async def run() -> tuple[set[type], float]:
+            await asyncio.gather(*(store.aping() for _ in range(opened_before)))
+            store.timeout = 0.5
+            server.pause()
+            begin = time.monotonic()
+            calls = (store.aping() for _ in range(10 * MOST_AT_ONCE))
+            answers = await asyncio.gather(*calls, return_exceptions=True)
+            return set(map(type, answers)), time.monotonic() - begin
+
+        answers, took = asyncio.run(run())
+        server.resume()
+    assert answers == {StoreUnavailable}
+    assert took < 2
 
 
 def test_a_cancelled_call_costs_no_other_call_its_connection(
