@@ -8,6 +8,7 @@ put around the system calls takes longer than they do (`make bench`, one decisio
 from __future__ import annotations
 
 import _socket
+import re
 import select
 import time
 from collections.abc import Callable, Iterator
@@ -28,6 +29,9 @@ MOST_READ = 65_536
 
 INCOMPLETE = False
 """What a reader says that needs more bytes; no answer of this protocol is false."""
+
+OF_SCRIPT = re.compile(r"^ERR Error running script \(call to f_\w+\): (@user_script: ?\d+: )+-?")
+"""What Redis before 7.0 puts before the error of a command that a script called."""
 
 CLOSED = "the server closed the connection"
 OVER = "the time for the call is over"
@@ -174,7 +178,12 @@ def packed(command: Command) -> bytes:
 
 def new_reader() -> Reader:
     """Return a reader of answers, which gives errors as the client library does."""
-    return Reader(protocolError=InvalidResponse, replyError=DefaultParser.parse_error)
+    return Reader(protocolError=InvalidResponse, replyError=_error)
+
+
+def _error(text: str) -> Exception:
+    error: Exception = DefaultParser.parse_error(OF_SCRIPT.sub("", text, 1))  # type: ignore[no-untyped-call]
+    return error
 
 
 def is_readable(socket: Any) -> bool:

@@ -18,11 +18,12 @@ from typing import Any
 import pytest
 from hiredis import pack_command
 from redis import ConnectionPool
+from redis.exceptions import OutOfMemoryError, ReadOnlyError, ResponseError
 
 from django_ratelimit_tiers.exceptions import StoreUnavailable
 from django_ratelimit_tiers.store import connections
 from django_ratelimit_tiers.store.connections import Server
-from django_ratelimit_tiers.store.deadlines import PolledSocket
+from django_ratelimit_tiers.store.deadlines import PolledSocket, new_reader
 from tests.servers import HOST, ValkeyProcess
 
 TIMEOUT = 0.3
@@ -238,6 +239,24 @@ def test_what_is_not_of_the_protocol_is_no_answer(tmp_path: Path, run: Any) -> N
         pytest.raises(StoreUnavailable, match="InvalidResponse"),
     ):
         run(server, ("PING",), by(PATIENT))
+
+
+@pytest.mark.parametrize(
+    ("said", "kind", "text"),
+    [
+        (b"@user_script:316: @user_script: 316: -READONLY You can't", ReadOnlyError, "You can't"),
+        (b"@user_script:1: @user_script: 1: -OOM not allowed", OutOfMemoryError, "not allowed"),
+        (b"@user_script:2: WRONGTYPE Operation", ResponseError, "WRONGTYPE Operation"),
+        (b"@user_script:1: @user_script: 1: The user can't", ResponseError, "The user can't"),
+    ],
+)
+def test_an_error_inside_a_script_is_told_as_by_later_servers(
+    said: bytes, kind: type[Exception], text: str
+) -> None:
+    answers = new_reader()
+    answers.feed(b"-ERR Error running script (call to f_%s): %s\r\n" % (b"0a" * 20, said))
+    error = answers.gets()
+    assert (type(error), str(error)) == (kind, text)
 
 
 def test_what_comes_unasked_answers_no_command(tmp_path: Path) -> None:
