@@ -16,6 +16,9 @@ from django_ratelimit_tiers.store.deadlines import (
     packed,
 )
 
+GOODBYE_SECONDS = 1.0
+"""How long a connection may take to close; the system would give it half a minute."""
+
 
 class Dialogue(asyncio.Protocol):
     """Takes an open transport over from the library's stream, to ask and be answered.
@@ -96,6 +99,15 @@ class Asked:
     def is_readable(self) -> bool:
         """Return whether it is closed, or has something on it that nobody read."""
         return self._dialogue.is_over or is_readable(self._writer.get_extra_info("socket"))
+
+    async def close(self) -> None:
+        """Say good-bye, as TLS does, but let go of the connection if nobody answers."""
+        transport = self._writer.transport
+        try:
+            async with asyncio.timeout(GOODBYE_SECONDS):
+                await self.disconnect()  # type: ignore[attr-defined]
+        except TimeoutError:
+            transport.abort()
 
     async def drop(self) -> None:
         """Let go of the connection at once, as the other end may never read what is left."""

@@ -65,9 +65,9 @@ class LoopConnections:
         self.turns = asyncio.Semaphore(MOST_AT_ONCE)
 
     async def close(self) -> None:
-        """Close the idle connections, and wait for it: a TLS connection says good-bye first."""
-        while self.idle:
-            await self.idle.pop().disconnect()
+        """Close the idle connections together, and wait for it: TLS says good-bye first."""
+        closing, self.idle = self.idle, deque()
+        await asyncio.gather(*(connection.close() for connection in closing))
 
     async def drop(self) -> None:
         """Let go of the idle connections at once, as the other end may never answer."""

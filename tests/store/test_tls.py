@@ -11,7 +11,7 @@ import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +47,15 @@ def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def tls_port(certificate: Path, valkey: ValkeyProcess) -> Iterator[int]:
     """The port of a terminator before the session's Valkey."""
+    with terminated(certificate, valkey.port) as port:
+        yield port
+
+
+@contextmanager
+def terminated(
+    certificate: Path, target: int, hangs: threading.Event | None = None
+) -> Iterator[int]:
+    """Terminate TLS before a port; while it `hangs` it closes nothing."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(certificate)
     ended: list[socket.socket] = []
@@ -55,6 +64,8 @@ def tls_port(certificate: Path, valkey: ValkeyProcess) -> Iterator[int]:
         with suppress(OSError):
             while piece := source.recv(65_536):
                 target.sendall(piece)
+        while hangs and hangs.is_set():
+            time.sleep(0.05)
         for one in (source, target):
             with suppress(OSError):
                 one.shutdown(socket.SHUT_RDWR)
@@ -67,7 +78,7 @@ def tls_port(certificate: Path, valkey: ValkeyProcess) -> Iterator[int]:
                 return
             with suppress(OSError):
                 secure = context.wrap_socket(client, server_side=True)
-                server = socket.create_connection((HOST, valkey.port))
+                server = socket.create_connection((HOST, target))
                 ended.extend((secure, server))
                 for pair in ((secure, server), (server, secure)):
                     threading.Thread(target=pump, args=pair, daemon=True).start()
@@ -199,3 +210,20 @@ def test_a_handshake_that_hangs_ends_by_the_deadline(certificate: Path) -> None:
         with pytest.raises(StoreUnavailable):
             store.ping()
         assert time.monotonic() - started < 2
+
+
+def test_a_loop_does_not_wait_for_the_good_byes_of_a_server_that_hangs(
+    certificate: Path, valkey: ValkeyProcess
+) -> None:
+    hangs = threading.Event()
+
+    async def run(store: RedisStore) -> float:
+        await asyncio.gather(*(store.aping() for _ in range(4)))
+        hangs.set()
+        return time.monotonic()
+
+    with terminated(certificate, valkey.port, hangs) as port:
+        began = asyncio.run(run(RedisStore(url=url(port, certificate), timeout=5)))
+        took = time.monotonic() - began
+        hangs.clear()
+    assert took < 3
