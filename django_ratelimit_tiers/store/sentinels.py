@@ -7,6 +7,8 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
+from redis.exceptions import ResponseError
+
 from django_ratelimit_tiers.exceptions import StoreUnavailable
 from django_ratelimit_tiers.store.connections import Server
 
@@ -24,7 +26,7 @@ class Sentinels:
             now = time.monotonic()
             try:
                 found = server.run(self._question, now + (deadline - now) / left)
-            except StoreUnavailable:
+            except (StoreUnavailable, ResponseError):
                 continue
             if found:
                 self._prefer(server)
@@ -40,7 +42,7 @@ class Sentinels:
             for answer in asyncio.as_completed(asked):
                 try:
                     found = await answer
-                except StoreUnavailable:
+                except (StoreUnavailable, ResponseError):
                     continue
                 if found:
                     return _address(found)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Iterator
 from contextlib import suppress
 from typing import Any
@@ -11,13 +12,16 @@ import pytest
 import redis
 from django.core.cache import caches
 from django.test import Client, override_settings
+from redis import ConnectionPool
 
 from django_ratelimit_tiers.core.policies import MAX_PERIOD, Algorithm, Charge, QuotaPolicy
 from django_ratelimit_tiers.exceptions import StoreUnavailable
 from django_ratelimit_tiers.store.configured import configured_store
+from django_ratelimit_tiers.store.connections import Server
 from django_ratelimit_tiers.store.redis import RedisStore
+from django_ratelimit_tiers.store.sentinels import Sentinels
 from tests.policies import limit_tier
-from tests.servers import wait_until
+from tests.servers import HOST, ValkeyProcess, wait_until
 from tests.store.topologies import SERVICE, Watched
 
 LIMIT = QuotaPolicy("any", 1000, MAX_PERIOD, Algorithm.FIXED_WINDOW)
@@ -136,6 +140,29 @@ def test_sentinels_that_hang_or_are_gone_leave_time_for_the_one_that_answers(
     assert answers(store)
     store.close()
     watched.sentinels[0].resume()
+
+
+@pytest.mark.parametrize("place", [0, 2])
+def test_a_sentinel_that_answers_with_an_error_leaves_it_to_the_others(
+    watched: Watched, valkey: ValkeyProcess, place: int
+) -> None:
+    pool = ConnectionPool.from_url(watched.primary.url)
+    addresses = watched.addresses
+    addresses[place] = HOST, valkey.port  # it is no sentinel, and knows no such command
+    sentinels = [Server(pool, host=host, port=port) for host, port in addresses]
+    server = Server(pool, Sentinels(SERVICE, sentinels))
+
+    async def ask() -> bytes:
+        try:
+            return await server.arun(("PING",), time.monotonic() + 5)  # type: ignore[no-any-return]
+        finally:
+            for one in (server, *sentinels):
+                await one.aclose()
+
+    assert server.run(("PING",), time.monotonic() + 5) == b"PONG"
+    assert [asyncio.run(ask()) for _ in range(3)] == [b"PONG"] * 3
+    for one in (server, *sentinels):
+        one.close()
 
 
 @pytest.mark.django_db
