@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from typing import Any
 
 from redis.exceptions import AskError, ClusterDownError, MovedError, ResponseError
@@ -32,22 +33,20 @@ class Nodes:
         """Return the server of a slot; raises StoreUnavailable if none is known to serve it."""
         if slot not in self._owners:
             for server, until in self._asked(deadline):
-                try:
+                with suppress(StoreUnavailable, ResponseError):
                     self._learn(server.run(("CLUSTER", "SLOTS"), until))
+                if slot in self._owners:  # a server that has left the cluster knows none
                     break
-                except (StoreUnavailable, ResponseError):
-                    continue
         return self._known(slot)
 
     async def aowner(self, slot: int, deadline: float) -> Server:
         """Return the server of a slot; raises StoreUnavailable if none is known to serve it."""
         if slot not in self._owners:
             for server, until in self._asked(deadline):
-                try:
+                with suppress(StoreUnavailable, ResponseError):
                     self._learn(await server.arun(("CLUSTER", "SLOTS"), until))
+                if slot in self._owners:  # a server that has left the cluster knows none
                     break
-                except (StoreUnavailable, ResponseError):
-                    continue
         return self._known(slot)
 
     def server(self, address: Address) -> Server:

@@ -269,6 +269,28 @@ def test_a_slot_is_followed_while_and_after_it_moves(
     assert store.acquire([charge])[0].remaining == 8
 
 
+def test_a_node_that_left_the_cluster_leaves_it_to_the_others() -> None:
+    with Cluster() as cluster:
+        left = cluster.nodes[-1]
+        store = RedisClusterStore(url=left.url, timeout=5)
+        store.ping()
+        name = cluster.call(left, "CLUSTER MYID")
+        for node in cluster.nodes[:-1]:
+            cluster.call(node, "CLUSTER FORGET", name)  # type: ignore[arg-type]
+        cluster.call(left, "CLUSTER RESET", "SOFT")
+
+        async def ping() -> None:
+            await store.aping()
+            await store.aclose()
+
+        for _ in range(2):
+            store._nodes.forget()
+            store.ping()
+            store._nodes.forget()
+            asyncio.run(ping())
+        store.close()
+
+
 def test_a_primary_killed_under_load_admits_no_more_than_the_limit() -> None:
     """Replicas are a moment behind: what they had not heard is all that may be lost."""
     most = 300
