@@ -189,13 +189,17 @@ class RedisClusterStore(Store):
     def _look(
         self, shares: Sequence[Share], refused: tuple[Share, Reply]
     ) -> Generator[Request, Any, list[tuple[Share, Reply]]]:
-        """Return what every part says now that nothing is charged: the numbers of a refusal."""
+        """Return what every part says now that nothing is charged: the numbers of a refusal.
+
+        It stays one when a part does not answer: then those are told that are known.
+        """
         answers = [refused]
-        for share in shares:
-            if share is not refused[0]:
-                changes: dict[str, Any] = {"spend": False, "revision": None}
-                look = share.plan._replace(now=refused[1].now, subject_revisions={}, **changes)
-                answers.append((share, (yield share.part, "execute", (look,), {})))
+        with suppress(StoreUnavailable):
+            for share in shares:
+                if share is not refused[0]:
+                    changes: dict[str, Any] = {"spend": False, "revision": None}
+                    look = share.plan._replace(now=refused[1].now, subject_revisions={}, **changes)
+                    answers.append((share, (yield share.part, "execute", (look,), {})))
         return answers
 
     def _give_back(

@@ -114,6 +114,27 @@ def test_a_refusal_in_one_part_gives_back_what_the_others_charged(
     assert [o.remaining for o in store.peek(charges)] == [5] * (len(charges) - 1) + [0]
 
 
+def test_a_refusal_stays_one_when_another_part_does_not_answer(
+    store: RedisClusterStore, cluster: Cluster
+) -> None:
+    here, there = next(
+        pair for pair in pairwise(SUBJECTS) if len(set(map(store._part_of, pair))) > 1
+    )
+    refused = Charge(here, limit(1))
+    logged = Charge(there, QuotaPolicy("log", 5, 60, Algorithm.SLIDING_WINDOW_LOG))
+    store.acquire([refused])
+    store.acquire([logged])
+    part = store._part_of(there)
+    for node in cluster.primaries:
+        for key in cluster.call(node, "KEYS", f"{part.protocol.prefix}*"):  # type: ignore[attr-defined]
+            if cluster.call(node, "TYPE", key) == b"list":
+                cluster.call(node, "SET", key, "not ours")
+    with pytest.raises(StoreRefused):
+        store.acquire([logged])
+    outcomes = store.acquire([refused, logged])
+    assert [(outcome.charge, outcome.allowed) for outcome in outcomes] == [(refused, False)]
+
+
 def test_shares_of_one_form_with_other_charges_are_other_shares(store: RedisClusterStore) -> None:
     here, there = next(
         pair for pair in pairwise(SUBJECTS) if len(set(map(store._part_of, pair))) > 1
