@@ -242,6 +242,9 @@ class Server:
             await of_loop.idle.popleft().drop()
 
     async def _begin_on(self, loop: Any) -> LoopConnections:
+        for other in filter(None, (known() for known in self._aidle.keyrefs())):
+            if other.is_closed():  # its generators were not: nobody took it out
+                self._aidle.pop(other, None)
         of_loop = self._aidle[loop] = LoopConnections()
         await of_loop.close_with(loop, self._aidle)
         return of_loop

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import time
 
 import pytest
@@ -12,7 +13,7 @@ from django_ratelimit_tiers.core.policies import Algorithm, Charge, QuotaPolicy
 from django_ratelimit_tiers.exceptions import StoreUnavailable
 from django_ratelimit_tiers.store.loops import MOST_AT_ONCE
 from django_ratelimit_tiers.store.redis import RedisStore
-from tests.servers import ValkeyProcess
+from tests.servers import ValkeyProcess, wait_until
 
 LIMIT, CROWD = 500, 1_000
 
@@ -103,3 +104,27 @@ def test_a_cancelled_call_costs_no_other_call_its_connection(
     store.ping()
     assert asyncio.run(run()) == 0
     store.close()
+
+
+@pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestWarning")
+def test_loops_that_are_closed_and_no_more_leave_no_connections(
+    redis_url: str, valkey_client: redis.Redis
+) -> None:
+    store = RedisStore(url=redis_url, timeout=5)
+
+    def connected() -> int:
+        return int(valkey_client.info("clients")["connected_clients"])
+
+    async def ping_and_close() -> None:
+        await store.aping()
+        await store.aclose()
+
+    before = connected()
+    for _ in range(10):
+        loop = asyncio.new_event_loop()
+        loop.run_until_complete(store.aping())
+        loop.close()
+    del loop
+    asyncio.run(ping_and_close())
+    gc.collect()
+    assert wait_until(lambda: connected() <= before, 5)
