@@ -181,6 +181,16 @@ def test_what_was_charged_is_given_back_without_saying_when(
     assert store.peek([charge])[0].remaining == 7
 
 
+def test_a_refund_that_gives_nothing_leaves_a_log_for_a_clock_that_goes_back(
+    store: RedisStore,
+) -> None:
+    charge = Charge("user:1", QuotaPolicy("p", 5, 60, Algorithm.SLIDING_WINDOW_LOG))
+    now = 1_000_000_000
+    store.acquire([charge], now=now)
+    store.refund([charge], now=now + 2 * charge.policy.window)
+    assert store.peek([charge], now=now + 1)[0].remaining == 4
+
+
 @pytest.mark.parametrize(
     "name", ["user:1}", "{user:1}", "a:b", "*", "\N{SNOWMAN}", "\0", "x" * 300]
 )

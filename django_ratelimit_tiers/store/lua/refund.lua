@@ -38,7 +38,7 @@ for place, value_key in ipairs(KEYS) do
         -- @list
         if not charged_at then
           gives = current > 0 and previous > time - window
-          call('LTRIM', list, 0, -cost - 1)
+          if gives then call('LTRIM', list, 0, -cost - 1) end
         elseif charged_at > time - window then
           gives = call('LREM', list, -cost, string.format('%.0f', charged_at)) > 0
         end
