@@ -81,8 +81,7 @@ class AlertBook:
         try:
             with transaction.atomic(using=router.db_for_write(Alert)):
                 alert.save(force_insert=True)
-                prepare_notices(alert, AlertEvent.OPENED)
-                transaction.on_commit(partial(announce, alert, AlertEvent.OPENED))
+                tell(alert, AlertEvent.OPENED)
         except IntegrityError:
             logger.warning("an alert of this cause is open already: %s", alert.cause)
             return None
@@ -107,12 +106,10 @@ class AlertBook:
         if change is Change.REOPENED:
             alert.state, alert.closed_at = AlertState.OPEN.value, None
             fields += ["state", "closed_at"]
+        with transaction.atomic(using=router.db_for_write(Alert)):
             alert.save(update_fields=fields)
-        elif alarm.closed_at is not None:
-            alert.save(update_fields=fields)
-            close(alert, moment(alarm.closed_at * MINUTE))
-        else:
-            alert.save(update_fields=fields)
+            if alarm.closed_at is not None:
+                close(alert, moment(alarm.closed_at * MINUTE))
 
 
 def close(alert: Alert, at: datetime) -> None:
@@ -121,14 +118,19 @@ def close(alert: Alert, at: datetime) -> None:
         still_open = Alert.objects.filter(pk=alert.pk).exclude(state=CLOSED)
         if still_open.update(state=CLOSED, closed_at=at):
             alert.state, alert.closed_at = CLOSED, at
-            prepare_notices(alert, AlertEvent.CLOSED)
-            transaction.on_commit(partial(announce, alert, AlertEvent.CLOSED))
+            tell(alert, AlertEvent.CLOSED)
 
 
 def unwatched() -> Iterator[Alert]:
     """Yield the open alerts whose rule is gone, or does not look for such things any more."""
     abandoned = Q(rule__isnull=True) | Q(rule__is_active=False) | ~Q(rule__kind=F("kind"))
     yield from Alert.objects.filter(abandoned).exclude(state=CLOSED)
+
+
+def tell(alert: Alert, event: AlertEvent) -> None:
+    """Write down who is to be told of a moment, and announce it once that is committed."""
+    prepare_notices(alert, event)
+    transaction.on_commit(partial(announce, alert, event), using=router.db_for_write(Alert))
 
 
 def announce(alert: Alert, event: AlertEvent) -> None:
@@ -139,8 +141,10 @@ def announce(alert: Alert, event: AlertEvent) -> None:
 
 
 def _alarm(alert: Alert) -> Alarm:
+    """Return what was kept of an alert; whether it is closed its row says, whoever closed it."""
     stored = {key: value for key, value in alert.alarm.items() if key != "name"}
-    return Alarm(**stored)
+    at = alert.closed_at
+    return replace(Alarm(**stored), closed_at=int(at.timestamp()) // MINUTE if at else None)
 
 
 def _remember(alert: Alert, name: str, alarm: Alarm) -> None:

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from functools import partial
-
 from django.db import IntegrityError, router, transaction
 
 from django_ratelimit_tiers.core.alerts import AlertEvent
 from django_ratelimit_tiers.core.consumption import MARKS, DayQuota, NearLimitVerdict, near_limit
 from django_ratelimit_tiers.core.verdicts import MINUTE, shown
 from django_ratelimit_tiers.events.aggregation import moment
-from django_ratelimit_tiers.events.alerts import announce, close
-from django_ratelimit_tiers.events.notices import prepare_notices
+from django_ratelimit_tiers.events.alerts import close, tell
 from django_ratelimit_tiers.models import Alert, AlertRule
 from django_ratelimit_tiers.store.records import Records
 
@@ -54,8 +51,7 @@ def _open(rule: AlertRule, quota: DayQuota, verdict: NearLimitVerdict, minute: i
     try:
         with transaction.atomic(using=router.db_for_write(Alert)):
             alert.save(force_insert=True)
-            prepare_notices(alert, AlertEvent.OPENED)
-            transaction.on_commit(partial(announce, alert, AlertEvent.OPENED))
+            tell(alert, AlertEvent.OPENED)
     except IntegrityError:
         return  # another worker was faster
 

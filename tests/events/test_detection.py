@@ -3,18 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from typing import Any
 
 import pytest
 from django.contrib.auth.models import User
+from django.db import OperationalError, connection, connections, transaction
+from django.db.models import Model
+from django.test import override_settings
 from django.utils import timezone
 
+from django_ratelimit_tiers.core.alerts import AlertEvent
 from django_ratelimit_tiers.core.consumption import DayQuota
 from django_ratelimit_tiers.core.tallies import Tally
 from django_ratelimit_tiers.events.aggregation import moment
+from django_ratelimit_tiers.events.alerts import tell
 from django_ratelimit_tiers.events.detection import detect_anomalies, judged_minute
 from django_ratelimit_tiers.models import (
     Alert,
+    AlertNotice,
     AlertRule,
     PolicyRevision,
     SeriesHour,
@@ -77,6 +84,13 @@ def refuse_steadily(start: int, end: int, count: int = 5, **fields: Any) -> None
 def detect_at(minute: int) -> None:
     """Run the detectors when this minute is the last that is over."""
     detect_anomalies(now=minute * 60 + 65)
+
+
+def fail_to_write_notices(execute: Callable[..., Any], sql: str, *rest: Any) -> Any:
+    """Fail as a database that went away."""
+    if sql.startswith("INSERT") and AlertNotice._meta.db_table in sql:
+        raise OperationalError("gone away")
+    return execute(sql, *rest)
 
 
 def test_a_spike_opens_an_alert_in_its_first_minute(
@@ -176,6 +190,58 @@ def test_an_acknowledged_alert_stays_acknowledged_until_it_closes() -> None:
     for minute in range(START + 2, START + 20):
         detect_at(minute)
     assert Alert.objects.get().state == "closed"
+
+
+def test_an_alert_that_could_not_be_closed_is_closed_by_the_next_run() -> None:
+    watch(emails="ops@example.com")
+    refuse_steadily(START - 60, START)
+    refuse(START, 100)
+    for minute in range(START, START + 10):
+        detect_at(minute)
+    with connection.execute_wrapper(fail_to_write_notices), suppress(OperationalError):
+        detect_at(START + 10)
+    assert Alert.objects.get().state == "open"
+    detect_at(START + 11)
+    assert Alert.objects.get().state == "closed"
+
+
+def test_a_rule_that_is_switched_off_and_on_opens_its_alert_again() -> None:
+    rule = watch()
+    refuse_steadily(START - 60, START)
+    refuse_steadily(START, START + 5, 100)
+    detect_at(START)
+    AlertRule.objects.filter(pk=rule.pk).update(is_active=False)
+    detect_at(START + 1)
+    assert Alert.objects.get().state == "closed"
+    AlertRule.objects.filter(pk=rule.pk).update(is_active=True)
+    detect_at(START + 2)
+    assert Alert.objects.get().state == "open"
+
+
+class AlertsElsewhere:
+    """A router to a database of the app's own."""
+
+    def db_for_write(self, model: type[Model], **hints: Any) -> str | None:
+        return "limits" if model._meta.app_label == "django_ratelimit_tiers" else None
+
+
+@pytest.fixture
+def _other_database(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    other = {**connections.settings["default"], "ENGINE": "django.db.backends.sqlite3"}
+    monkeypatch.setitem(connections.settings, "limits", {**other, "NAME": ":memory:"})
+    connections["limits"].connect()
+    yield
+    connections["limits"].close()
+    del connections["limits"]
+
+
+@pytest.mark.usefixtures("_other_database")
+def test_signals_wait_for_the_commit_of_the_database_that_alerts_are_in(moments: list[str]) -> None:
+    with override_settings(DATABASE_ROUTERS=[AlertsElsewhere()]):
+        with transaction.atomic(using="limits"):
+            tell(Alert(cause="a spike"), AlertEvent.OPENED)
+            assert moments == []
+        assert moments == ["opened a spike"]
 
 
 def test_each_series_has_an_alert_of_its_own() -> None:
