@@ -39,7 +39,7 @@ def detect_anomalies(*, now: int | None = None) -> int:
 
     Returns 0 when another process is at it. `now` is in epoch seconds, the store's clock if None.
     A run that is repeated or was missed does no harm: each minute is judged again, and changes
-    nothing that it changed before.
+    nothing that it changed before. What one rule raises is logged; the others are judged.
     """
     records = configured_store().records
     with records.lock(LOCK, LOCK_SECONDS) as lease:
@@ -47,7 +47,10 @@ def detect_anomalies(*, now: int | None = None) -> int:
             return 0
         minute = judged_minute(records, records.now() if now is None else now)
         for rule in AlertRule.objects.filter(is_active=True):
-            _judge(rule, minute, records)
+            try:
+                _judge(rule, minute, records)
+            except Exception:  # one rule that fails must not silence the others
+                logger.exception("the alert rule %r could not be judged", rule.name)
             if not lease.renew():
                 return 0
         for alert in unwatched():

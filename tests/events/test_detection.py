@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import AbstractContextManager
 from typing import Any
 
 import pytest
@@ -86,11 +86,15 @@ def detect_at(minute: int) -> None:
     detect_anomalies(now=minute * 60 + 65)
 
 
-def fail_to_write_notices(execute: Callable[..., Any], sql: str, *rest: Any) -> Any:
-    """Fail as a database that went away."""
-    if sql.startswith("INSERT") and AlertNotice._meta.db_table in sql:
-        raise OperationalError("gone away")
-    return execute(sql, *rest)
+def fail(first_word: str, model: type[Model]) -> AbstractContextManager[None]:
+    """Fail at statements that begin so and name the model's table, as a broken database would."""
+
+    def failing(execute: Callable[..., Any], sql: str, *rest: Any) -> Any:
+        if sql.startswith(first_word) and model._meta.db_table in sql:
+            raise OperationalError("gone away")
+        return execute(sql, *rest)
+
+    return connection.execute_wrapper(failing)
 
 
 def test_a_spike_opens_an_alert_in_its_first_minute(
@@ -198,7 +202,7 @@ def test_an_alert_that_could_not_be_closed_is_closed_by_the_next_run() -> None:
     refuse(START, 100)
     for minute in range(START, START + 10):
         detect_at(minute)
-    with connection.execute_wrapper(fail_to_write_notices), suppress(OperationalError):
+    with fail("INSERT", AlertNotice):
         detect_at(START + 10)
     assert Alert.objects.get().state == "open"
     detect_at(START + 11)
@@ -367,12 +371,29 @@ def test_fewer_are_enough_when_their_accounts_are_new() -> None:
     assert "new users" in Alert.objects.get().detail["explanation"]
 
 
-def test_users_whom_the_database_cannot_have_are_not_new() -> None:
-    watch("account_farming", minimum_volume=5)
-    records = configured_store().records
-    records.add(Tally(sightings=[(f"user:auth0|{n}", "192.0.2.1") for n in range(6)]))
+@pytest.mark.parametrize(
+    "pk", ["auth0|7", "6c1c0d4e-1111-4000-8000-0123456789ab", "9" * 30, "", "1.5", "\0"]
+)
+def test_users_that_only_a_token_knows_are_not_new(pk: str) -> None:
+    watch("account_farming", minimum_volume=25)
+    users = [User.objects.create_user(f"bot{n}") for n in range(10)]
+    seen = [(f"user:{user.pk}", "192.0.2.1") for user in users]
+    configured_store().records.add(Tally(sightings=[(f"user:{pk}", "192.0.2.1"), *seen]))
     detect_at(this_minute())
-    assert Alert.objects.get().cause == "any account_farming: 192.0.2.1"
+    assert Alert.objects.get().peak == 10
+
+
+def test_a_rule_that_fails_is_logged_and_the_others_are_judged(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    watch("slow_drip")
+    watch()
+    refuse_steadily(START - 60, START)
+    refuse(START, 100)
+    with fail("SELECT", UsageCount):
+        detect_at(START)
+    assert "the alert rule 'any slow_drip' could not be judged" in caplog.text
+    assert Alert.objects.get().kind == "spike"
 
 
 def test_a_subject_evenly_just_under_its_limit_for_hours_is_an_alert() -> None:
