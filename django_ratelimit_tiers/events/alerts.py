@@ -75,7 +75,10 @@ class AlertBook:
             last_seen_at=moment(alarm.high_at * MINUTE),
             peak=alarm.peak,
             baseline=alarm.level,
-            detail=_detail(name, alarm, verdict, watch),
+            detail={
+                "explanation": verdict.explanation,
+                **watch.detail(name, alarm.opened_at, verdict.minute),
+            },
         )
         _remember(alert, name, alarm)
         try:
@@ -101,7 +104,7 @@ class AlertBook:
         alert.last_seen_at = moment(alarm.high_at * MINUTE)
         _remember(alert, name, alarm)
         if change in (Change.EXTENDED, Change.REOPENED):
-            alert.detail = _detail(name, alarm, verdict, watch)
+            alert.detail |= watch.detail(name, alarm.opened_at, verdict.minute)
             fields.append("detail")
         if change is Change.REOPENED:
             alert.state, alert.closed_at = AlertState.OPEN.value, None
@@ -149,8 +152,3 @@ def _alarm(alert: Alert) -> Alarm:
 
 def _remember(alert: Alert, name: str, alarm: Alarm) -> None:
     alert.alarm = {"name": name, **asdict(alarm)}
-
-
-def _detail(name: str, alarm: Alarm, verdict: Verdict, watch: Watch) -> dict[str, object]:
-    found = watch.detail(name, alarm.opened_at, verdict.minute)
-    return {"explanation": verdict.explanation, **found}

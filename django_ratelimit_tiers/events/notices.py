@@ -76,7 +76,9 @@ def send_notices(*, now: datetime | None = None) -> int:
 def message(notice: AlertNotice) -> tuple[str, str]:
     """Return the subject and the text of a notice, on printable lines."""
     alert, event = notice.alert, AlertEvent(notice.event)
-    word = "Alert" if event is AlertEvent.OPENED else "Alert over"
+    lasting = bool(alert.alarm.get("settled"))
+    over = "Alert still going on" if lasting else "Alert over"
+    word = "Alert" if event is AlertEvent.OPENED else over
     lines = [
         alert.cause,
         str(alert.detail.get("explanation", "")),
@@ -84,7 +86,9 @@ def message(notice: AlertNotice) -> tuple[str, str]:
         f"Peak {alert.peak:,.0f}, usual {alert.baseline:,.0f}.",
     ]
     if alert.closed_at is not None:
-        lines.append(f"Over since {universal(alert.closed_at)}.")
+        since = universal(alert.closed_at)
+        usual = f"Still going on. From {since} on it is taken for usual and reported no more."
+        lines.append(usual if lasting else f"Over since {since}.")
     lists = ((name, found) for name, found in alert.detail.items() if isinstance(found, list))
     lines += [f"{name}: {', '.join(map(str, found))}" for name, found in lists if found]
     return printable(f"{word}: {alert.cause}")[:200], "\n".join(map(printable, filter(None, lines)))

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from django.contrib.auth.models import User
+from django.core import mail
 from django.db import OperationalError, connection, connections, transaction
 from django.db.models import Model
 from django.test import override_settings
@@ -181,6 +182,23 @@ def test_after_the_cool_down_it_is_a_new_alert() -> None:
     for minute in range(START, START + 41):
         detect_at(minute)
     assert [a.state for a in Alert.objects.order_by("opened_at")] == ["closed", "open"]
+
+
+def test_what_lasts_for_hours_is_told_as_going_on_and_explained_as_at_first() -> None:
+    watch(emails="ops@example.com")
+    refuse_steadily(START - 60, START)
+    refuse_steadily(START, START + 366, 1000, subject="user:2")
+    detect_at(START)
+    opened = Alert.objects.get().detail
+    detect_at(START + 365)
+    alert = Alert.objects.get()
+    assert (alert.state, alert.alarm["settled"]) == ("closed", True)
+    assert alert.detail["explanation"] == opened["explanation"]
+    assert alert.detail["top subjects"] == ["user:2 (360000)"]
+    [_, last] = mail.outbox
+    assert last.subject == "Alert still going on: any spike"
+    assert "reported no more" in last.body
+    assert "Over since" not in last.body
 
 
 def test_an_acknowledged_alert_stays_acknowledged_until_it_closes() -> None:
