@@ -17,7 +17,9 @@ from django.db.models.signals import (
     pre_save,
 )
 
+from django_ratelimit_tiers.events.series import forget_hours
 from django_ratelimit_tiers.models import (
+    AlertRule,
     EndpointRule,
     PolicyRevision,
     RulePolicy,
@@ -88,6 +90,7 @@ def connect() -> None:
     for model in POLICY_MODELS:
         post_save.connect(on_policy_saved, sender=model)
         post_delete.connect(on_policy_deleted, sender=model)
+    pre_save.connect(on_alert_rule_saving, sender=AlertRule)
     pre_save.connect(on_assignment_leaving, sender=TierAssignment)
     post_save.connect(on_assignment_saved, sender=TierAssignment)
     pre_delete.connect(on_assignment_leaving, sender=TierAssignment)
@@ -123,6 +126,12 @@ def on_policy_saved(
 def on_policy_deleted(sender: type[PolicyModel], using: str, **_: Any) -> None:
     """Announce a deleted row, also one deleted by cascade."""
     policy_edited.send(sender, using=using, reason="deleted")
+
+
+def on_alert_rule_saving(instance: AlertRule, using: str, **_: Any) -> None:
+    """Forget what was usual for a rule that is about something else now."""
+    if instance.pk is not None:
+        forget_hours(instance, using)
 
 
 def on_assignment_leaving(

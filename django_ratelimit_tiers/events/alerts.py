@@ -46,7 +46,8 @@ class AlertBook:
 
     def judge(self, name: str, watch: Watch) -> None:
         """Bring the alert of one cause forward by the verdicts of its watch."""
-        for verdict in watch.verdicts(name):
+        alert = self._alerts.get(name)
+        for verdict in watch.verdicts(name, _alarm(alert).minute if alert else None):
             self._advance(name, verdict, watch)
 
     def _advance(self, name: str, verdict: Verdict, watch: Watch) -> None:

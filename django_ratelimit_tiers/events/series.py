@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Mapping
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Mapping
+from datetime import datetime
 from typing import Any
 
+from django.db import router, transaction
 from django.db.models import Aggregate, Count, F, Min, QuerySet, Sum
 
 from django_ratelimit_tiers.core.alerts import Grouping, Resolution
 from django_ratelimit_tiers.core.policies import Mode
-from django_ratelimit_tiers.core.series import HOUR, History, Hour, rolled_up
-from django_ratelimit_tiers.core.spikes import DAYS
+from django_ratelimit_tiers.core.series import EMPTY_HOUR, HOUR, History, Hour, rolled_up
+from django_ratelimit_tiers.core.spikes import DAYS, RECENT
 from django_ratelimit_tiers.core.verdicts import MINUTE
 from django_ratelimit_tiers.events.aggregation import moment, upsert
 from django_ratelimit_tiers.models import (
@@ -22,69 +24,100 @@ from django_ratelimit_tiers.models import (
     ThrottleEvent,
 )
 
-RECENT_HOURS = 3
+AGAIN = 60
+"""Minutes judged in every run: those of runs that were missed, and no harm if they were not."""
+
+RECENT_HOURS = -(-(AGAIN + RECENT) // HOUR)
 """How many hours before this one are read by minute every time."""
 
 MOST_HOURS = 47
-"""How far back hours are made up when detection has not run: as long as minutes are kept."""
+"""How far back hours are made up of minutes: these are kept for two days at least."""
+
+OLDEST_HOURS = 24 * DAYS + 2
+"""How far back anything is compared with."""
 
 SHOWN = 5
 """How many names an alert lists of each kind."""
 
+SERIES_FIELDS = ("grouping", "policy", "endpoint", "tier")
+"""What of a rule tells which series it watches."""
+
 Minutes = Mapping[str, Mapping[int, int]]
+Hours = dict[tuple[str, int], Hour]
 
 
 class SeriesReader:
     """The series of one spike rule up to a minute; minutes and hours are counted since the epoch.
 
     Reading also writes the hours that have become complete, so that their peaks outlive the
-    minutes they were made of.
+    minutes they were made of. Older hours that no run has written, because the rule is new or was
+    switched off, are made up of the counts by hour, and their means stand in for their peaks.
     """
 
     def __init__(self, rule: AlertRule, minute: int) -> None:
         self._rule = rule
         self._minute = minute
+        self._this_hour = minute // HOUR
         self._since = recording_since(minute)
-        self._start = self._first_hour() * HOUR
+        self._unwritten = self._first_unwritten()
+        made_up = max(self._unwritten, self._this_hour - MOST_HOURS)
+        self._start = min(made_up, self._this_hour - RECENT_HOURS)
         self.minutes: Minutes = self._read_minutes()
         self._recent = {
-            series: rolled_up(counts, since=self._start, until=minute // HOUR * HOUR)
+            series: rolled_up(counts, since=self._start * HOUR, until=self._this_hour * HOUR)
             for series, counts in self.minutes.items()
         }
-        self._write_hours()
+        if self._unwritten < self._this_hour:
+            self._write_hours()
 
     def history(self, series: str) -> History:
         """Return what is known of one series."""
-        stored = self._rule.hours.filter(
-            series=series, hour__gte=moment((self._minute // HOUR - 24 * DAYS - 2) * 3600)
-        )
-        hours = {
-            int(row.hour.timestamp()) // 3600: Hour(total=row.total, peak=row.peak)
-            for row in stored
-        }
+        oldest = moment((self._this_hour - OLDEST_HOURS) * 3600)
+        stored = self._rule.hours.filter(series=series, hour__gte=oldest)
+        hours = {_hour(row.hour): Hour(total=row.total, peak=row.peak) for row in stored}
         hours |= self._recent.get(series, {})
         return History(since=self._since, minutes=self.minutes.get(series, {}), hours=hours)
 
-    def _first_hour(self) -> int:
-        """Return the first hour that is read: those that were never written are among them."""
-        this_hour = self._minute // HOUR
+    def _first_unwritten(self) -> int:
+        """Return the hour after the latest one that was written."""
         latest = self._rule.hours.order_by("-hour").values_list("hour", flat=True).first()
-        unwritten = int(latest.timestamp()) // 3600 if latest else 0
-        return min(this_hour - RECENT_HOURS, max(unwritten, this_hour - MOST_HOURS))
+        oldest = self._this_hour - OLDEST_HOURS
+        return max(oldest, _hour(latest) + 1) if latest else oldest
 
     def _read_minutes(self) -> Minutes:
-        rows = refusals(self._rule).filter(
-            minute__gte=moment(self._start * MINUTE), minute__lte=moment(self._minute * MINUTE)
-        )
-        field = series_field(self._rule)
-        names = ["minute", field] if field else ["minute"]
+        until = moment(self._minute * MINUTE)
+        rows = refusals(self._rule).filter(minute__lte=until)
         found: dict[str, dict[int, int]] = defaultdict(dict)
-        for row in rows.values(*names).annotate(total=Sum("count")).order_by():
-            series = row[field] if field else ""
-            found[series][int(row["minute"].timestamp()) // MINUTE] = row["total"]
+        for series, at, total in self._sums(rows, self._start):
+            found[series][int(at.timestamp()) // MINUTE] = total
         return found
 
+    def _read_older_hours(self) -> Hours:
+        lengths = (Resolution.MINUTE.value, Resolution.HOUR.value)
+        rows = _about(self._rule, ThrottleCount.objects.filter(resolution__in=lengths))
+        until = moment(self._start * 3600)
+        totals: Counter[tuple[str, int]] = Counter()
+        for series, at, total in self._sums(rows.filter(minute__lt=until), self._unwritten):
+            totals[series, _hour(at)] += total
+        return {key: Hour(total=total, peak=-(-total // HOUR)) for key, total in totals.items()}
+
+    def _sums(
+        self, rows: QuerySet[ThrottleCount], hour: int
+    ) -> Iterator[tuple[str, datetime, int]]:
+        """Yield series, time and sum of the counts from the beginning of an hour on."""
+        field = series_field(self._rule)
+        names = ["minute", field] if field else ["minute"]
+        rows = rows.filter(minute__gte=moment(hour * 3600))
+        for row in rows.values(*names).annotate(total=Sum("count")).order_by():
+            yield row[field] if field else "", row["minute"], row["total"]
+
     def _write_hours(self) -> None:
+        hours = self._read_older_hours() if self._unwritten < self._start else {}
+        for series, recent in self._recent.items():
+            written = {(series, hour): found for hour, found in recent.items() if found.total}
+            hours |= {key: found for key, found in written.items() if key[1] >= self._unwritten}
+        # One of the last hour in any case: by it the next run sees that all of them are written.
+        hours.setdefault(("", self._this_hour - 1), EMPTY_HOUR)
         rows = [
             SeriesHour(
                 rule=self._rule,
@@ -93,11 +126,9 @@ class SeriesReader:
                 total=found.total,
                 peak=found.peak or 0,
             )
-            for series, hours in self._recent.items()
-            for hour, found in hours.items()
-            if found.total
+            for (series, hour), found in hours.items()
         ]
-        if rows and (self._minute % HOUR < RECENT_HOURS or not self._rule.hours.exists()):
+        with transaction.atomic(using=router.db_for_write(SeriesHour)):
             upsert(SeriesHour, rows, ("rule_id", "series", "hour"), ["total", "peak"])
 
 
@@ -112,6 +143,13 @@ def recording_since(minute: int) -> int:
 def refusals(rule: AlertRule) -> QuerySet[ThrottleCount]:
     """Return the counts by minute that a rule is about; shadow refusals are none."""
     return _about(rule, ThrottleCount.objects.filter(resolution=Resolution.MINUTE.value))
+
+
+def forget_hours(rule: AlertRule, using: str) -> None:
+    """Delete the hours of a rule whose series are other ones than those in the database."""
+    new = {name: getattr(rule, name) for name in SERIES_FIELDS}
+    if AlertRule.objects.using(using).filter(pk=rule.pk).values(*SERIES_FIELDS).first() != new:
+        SeriesHour.objects.using(using).filter(rule=rule.pk).delete()
 
 
 def series_field(rule: AlertRule) -> str | None:
@@ -141,6 +179,10 @@ def _about(rule: AlertRule, rows: QuerySet[Any]) -> QuerySet[Any]:
     only = {"policy": rule.policy, "endpoint": rule.endpoint, "tier": rule.tier}
     chosen = {name: value for name, value in only.items() if value}
     return rows.filter(mode=Mode.ENFORCE.value, **chosen)
+
+
+def _hour(at: datetime) -> int:
+    return int(at.timestamp()) // 3600
 
 
 def _most(rows: Any, measure: Aggregate) -> list[str]:

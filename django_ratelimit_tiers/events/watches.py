@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections import defaultdict
 from collections.abc import Iterator, Set
+from itertools import dropwhile
 from statistics import median
 from typing import ClassVar
 
@@ -31,12 +32,9 @@ from django_ratelimit_tiers.core.sightings import (
 from django_ratelimit_tiers.core.spikes import spike
 from django_ratelimit_tiers.core.verdicts import MINUTE, Verdict
 from django_ratelimit_tiers.events.aggregation import moment
-from django_ratelimit_tiers.events.series import SHOWN, SeriesReader, top
+from django_ratelimit_tiers.events.series import AGAIN, SHOWN, SeriesReader, top
 from django_ratelimit_tiers.models import AlertRule, UsageCount, user_key
 from django_ratelimit_tiers.store.records import SEEN_SECONDS, SEEN_TTL, Records
-
-AGAIN = 10
-"""Minutes judged in every run: those of runs that were missed, and no harm if they were not."""
 
 FACTORS = {Sensitivity.LOW: 2.0, Sensitivity.NORMAL: 1.0, Sensitivity.HIGH: 0.5}
 """How many times its usual number makes a subject or address abnormal, by sensitivity."""
@@ -53,8 +51,11 @@ class Watch(ABC):
         """What may be abnormal now: series, subjects or networks."""
 
     @abstractmethod
-    def verdicts(self, name: str) -> Iterator[Verdict]:
-        """Judge one of them, or one that was abnormal before; the oldest minute first."""
+    def verdicts(self, name: str, judged: int | None) -> Iterator[Verdict]:
+        """Judge one of them, or one that was abnormal before; the oldest minute first.
+
+        `judged` is the last minute judged of one that was abnormal before, None of another.
+        """
 
     @abstractmethod
     def detail(self, name: str, start: int, end: int) -> dict[str, list[str]]:
@@ -79,11 +80,18 @@ class SpikeWatch(Watch):
             if any(minutes.get(m, 0) >= self._rule.minimum_volume for m in self._span)
         }
 
-    def verdicts(self, name: str) -> Iterator[Verdict]:
+    def verdicts(self, name: str, judged: int | None) -> Iterator[Verdict]:
         history = self._reader.history(name)
         sensitivity = Sensitivity(self._rule.sensitivity)
-        for minute in self._span:
+        for minute in self._unjudged(name, judged):
             yield spike(history, minute, sensitivity, self._rule.minimum_volume)
+
+    def _unjudged(self, name: str, judged: int | None) -> Iterator[int]:
+        """Return the minutes to judge, of an ordinary series from the first that may be a spike."""
+        if judged is not None:
+            return (minute for minute in self._span if minute > judged)
+        counts, least = self._reader.minutes.get(name, {}), self._rule.minimum_volume
+        return dropwhile(lambda minute: counts.get(minute, 0) < least, self._span)
 
     def detail(self, name: str, start: int, end: int) -> dict[str, list[str]]:
         return top(self._rule, name, start, end)
@@ -133,7 +141,7 @@ class RotationWatch(SightingWatch):
     def candidates(self) -> Set[str]:
         return {name for name, networks in self._now.items() if len(networks) >= self.most}
 
-    def verdicts(self, name: str) -> Iterator[Verdict]:
+    def verdicts(self, name: str, judged: int | None) -> Iterator[Verdict]:
         networks = frozenset(self._now.get(name, ()))
         yield ip_rotation(
             SubjectNetworks(name, networks, self.usual(name)), self._minute, self.most
@@ -158,7 +166,7 @@ class FarmingWatch(SightingWatch):
     def candidates(self) -> Set[str]:
         return {name for name, subjects in self._now.items() if len(subjects) >= self.most_new}
 
-    def verdicts(self, name: str) -> Iterator[Verdict]:
+    def verdicts(self, name: str, judged: int | None) -> Iterator[Verdict]:
         subjects = frozenset(self._now.get(name, ()))
         new = self._new(subjects) if len(subjects) >= self.most_new else frozenset()
         seen = NetworkSubjects(name, subjects, new, self.usual(name))
@@ -205,7 +213,7 @@ class DripWatch(Watch):
         )
         return set(rows.values_list("subject", flat=True))
 
-    def verdicts(self, name: str) -> Iterator[Verdict]:
+    def verdicts(self, name: str, judged: int | None) -> Iterator[Verdict]:
         span = range(self._newest - self._hours - 3, self._newest + 1)
         rows = UsageCount.objects.filter(subject=name, hour__gte=moment(span[0] * 3600))
         found = {int(row.hour.timestamp()) // 3600: row for row in rows}

@@ -157,7 +157,7 @@ def test_missed_runs_are_made_up(moments: list[str]) -> None:
     watch()
     refuse_steadily(START - 60, START)
     refuse_steadily(START, START + 3, 100)
-    detect_at(START + 6)
+    detect_at(START + 55)
     alert = Alert.objects.get()
     assert alert.opened_at == moment(START * 60)
     assert alert.last_seen_at == moment((START + 2) * 60)
@@ -308,6 +308,53 @@ def test_complete_hours_outlive_their_minutes() -> None:
     [hour] = SeriesHour.objects.all()
     assert (hour.rule, hour.total, hour.peak) == (rule, 150, 30)
     assert hour.hour == moment((START - 60) * 60)
+
+
+@pytest.mark.parametrize("phase", [0, 4, 59])
+def test_hours_are_kept_in_whichever_minute_detection_runs(phase: int) -> None:
+    rule = watch()
+    refuse_steadily(START - 3 * HOUR, START)
+    for hours in (2, 1, 0):
+        detect_at(START - hours * HOUR + phase)
+    assert list(rule.hours.filter(total=300).values_list("hour", flat=True)) == [
+        moment((START - hours * HOUR) * 60) for hours in (1, 2, 3)
+    ]
+
+
+def test_a_quiet_hour_is_kept_once_and_not_looked_for_again() -> None:
+    rule = watch()
+    detect_at(START)
+    with fail("SELECT SUM", ThrottleCount):
+        detect_at(START + 1)
+    assert list(rule.hours.values_list("series", "total", "peak")) == [("", 0, 0)]
+
+
+def test_a_rule_knows_the_days_before_it_was_made() -> None:
+    for day in range(3, 12):
+        refuse(START - day * DAY, 9000, resolution="hour")
+    PolicyRevision.objects.update(created_at=moment((START - 20 * DAY) * 60))
+    rule = watch(grouping="policy")
+    refuse_steadily(START - 30, START, 1)
+    refuse(START, 150)
+    detect_at(START)
+    assert not Alert.objects.exists()
+    kept = rule.hours.filter(total=9000)
+    assert set(kept.values_list("series", "peak")) == {("free-minute", 150)}
+    assert kept.count() == 9
+
+
+@pytest.mark.parametrize(
+    "change", [{"grouping": "tier"}, {"policy": "p"}, {"endpoint": "GET a"}, {"tier": "free"}]
+)
+def test_a_rule_that_is_about_something_else_forgets_what_was_usual(change: Any) -> None:
+    rule = watch()
+    SeriesHour.objects.create(rule=rule, hour=moment(START * 60), total=9000, peak=200)
+    rule.save()
+    assert rule.hours.exists()
+    for name, value in change.items():
+        setattr(rule, name, value)
+    rule.save()
+    assert not rule.hours.exists()
 
 
 def test_what_is_usual_at_this_time_of_day_raises_nothing() -> None:
