@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from hashlib import blake2b
 
 MINUTE = 60
 """Seconds in a minute: detectors count time in whole minutes since the Unix epoch."""
@@ -46,6 +47,14 @@ def shown(name: str) -> str:
     """Return a name from outside on one line, printable and not longer than LONGEST_NAME."""
     cut = name if len(name) <= LONGEST_NAME else name[: LONGEST_NAME - 1] + "…"
     return "".join(letter if letter.isprintable() else "�" for letter in cut)
+
+
+def distinct(name: str) -> str:
+    """Return a name as it is shown, with its digest if that is not all of it: no two are alike."""
+    found = shown(name)
+    if found == name:
+        return name
+    return f"{found} ({blake2b(name.encode(errors='surrogatepass'), digest_size=4).hexdigest()})"
 
 
 def number(value: float) -> str:

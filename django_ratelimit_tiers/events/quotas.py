@@ -6,7 +6,7 @@ from django.db import IntegrityError, router, transaction
 
 from django_ratelimit_tiers.core.alerts import AlertEvent
 from django_ratelimit_tiers.core.consumption import MARKS, DayQuota, NearLimitVerdict, near_limit
-from django_ratelimit_tiers.core.verdicts import MINUTE, shown
+from django_ratelimit_tiers.core.verdicts import MINUTE, distinct
 from django_ratelimit_tiers.events.aggregation import moment
 from django_ratelimit_tiers.events.alerts import close, tell
 from django_ratelimit_tiers.models import Alert, AlertRule
@@ -58,4 +58,4 @@ def _open(rule: AlertRule, quota: DayQuota, verdict: NearLimitVerdict, minute: i
 
 def _cause(rule: AlertRule, quota: DayQuota, mark: int) -> str:
     day = f"{moment(quota.window * MINUTE):%Y-%m-%d}"
-    return f"{mark}% of {shown(quota.policy)} by {shown(quota.subject)} on {day} ({rule.pk})"
+    return f"{mark}% of {distinct(quota.policy)} by {distinct(quota.subject)} on {day} ({rule.pk})"

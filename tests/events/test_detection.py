@@ -277,6 +277,15 @@ def test_each_series_has_an_alert_of_its_own() -> None:
     assert causes == {"any spike: GET a", "any spike: GET b"}
 
 
+def test_series_whose_long_names_begin_alike_have_alerts_of_their_own() -> None:
+    watch(grouping="endpoint")
+    for endpoint in ("GET " + 100 * "a" + "/b", "GET " + 100 * "a" + "/c"):
+        refuse_steadily(START - 60, START, endpoint=endpoint)
+        refuse(START, 100, endpoint=endpoint)
+    detect_at(START)
+    assert Alert.objects.count() == 2
+
+
 def test_a_rule_sees_only_what_it_is_about() -> None:
     watch(policy="pro-minute")
     refuse_steadily(START - 60, START)
