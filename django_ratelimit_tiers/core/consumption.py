@@ -6,7 +6,7 @@ import statistics
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
-from django_ratelimit_tiers.core.verdicts import Verdict, clock, number, shown
+from django_ratelimit_tiers.core.verdicts import Verdict, number, shown
 
 DRIP_HOURS = 6
 """Hours in a row that make a drip."""
@@ -53,7 +53,10 @@ class DripVerdict(Verdict):
 
 @dataclass(frozen=True, slots=True)
 class DayQuota:
-    """What one subject has used of a day quota; `window` is the minute in which the day began."""
+    """What one subject has used of a quota of a day or longer.
+
+    `window` is the minute in which the present day, week or other period ends.
+    """
 
     subject: str
     policy: str
@@ -106,7 +109,7 @@ def near_limit(quota: DayQuota, told: Collection[int] = ()) -> NearLimitVerdict:
         mark=mark,
         explanation=(
             f"{shown(quota.subject)} has used {number(quota.used)} of {number(quota.limit)} "
-            f"({shown(quota.policy)}) since {clock(quota.window)}."
+            f"({shown(quota.policy)})."
         ),
     )
 

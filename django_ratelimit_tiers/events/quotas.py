@@ -1,4 +1,4 @@
-"""Day quotas that run short: told once for each subject, window and mark."""
+"""Quotas of days that run short: told once for each subject, window and mark."""
 
 from __future__ import annotations
 
@@ -12,18 +12,16 @@ from django_ratelimit_tiers.events.alerts import close, tell
 from django_ratelimit_tiers.models import Alert, AlertRule
 from django_ratelimit_tiers.store.records import Records
 
-DAY = 86_400 // MINUTE
-
 
 def judge_quotas(rule: AlertRule, minute: int, records: Records) -> None:
     """Open an alert for each mark that was reached, and close those whose window is over."""
     quotas = records.quotas()
-    over = [quota for quota in quotas if quota.window + DAY <= minute]
+    over = [quota for quota in quotas if quota.window <= minute]
     for quota in quotas:
         if quota not in over and quota.limit >= rule.minimum_volume:
             _judge(rule, quota, minute)
     for alert in rule.alerts.filter(closed_at__isnull=True, kind=rule.kind):
-        if alert.alarm["window"] + DAY <= minute:
+        if alert.alarm["window"] <= minute:
             close(alert, moment(minute * MINUTE))
     records.forget_quotas(over)
 
@@ -57,5 +55,6 @@ def _open(rule: AlertRule, quota: DayQuota, verdict: NearLimitVerdict, minute: i
 
 
 def _cause(rule: AlertRule, quota: DayQuota, mark: int) -> str:
-    day = f"{moment(quota.window * MINUTE):%Y-%m-%d}"
-    return f"{mark}% of {distinct(quota.policy)} by {distinct(quota.subject)} on {day} ({rule.pk})"
+    last_day = f"{moment((quota.window - 1) * MINUTE):%Y-%m-%d}"
+    policy, subject = distinct(quota.policy), distinct(quota.subject)
+    return f"{mark}% of {policy} by {subject} until {last_day} ({rule.pk})"

@@ -147,7 +147,7 @@ def _hourly_limit(outcomes: Sequence[Outcome]) -> int:
 
 def _day_quota(outcome: Outcome, now: int) -> DayQuota:
     subject, policy = outcome.charge.subject, outcome.charge.policy
-    window = now // policy.window * policy.window // (MINUTE * MICROSECONDS)
+    window = (now // policy.window + 1) * policy.window // (MINUTE * MICROSECONDS)
     used = policy.capacity - outcome.remaining
     return DayQuota(subject, policy.name, policy.capacity, used, window)
 

@@ -486,12 +486,23 @@ def test_a_subject_evenly_just_under_its_limit_for_hours_is_an_alert() -> None:
 def test_a_day_quota_that_runs_short_is_told_once_for_each_mark_and_window() -> None:
     watch("near_limit")
     records = configured_store().records
-    window = START // DAY * DAY
+    window = (START // DAY + 1) * DAY
     for used in (85, 90, 100, 100):
         records.add(Tally(quotas=[DayQuota("user:1", "free-day", 100, used, window)]))
         detect_at(START)
     causes = sorted(Alert.objects.values_list("cause", flat=True))
     assert [cause.split(" by ")[0] for cause in causes] == ["100% of free-day", "80% of free-day"]
-    detect_at(window + DAY)
+    detect_at(window)
     assert set(Alert.objects.values_list("state", flat=True)) == {"closed"}
     assert list(records.quotas()) == []
+
+
+def test_a_quota_of_a_month_is_told_on_every_day_of_it() -> None:
+    watch("near_limit")
+    records = configured_store().records
+    for day, used in ((3, 85), (20, 100), (25, 100)):
+        month = DayQuota("user:1", "free-month", 100, used, START + 30 * DAY)
+        records.add(Tally(quotas=[month]))
+        detect_at(START + day * DAY)
+    assert Alert.objects.count() == 2
+    assert set(Alert.objects.values_list("state", flat=True)) == {"open"}

@@ -67,7 +67,7 @@ def test_a_day_quota_is_noted_from_its_first_mark_on() -> None:
     assert list(sheet.take(dict, list).quotas) == []
     sheet = TallySheet()
     sheet.note("user:1", "ip:192.0.2.1", decided((DAY, 20)))
-    assert list(sheet.take(dict, list).quotas) == [DayQuota("user:1", "free-day", 100, 80, 1440)]
+    assert list(sheet.take(dict, list).quotas) == [DayQuota("user:1", "free-day", 100, 80, 2880)]
 
 
 def test_the_share_of_a_process_without_the_store_is_nobodys_quota() -> None:
@@ -84,7 +84,7 @@ def test_of_a_day_quota_the_last_standing_is_told() -> None:
     for remaining in (20, 7):
         sheet.note("user:1", "ip:192.0.2.1", decided((DAY, remaining)))
     assert [quota.used for quota in sheet.take(dict, list).quotas] == [93]
-    assert list(sheet.take(dict, list).quotas) == [DayQuota("user:1", "free-day", 100, 93, 1440)]
+    assert list(sheet.take(dict, list).quotas) == [DayQuota("user:1", "free-day", 100, 93, 2880)]
 
 
 def test_the_store_is_told_every_few_seconds() -> None:
