@@ -13,10 +13,10 @@ from django.db.models import F, Q
 
 from django_ratelimit_tiers.core.alarms import Alarm, Change, Pace, advance
 from django_ratelimit_tiers.core.alerts import AlertEvent, AlertState
-from django_ratelimit_tiers.core.verdicts import MINUTE, Verdict, distinct
+from django_ratelimit_tiers.core.verdicts import MINUTE, Verdict
 from django_ratelimit_tiers.events.aggregation import moment
 from django_ratelimit_tiers.events.notices import prepare_notices
-from django_ratelimit_tiers.events.watches import Watch
+from django_ratelimit_tiers.events.watches import Watch, cause_of
 from django_ratelimit_tiers.models import Alert, AlertRule
 from django_ratelimit_tiers.signals import alert_closed, alert_opened
 
@@ -70,7 +70,7 @@ class AlertBook:
     def _open(self, name: str, alarm: Alarm, verdict: Verdict, watch: Watch) -> Alert | None:
         alert = Alert(
             kind=self._rule.kind,
-            cause=f"{self._rule.name}: {distinct(name)}" if name else self._rule.name,
+            cause=cause_of(self._rule, name),
             rule=self._rule,
             opened_at=moment(alarm.opened_at * MINUTE),
             last_seen_at=moment(alarm.high_at * MINUTE),

@@ -11,7 +11,7 @@ from typing import ClassVar
 
 from django.contrib.auth import get_user_model
 from django.core.exceptions import FieldDoesNotExist
-from django.db.models import F
+from django.db.models import F, Max
 
 from django_ratelimit_tiers.core.alarms import SPIKE_PACE, SUBJECT_PACE, Pace
 from django_ratelimit_tiers.core.alerts import Sensitivity
@@ -30,7 +30,7 @@ from django_ratelimit_tiers.core.sightings import (
     ip_rotation,
 )
 from django_ratelimit_tiers.core.spikes import spike
-from django_ratelimit_tiers.core.verdicts import MINUTE, Verdict
+from django_ratelimit_tiers.core.verdicts import MINUTE, Verdict, distinct
 from django_ratelimit_tiers.events.aggregation import moment
 from django_ratelimit_tiers.events.series import AGAIN, SHOWN, SeriesReader, top
 from django_ratelimit_tiers.models import AlertRule, UsageCount, user_key
@@ -38,6 +38,11 @@ from django_ratelimit_tiers.store.records import SEEN_SECONDS, SEEN_TTL, Records
 
 FACTORS = {Sensitivity.LOW: 2.0, Sensitivity.NORMAL: 1.0, Sensitivity.HIGH: 0.5}
 """How many times its usual number makes a subject or address abnormal, by sensitivity."""
+
+
+def cause_of(rule: AlertRule, name: str) -> str:
+    """Return what an alert is called that a rule raises of a series, subject or network."""
+    return f"{rule.name}: {distinct(name)}" if name else rule.name
 
 
 class Watch(ABC):
@@ -119,8 +124,13 @@ class SightingWatch(Watch):
         return {"seen": sorted(self._now.get(name, ()))[: 4 * SHOWN]}
 
     def usual(self, name: str) -> float:
-        """Return how many an ordinary hour has, 0 where there was none before."""
-        return median([len(hour.get(name, ())) for hour in self._earlier] or [0])
+        """Return how many an ordinary hour has, or how many people were told of before.
+
+        Sightings are kept for hours only: an office would be news every morning.
+        """
+        told = self._rule.alerts.filter(kind=self._rule.kind, cause=cause_of(self._rule, name))
+        peak = told.aggregate(most=Max("peak"))["most"] or 0
+        return max(peak, median([len(hour.get(name, ())) for hour in self._earlier] or [0]))
 
     def _grouped(self, records: Records, start: int, end: int) -> dict[str, set[str]]:
         found: dict[str, set[str]] = defaultdict(set)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -434,6 +435,20 @@ def test_many_users_from_one_address_are_an_alert() -> None:
     records.add(Tally(sightings=[(f"user:{n}", "192.0.2.2") for n in range(100, 120)]))
     detect_at(this_minute())
     assert Alert.objects.get().cause == "any account_farming: 192.0.2.1"
+
+
+def test_an_office_is_told_of_once_and_again_when_it_is_three_times_as_many() -> None:
+    watch("account_farming", minimum_volume=25)
+    records = configured_store().records
+    office = [(f"user:{n}", "192.0.2.1") for n in range(40)]
+    records.add(Tally(sightings=office))
+    detect_at(this_minute())
+    Alert.objects.update(state="closed", closed_at=timezone.now() - timedelta(days=1))
+    detect_at(this_minute() + 1)
+    assert Alert.objects.get().state == "closed"
+    records.add(Tally(sightings=[(f"user:{n}", "192.0.2.1") for n in range(120)]))
+    detect_at(this_minute() + 2)
+    assert Alert.objects.filter(state="open").get().peak == 120
 
 
 def test_fewer_are_enough_when_their_accounts_are_new() -> None:
