@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 
 from django_ratelimit_tiers.core.alerts import Sensitivity
 from django_ratelimit_tiers.core.series import HOUR, History
@@ -23,6 +24,9 @@ RECENT = 120
 
 DAYS = 14
 """How many earlier days are asked for the same time of day."""
+
+LATEST = 4
+"""Of so many days before this one two are enough: a weekend and two working days."""
 
 LEARNING = 10
 """Known minutes without which nothing is judged, when no earlier day is known either."""
@@ -109,13 +113,13 @@ def baseline_at(history: History, minute: int) -> Baseline:
     days = list(_same_time_of_day(history, minute))
     habits = _complete_hours(history, minute // HOUR)
     usual = _low_median(mean for mean, _ in days)
-    level = max(_low_median(recent), usual)
+    level = max(_low_median(recent), usual, _repeated(mean for mean, _ in days))
     deviation = DEVIATION * _low_median(abs(mean - usual) for mean, _ in days)
     spread = max(_calmer_half(recent), deviation, SHARE * level, math.sqrt(level), 1.0)
     return Baseline(
         level=level,
         spread=spread * (1 + FEW / max(len(recent), FEW)),
-        peak=_low_median(top for _, top in days) if days else _habit(top for top, _ in habits),
+        peak=_usual_peak([top for _, top in days], [top for top, _ in habits]),
         leap=_habit(math.sqrt(top) - math.sqrt(around) for top, around in habits),
         known=len(recent) >= LEARNING or bool(days),
     )
@@ -132,6 +136,17 @@ def _same_time_of_day(history: History, minute: int) -> Iterator[tuple[float, fl
         pair = (history.hour(hour - 24 * day), history.hour(neighbour - 24 * day))
         if known := [found for found in pair if found is not None]:
             yield max(found.mean for found in known), max(found.highest for found in known)
+
+
+def _usual_peak(days: Sequence[float], hours: Sequence[float]) -> float:
+    """Return the usual peak of the time of day, of all hours while no earlier day is known."""
+    return max(_low_median(days), _repeated(days)) if days else _habit(hours)
+
+
+def _repeated(days: Iterable[float]) -> float:
+    """Return what two of the LATEST days had: a rhythm that has moved, as when clocks change."""
+    latest = sorted(islice(days, LATEST), reverse=True)
+    return latest[1] if len(latest) > 1 else 0.0
 
 
 def _complete_hours(history: History, this_hour: int) -> list[tuple[float, float]]:

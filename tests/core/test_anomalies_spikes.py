@@ -138,6 +138,16 @@ def test_the_rise_of_every_morning_is_no_spike() -> None:
     assert judged(three_days + day[:200] + [60]).abnormal
 
 
+@pytest.mark.parametrize(("days", "abnormal"), [(0, True), (1, True), (2, False), (4, False)])
+def test_a_morning_that_comes_an_hour_earlier_is_news_for_two_days(
+    days: int, abnormal: bool
+) -> None:
+    winter = [0] * 480 + [100] * 540 + [0] * 420
+    summer = [0] * 420 + [100] * 540 + [0] * 480
+    weekend = [0] * 2 * DAY if days == 2 else []
+    assert judged([*winter * 8, *summer * days, *weekend, *summer[:425]]).abnormal == abnormal
+
+
 def test_an_attack_soon_after_the_end_of_the_day_is_found() -> None:
     day = [8] * 540 + [80] * 480 + [8] * 420
     assert judged(day * 3 + day[:1105] + [120]).abnormal
