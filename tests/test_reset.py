@@ -46,6 +46,14 @@ def test_a_client_starts_anew_and_no_other(named: str, subject: str) -> None:
     assert (remaining(subject), remaining("user:7")) == (1, 0)
 
 
+def test_a_name_where_an_id_belongs_is_pointed_out() -> None:
+    configured_store().acquire([Charge("user:auth0|7", POLICY)])
+    told = StringIO()
+    call_command("ratelimit_reset", "user:auth0|7", "user:7", stdout=StringIO(), stderr=told)
+    assert told.getvalue() == "'auth0|7' is no user's id: only a token could give it.\n"
+    assert remaining("user:auth0|7") == 1
+
+
 def test_several_clients_start_anew() -> None:
     configured_store().acquire([Charge("user:1", POLICY), Charge("user:2", POLICY)])
     reset("user:1", "user:2")
@@ -55,7 +63,7 @@ def test_several_clients_start_anew() -> None:
 @pytest.mark.parametrize(
     "named",
     [
-        *("42", "user:", "user:root", "user:1 2", "key:", "field:name", "ip:", "ip:x"),
+        *("42", "user:", "user:1 2", "key:", "field:name", "ip:", "ip:x"),
         *("everyone", "*"),
     ],
 )

@@ -7,14 +7,13 @@ from argparse import ArgumentParser, ArgumentTypeError
 from ipaddress import ip_address
 from typing import Any
 
-from django.contrib.auth import get_user_model
-from django.core.exceptions import ValidationError
 from django.core.management.base import BaseCommand, CommandError
 
 from django_ratelimit_tiers.conf import conf
 from django_ratelimit_tiers.core.addresses import address_subject
 from django_ratelimit_tiers.digests import DIGEST, key_digest
 from django_ratelimit_tiers.exceptions import StoreUnavailable
+from django_ratelimit_tiers.models import user_key
 from django_ratelimit_tiers.store.configured import configured_store
 
 NAMES = "user:42, key:<digest or id>, field:<digest>, ip:192.0.2.7, ip:2001:db8::/64 or all"
@@ -39,6 +38,9 @@ class Command(BaseCommand):
             except StoreUnavailable as error:
                 raise CommandError(f"The store does not answer: {error}") from error
             self.stdout.write(f"{name} starts anew.")
+            kind, _, number = name.partition(":")
+            if kind == "user" and user_key(number) is None:
+                self.stderr.write(f"{number!r} is no user's id: only a token could give it.")
 
 
 def subject(text: str) -> str:
@@ -51,19 +53,8 @@ def subject(text: str) -> str:
         except ValueError:
             raise ArgumentTypeError(f"{rest!r} is not an address") from None
         return address_subject(address, conf.IPV6_PREFIX)
-    if kind == "user" and not _is_id(rest):
-        raise ArgumentTypeError(f"{rest!r} is not the id of a user")
     if kind == "key" and rest:
         return text if DIGEST.match(text) else key_digest(rest)
     if not re.fullmatch(r"all|user:\S+|field:([0-9a-f]{32}|too-long|unclear)", text):
         raise ArgumentTypeError(f"{text!r} is not a subject such as {NAMES}")
     return text
-
-
-def _is_id(text: str) -> bool:
-    """Return whether a text can be a user's primary key, of whatever kind the site's users have."""
-    try:
-        get_user_model()._meta.pk.to_python(text)
-    except ValidationError:
-        return False
-    return True
