@@ -9,6 +9,7 @@ import pytest
 from django.db.models import Sum
 
 from django_ratelimit_tiers.core.alerts import Resolution
+from django_ratelimit_tiers.events import retention
 from django_ratelimit_tiers.events.retention import prune_history, roll_up
 from django_ratelimit_tiers.models import PolicyRevision, ThrottleCount, ThrottleEvent, UsageCount
 
@@ -47,6 +48,19 @@ def test_the_minutes_of_subjects_that_differ_in_one_character_become_sums_of_the
         ("user:a ", 10),
         ("user:á", 10),
     ]
+
+
+def test_the_minutes_of_many_subjects_become_sums_a_part_at_a_time(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(retention, "MOST_SUBJECTS", 2)
+    hour = NOW - timedelta(days=5)
+    subjects = ["ip:192.0.2.1", "user:1", "user:a", "user:A", "user:á"]
+    for minute in (0, 59):
+        for subject in subjects:
+            add(hour + timedelta(minutes=minute), 10, subject)
+    assert roll_up(Resolution.MINUTE, Resolution.HOUR, NOW) == 3
+    assert rows() == [("hour", hour, subject, 20) for subject in sorted(subjects)]
 
 
 def test_an_hour_that_is_not_wholly_before_is_left_alone() -> None:
