@@ -65,6 +65,15 @@ def test_a_minute_that_is_not_over_is_left_alone() -> None:
     assert aggregate_throttle_events(now=now + 1) == 3
 
 
+@pytest.mark.django_db(transaction=True)
+def test_in_a_transaction_that_may_be_rolled_back_nothing_is_written_or_forgotten() -> None:
+    fill_minute(LONG_AGO, {key(): 3})
+    with transaction.atomic(), pytest.raises(RuntimeError):
+        aggregate_throttle_events()
+    assert configured_store().records.minutes() == [LONG_AGO]
+    assert aggregate_throttle_events() == 3
+
+
 def test_again_changes_nothing() -> None:
     for _ in range(2):
         fill_minute(LONG_AGO, {key(): 3})
