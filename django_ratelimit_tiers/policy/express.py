@@ -71,7 +71,10 @@ def usual_fare(
     if not passage.is_usual or ledger.exempt or presents_key(snapshot, request):
         return None
     door, number, charged = ledger.client, user_number(user), ledger.charged_rules
-    told = ledger.resolved_tier, ledger.is_verified
+    slug = ledger.resolved_tier
+    if slug is not None and slug not in snapshot.tiers:
+        slug = ""  # all that are none are alike: the site may let a client choose the text
+    told = slug, ledger.is_verified
     key = passage, number, user.__class__, keys, door.address, cost, charged, told
     fare = snapshot.passages.fares.get(key)
     if fare is None or not _holds(fare, snapshot):

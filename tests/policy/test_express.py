@@ -486,6 +486,13 @@ def test_the_short_way_heeds_what_the_site_says_of_the_tier(
             assert (short[0].charges, short[1]) == (plain.charges, revisions)
 
 
+def test_slugs_of_no_tier_are_remembered_as_one(snapshot: Snapshot) -> None:
+    with override_settings(RATELIMIT_TIERS={"TIER_RESOLVER": "tests.site.tier_from_header"}):
+        for number in range(5):
+            shortly(snapshot, None, HTTP_X_TIER=f"unheard-of-{number}")
+        assert len(snapshot.passages.fares) == 1
+
+
 @pytest.mark.parametrize("default_for", ["", "unverified"])
 @pytest.mark.parametrize("email", ["", "anna@example.org"])
 def test_the_short_way_heeds_whether_a_user_is_verified(default_for: str, email: str) -> None:
