@@ -6,6 +6,7 @@ import re
 from typing import Any
 
 from django import forms
+from django.forms.models import InlineForeignKeyField
 from django.utils.translation import gettext_lazy as _
 
 UNITS = {"second": 1, "minute": 60, "hour": 3_600, "day": 86_400, "week": 7 * 86_400}
@@ -36,3 +37,11 @@ class LimitForm(forms.ModelForm):
         field_classes = {"period": PeriodField}
         help_texts = {"period": HELP}
         error_messages = {"period": {"invalid": _("Write a period like 300 or “5 minutes”.")}}
+
+    def _get_validation_exclusions(self) -> set[str]:
+        """Leave it to all rows together that none is there twice: they may change places."""
+        excluded: set[str] = super()._get_validation_exclusions()  # type: ignore[misc]  # no stub
+        parents = (
+            name for name, field in self.fields.items() if isinstance(field, InlineForeignKeyField)
+        )
+        return excluded.union(parents)
