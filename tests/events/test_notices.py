@@ -14,6 +14,7 @@ from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
+import django
 import pytest
 from django.core import mail
 
@@ -202,14 +203,23 @@ def test_a_mail_server_that_says_nothing_is_not_waited_for_long(
 ) -> None:
     monkeypatch.setattr(notices, "MAIL_TIMEOUT", 0.2)
     with socket.create_server(("127.0.0.1", 0)) as silent:
-        settings.EMAIL_BACKEND = "django.core.mail.backends.smtp.EmailBackend"
-        settings.EMAIL_HOST, settings.EMAIL_PORT = silent.getsockname()
+        send_by(settings, *silent.getsockname())
         alert(emails="a@example.com")
         assert send_notices(now=NOW) == 0
     notice = AlertNotice.objects.get()
     assert notice.state == "pending"
     assert notice.error.endswith("timed out")
     assert socket.getdefaulttimeout() is None
+
+
+def send_by(settings: Any, host: str, port: int) -> None:
+    """Let Django send mail by a server, as a site of its version says so."""
+    backend = "django.core.mail.backends.smtp.EmailBackend"
+    if django.VERSION >= (6, 1):
+        options = {"host": host, "port": port}
+        settings.MAILERS = {"default": {"BACKEND": backend, "OPTIONS": options}}
+    else:
+        settings.EMAIL_BACKEND, settings.EMAIL_HOST, settings.EMAIL_PORT = backend, host, port
 
 
 def test_a_run_that_took_too_long_leaves_the_rest_to_the_next(
