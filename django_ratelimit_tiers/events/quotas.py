@@ -6,6 +6,7 @@ from django.db import IntegrityError, router, transaction
 
 from django_ratelimit_tiers.core.alerts import AlertEvent
 from django_ratelimit_tiers.core.consumption import MARKS, DayQuota, NearLimitVerdict, near_limit
+from django_ratelimit_tiers.core.refusals import printable
 from django_ratelimit_tiers.core.verdicts import MINUTE, distinct
 from django_ratelimit_tiers.events.aggregation import moment
 from django_ratelimit_tiers.events.alerts import close, tell
@@ -43,7 +44,7 @@ def _open(rule: AlertRule, quota: DayQuota, verdict: NearLimitVerdict, minute: i
         last_seen_at=moment(minute * MINUTE),
         peak=quota.used,
         baseline=quota.limit,
-        detail={"explanation": verdict.explanation, "subject": quota.subject},
+        detail={"explanation": verdict.explanation, "subject": printable(quota.subject)},
         alarm={"window": quota.window},
     )
     try:

@@ -22,6 +22,7 @@ from django_ratelimit_tiers.core.refusals import (
     labelled_key,
     parse_key,
     parse_sample,
+    printable,
     written_sample,
 )
 from django_ratelimit_tiers.core.sightings import Sighting
@@ -139,7 +140,8 @@ class MemoryRecords(Records):
         return sorted(self._usage)
 
     def usage(self, hour: int) -> Mapping[str, Usage]:
-        return dict(self._usage.get(hour, {}))
+        usage = self._usage.get(hour, {})
+        return {printable(subject): of_subject for subject, of_subject in usage.items()}
 
     def forget_hour(self, hour: int) -> None:
         self._usage.pop(hour, None)
@@ -150,7 +152,8 @@ class MemoryRecords(Records):
     def sightings(self, start: int, end: int) -> Collection[Sighting]:
         with self._lock:
             sets = [pairs for begins, pairs in self._seen.items() if start <= begins < end]
-            return [Sighting(*pair) for pair in set().union(*sets)]
+            pairs = set().union(*sets)
+        return [Sighting(printable(subject), network) for subject, network in pairs]
 
     def quotas(self) -> Sequence[DayQuota]:
         return list(self._quotas.values())

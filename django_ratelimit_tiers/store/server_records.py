@@ -18,6 +18,7 @@ from django_ratelimit_tiers.core.refusals import (
     SampledRefusal,
     parse_key,
     parse_sample,
+    printable,
     written_sample,
 )
 from django_ratelimit_tiers.core.sightings import Sighting
@@ -125,7 +126,8 @@ class ServerRecords(Records):
         for subject, total in totals:
             turned_away = int(refused.get(subject, 0))
             allowed = max(0, int(float(total)) - turned_away)
-            found[_text(subject)] = Usage(allowed, turned_away, int(limits.get(subject, 0)))
+            usage = Usage(allowed, turned_away, int(limits.get(subject, 0)))
+            found[printable(_text(subject))] = usage
         return found
 
     def forget_hour(self, hour: int) -> None:
@@ -144,7 +146,7 @@ class ServerRecords(Records):
         for begins in range(first, end, SEEN_SECONDS):
             found.update(self._command("SMEMBERS", f"{self._base}:seen:{begins}"))
         pairs = (_text(member).rpartition(" ") for member in found)
-        return [Sighting(subject, network) for subject, _, network in pairs]
+        return [Sighting(printable(subject), network) for subject, _, network in pairs]
 
     def quotas(self) -> Sequence[DayQuota]:
         quotas = []

@@ -175,6 +175,14 @@ def test_sightings_are_a_bounded_sample(store: Store) -> None:
     assert len(store.records.sightings(now - 3600, now + 600)) <= 2 * MOST_SEEN
 
 
+def test_subjects_are_read_as_texts_that_every_database_takes(store: Store) -> None:
+    store.records.add(Tally({"user:a\0b": Usage(1, 0)}, sightings=[("user:a\0b", "192.0.2.1")]))
+    now = store.records.now()
+    assert list(store.records.usage(store.records.hours()[-1])) == ["user:a\ufffdb"]
+    seen = store.records.sightings(now - 3600, now + 600)
+    assert list(seen) == [Sighting("user:a\ufffdb", "192.0.2.1")]
+
+
 def test_quotas_that_run_short_are_kept_until_forgotten(store: Store) -> None:
     quota = DayQuota("user:1", "free-day", 100, 81, 1440)
     store.records.add(Tally(quotas=[quota]))
