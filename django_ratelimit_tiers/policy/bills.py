@@ -111,10 +111,11 @@ def endpoint_name(ledger: Ledger, rule: Rule | None = None) -> str:
 def refused_endpoint(charged: Bill, ledger: Ledger) -> str:
     """Return what the refusal of a bill is counted under."""
     binding = ledger.decision.binding if ledger.decision.refusing else None
-    for charge, label in zip(charged.charges, charged.tariff.labels, strict=True):
-        if binding is not None and charge.policy.name == binding.charge.policy.name:
-            return labelled_key(label, Mode.ENFORCE, charge.subject)[0].endpoint
-    return endpoint_name(ledger)
+    if binding is None:  # the store's failure alone refuses
+        return endpoint_name(ledger)
+    names = [charge.policy.name for charge in charged.charges]
+    label = charged.tariff.labels[names.index(binding.charge.policy.name)]
+    return labelled_key(label, Mode.ENFORCE, binding.charge.subject)[0].endpoint
 
 
 def _tariff(passage: Passage, key: object, new: Callable[[], list[Item]]) -> Tariff:

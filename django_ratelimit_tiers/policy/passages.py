@@ -155,7 +155,7 @@ class PassageBook:
         """Return the passage that Django is going to resolve a path to, None if it is to no view.
 
         No language is active yet but one that another request has left behind: the path tells it,
-        or it is the site's own. What the project's own path converters fail at is no view, for now.
+        or it is the site's own. Where a converter of the project fails, that is not remembered.
         """
         key = urlconf, routes_epoch(), path, method, preflight
         if key in self._foreseen:
