@@ -176,7 +176,9 @@ def test_a_body_is_read_in_the_character_set_that_it_declares(
 
 def test_a_body_without_a_character_set_is_in_that_of_the_site(settings: Any) -> None:
     settings.DEFAULT_CHARSET = "cp037"
-    assert posted('{"username": "ada"}', JSON)  # sent in it == {"ada"}
+    request = sent('{"username": "ada"}', JSON)
+    assert request.body == '{"username": "ada"}'.encode("cp037")
+    assert field_values(request, "username") == {"ada"}
 
 
 def test_bodies_that_name_another_in_their_character_set_are_one_client() -> None:
