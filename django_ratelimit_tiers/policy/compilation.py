@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import logging
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+from django.db.models import Q
 from django.utils.text import slugify
 
 from django_ratelimit_tiers.core.decisions import FailurePolicy
@@ -52,8 +53,8 @@ def compile_tier(tier: Tier) -> CompiledTier:
     return CompiledTier(tier.slug, tier.rank, tier.unlimited, () if tier.unlimited else policies)
 
 
-def compile_rules() -> Iterator[Rule]:
-    """Yield the rules in the database that are not off.
+def compile_rules(also: Collection[int] = ()) -> Iterator[Rule]:
+    """Yield the rules in the database that are not off, and those with one of these ids.
 
     A row that no form would have saved is left out and logged, so that it cannot take the other
     rules with it.
@@ -63,7 +64,8 @@ def compile_rules() -> Iterator[Rule]:
     of_rules = defaultdict(list)
     for row in primary(RulePolicy).order_by("pk").values_list(*columns):
         of_rules[row[0]].append(RuleLimit(*row[1:]))
-    for rule in primary(EndpointRule).exclude(mode="off").values_list(named=True):
+    chosen = primary(EndpointRule).filter(~Q(mode="off") | Q(pk__in=also))
+    for rule in chosen.values_list(named=True):
         try:
             yield _compile_rule(rule, of_rules[rule.id])
         except ValueError as error:

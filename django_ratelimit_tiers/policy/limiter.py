@@ -6,7 +6,6 @@ Everything is a flow (see `flows`), so that threads and event loops share it to 
 from __future__ import annotations
 
 import atexit
-from collections.abc import Callable
 from contextlib import suppress
 from functools import cache, partial
 from http import HTTPStatus
@@ -51,9 +50,6 @@ from django_ratelimit_tiers.store.base import Store
 from django_ratelimit_tiers.store.configured import configured_store
 from django_ratelimit_tiers.store.memory import MemoryStore
 from django_ratelimit_tiers.store.memory_records import MemoryRecords
-
-Stage = Callable[[Snapshot, Ledger, HttpRequest, dict[str, str]], Flow[Bill]]
-"""What is charged by a snapshot; revisions of subjects that it used are added to the others."""
 
 SAFE_METHODS = frozenset(("GET", "HEAD", "OPTIONS", "TRACE"))
 
@@ -178,7 +174,7 @@ class Limiter:
         self,
         ledger: Ledger,
         request: HttpRequest,
-        stage: Stage,
+        stage: stages.Stage,
         fare: Fare | None = None,
     ) -> Flow[Decision]:
         """Plan with the snapshot, ask once, and again only after an edit that came in between.

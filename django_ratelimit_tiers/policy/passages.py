@@ -12,14 +12,12 @@ from dataclasses import dataclass, field
 from types import FunctionType
 from typing import Any, TypeAlias
 
-from django.conf import settings
-from django.urls import Resolver404, ResolverMatch, resolve
-from django.utils.translation import get_language_from_path, override
+from django.urls import Resolver404, ResolverMatch
 
 from django_ratelimit_tiers.core.rules import Rule
 from django_ratelimit_tiers.policy.assignments import Assignment
 from django_ratelimit_tiers.policy.identity import Client
-from django_ratelimit_tiers.policy.routes import RouteIndex, routes_epoch, routes_of
+from django_ratelimit_tiers.policy.routes import RouteIndex, resolution, routes_epoch, routes_of
 from django_ratelimit_tiers.policy.tariffs import Bill, RuleGroup, Tariff
 from django_ratelimit_tiers.policy.views import View, steady_view, view_marks
 
@@ -154,22 +152,19 @@ class PassageBook:
     ) -> Passage | None:
         """Return the passage that Django is going to resolve a path to, None if it is to no view.
 
-        No language is active yet but one that another request has left behind: the path tells it,
-        or it is the site's own. Where a converter of the project fails, that is not remembered.
+        Where a converter of the project fails, that is not remembered.
         """
         key = urlconf, routes_epoch(), path, method, preflight
         if key in self._foreseen:
             return self._foreseen[key]
-        language = get_language_from_path(path) or settings.LANGUAGE_CODE
-        with override(language):
-            try:
-                match = resolve(path, urlconf=urlconf)
-            except Resolver404:
-                found = None
-            except Exception:  # it may need what later middleware sets
-                return None
-            else:
-                found = self.resolved((), match, method, urlconf, preflight=preflight)
+        try:
+            match = resolution(path, urlconf)
+        except Resolver404:
+            found = None
+        except Exception:  # a converter may need what later middleware sets
+            return None
+        else:
+            found = self.resolved((), match, method, urlconf, preflight=preflight)
         if len(path) <= LONGEST_FORESEEN:
             if len(self._foreseen) >= REMEMBERED:
                 self._foreseen = {}

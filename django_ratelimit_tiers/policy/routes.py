@@ -7,8 +7,10 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
+from django.conf import settings
 from django.core.signals import setting_changed
-from django.urls import ResolverMatch, URLResolver, get_resolver, get_urlconf
+from django.urls import ResolverMatch, URLResolver, get_resolver, get_urlconf, resolve
+from django.utils.translation import get_language_from_path, override
 
 from django_ratelimit_tiers.core.patterns import parse_pattern
 from django_ratelimit_tiers.core.rules import Rule
@@ -97,6 +99,16 @@ def reached_routes(path: str) -> frozenset[str]:
     Raises ValueError for a path that is no pattern.
     """
     return route_map().reached_routes(parse_pattern(path))
+
+
+def resolution(path: str, urlconf: Any = None) -> ResolverMatch:
+    """Return what Django is going to resolve a path to, before middleware has chosen a language.
+
+    The path tells it, or it is the site's own; one that another request has left behind does not
+    count. Raises Resolver404, and what a converter of the project raises.
+    """
+    with override(get_language_from_path(path) or settings.LANGUAGE_CODE):
+        return resolve(path, urlconf=urlconf)
 
 
 def routes_epoch() -> int:

@@ -29,6 +29,7 @@ from django_ratelimit_tiers.policy.compilation import CompiledTier, compile_rule
 from django_ratelimit_tiers.policy.passages import PassageBook
 from django_ratelimit_tiers.policy.revisions import announce_policy
 from django_ratelimit_tiers.policy.routes import RouteIndex
+from django_ratelimit_tiers.policy.trials import AS_IT_IS, Trial
 from django_ratelimit_tiers.querysets import primary
 from django_ratelimit_tiers.store.base import Store
 
@@ -211,14 +212,19 @@ def database_edition() -> Edition:
     return Edition(numbers["number"] or 0, numbers["recent"])
 
 
-def build_snapshot(revision: str, assignments: AssignmentCache) -> Snapshot:
-    """Read the whole policy from the database."""
+def build_snapshot(
+    revision: str, assignments: AssignmentCache, trial: Trial = AS_IT_IS
+) -> Snapshot:
+    """Read the whole policy from the database, with the changes of a trial.
+
+    Raises ValueError for a trial with numbers that no counter can hold.
+    """
     edition = database_edition()
     rows = list(primary(Tier).prefetch_related(Prefetch("policies", primary(TierPolicy))))
-    tiers = {tier.slug: compile_tier(tier) for tier in rows}
+    tiers = {tier.slug: trial.tier(compile_tier(tier)) for tier in rows}
     accounts = compile_accounts(primary(ServiceAccount).filter(is_active=True))
     has_accounts = accounts != Accounts()
-    rule_set = RuleSet(compile_rules())
+    rule_set = RuleSet(trial.rules(compile_rules(trial.enforced)))
     routes = RouteIndex(rule_set.rules)
     return Snapshot(
         revision=revision,

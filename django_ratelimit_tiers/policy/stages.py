@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from typing import Any
 
 from django.http import HttpRequest
@@ -22,6 +23,9 @@ from django_ratelimit_tiers.policy.passages import Passage
 from django_ratelimit_tiers.policy.snapshots import Snapshot
 from django_ratelimit_tiers.policy.tariffs import NOTHING, Bill
 from django_ratelimit_tiers.policy.tiers import find_tier
+
+Stage = Callable[[Snapshot, Ledger, HttpRequest, dict[str, str]], Flow[Bill]]
+"""What is charged by a snapshot; revisions of subjects that it used are added to the others."""
 
 
 def door_passage(snapshot: Snapshot, ledger: Ledger) -> Passage:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import OrderedDict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from threading import Lock
 from uuid import uuid4
@@ -33,6 +33,7 @@ class MemoryStore(Store):
     """A store that decides exactly as Redis would, for one process and its threads.
 
     At most `max_subjects` are kept; past that the one that was charged longest ago is forgotten.
+    Counters that no window needs any more are forgotten by the `clock`, in seconds.
     """
 
     shared = False
@@ -40,13 +41,18 @@ class MemoryStore(Store):
     records: MemoryRecords
 
     def __init__(
-        self, *, max_subjects: int = 100_000, records: MemoryRecords | None = None
+        self,
+        *,
+        max_subjects: int = 100_000,
+        records: MemoryRecords | None = None,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.max_subjects = max_subjects
         self.records = records or MemoryRecords()
         self._subjects: OrderedDict[str, SubjectCounters] = OrderedDict()
         self._revision = uuid4().hex
         self._subject_revisions: dict[str, str] = {}
+        self._clock = clock
         self._lock = Lock()
 
     def execute(self, plan: Plan) -> Reply:
@@ -118,7 +124,7 @@ class MemoryStore(Store):
         return counters.states if counters else {}
 
     def _save(self, charges: Sequence[Charge], changed: dict[CounterKey, CounterState]) -> None:
-        seconds = time.monotonic()
+        seconds = self._clock()
         policies = {(charge.subject, charge.policy.counter_id): charge.policy for charge in charges}
         for (subject, counter_id), state in changed.items():
             counters = self._subjects.setdefault(subject, SubjectCounters())

@@ -1,0 +1,87 @@
+"""What a policy would have done to requests of the past."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from django_ratelimit_tiers.core.policies import QuotaPolicy
+from django_ratelimit_tiers.core.refusals import RefusalKey
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """One policy that refuses, or would if it were not in shadow mode.
+
+    `rule` is the name of the rule that it is of, empty for one of the tier in `key`.
+    """
+
+    key: RefusalKey
+    rule: str
+    policy: QuotaPolicy
+
+
+@dataclass(frozen=True, slots=True)
+class Limit:
+    """A policy with the tier or the rule that it is of; `rule` is empty for that of a tier."""
+
+    policy: QuotaPolicy
+    tier: str
+    rule: str
+
+
+@dataclass(slots=True)
+class ClientCount:
+    """The requests of one client; `first_refused` is in microseconds since the epoch."""
+
+    requests: int = 0
+    refused: int = 0
+    first_refused: int | None = None
+
+
+@dataclass(slots=True)
+class Replay:
+    """What one policy has decided so far.
+
+    `first` and `last` are when requests were made, in microseconds since the epoch. `clients` are
+    by subject. `limits` has how often each policy refused whom, or would have in shadow mode;
+    `endpoints` has how many requests to each were refused.
+    """
+
+    first: int = 0
+    last: int = 0
+    exempt: int = 0
+    clients: dict[str, ClientCount] = field(default_factory=dict)
+    limits: dict[Limit, Counter[str]] = field(default_factory=dict)
+    endpoints: Counter[str] = field(default_factory=Counter)
+
+    @property
+    def requests(self) -> int:
+        """How many requests were decided."""
+        return sum(client.requests for client in self.clients.values())
+
+    @property
+    def refused(self) -> int:
+        """How many of them were refused."""
+        return sum(client.refused for client in self.clients.values())
+
+    @property
+    def refused_clients(self) -> frozenset[str]:
+        """The clients that were refused at least once."""
+        return frozenset(name for name, client in self.clients.items() if client.refused)
+
+    def add(self, at: int, client: str, is_exempt: bool, refusals: Iterable[Refusal]) -> None:
+        """Add the decision of a client's request at a time in microseconds since the epoch."""
+        self.first, self.last = (self.first or at), at
+        self.exempt += is_exempt
+        count = self.clients.setdefault(client, ClientCount())
+        count.requests += 1
+        for refusal in refusals:
+            policy, key = refusal.policy, refusal.key
+            limit = Limit(policy, "" if refusal.rule else key.tier, refusal.rule)
+            self.limits.setdefault(limit, Counter())[client] += 1
+            if policy.is_enforced:
+                self.endpoints[key.endpoint] += 1
+                count.refused += 1
+                count.first_refused = at if count.first_refused is None else count.first_refused

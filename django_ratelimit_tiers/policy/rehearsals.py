@@ -1,0 +1,176 @@
+"""Requests that a policy decides without anybody making them.
+
+A rehearsal goes the plain way of the limiter, with one snapshot and one store. It tells nobody what
+it refuses, and nothing is edited or fails meanwhile.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass, field
+from functools import partial
+from http import HTTPStatus
+from io import BytesIO
+from typing import Any
+from urllib.parse import unquote_to_bytes
+
+from django.conf import settings
+from django.contrib.auth.models import AnonymousUser
+from django.core.handlers.wsgi import WSGIRequest
+from django.http import HttpRequest
+from django.urls import Resolver404
+
+from django_ratelimit_tiers.conf import conf
+from django_ratelimit_tiers.core.decisions import NOTHING_DECIDED, Decision, Outcome
+from django_ratelimit_tiers.core.plans import Plan
+from django_ratelimit_tiers.core.refusals import counted_outcomes, labelled_key
+from django_ratelimit_tiers.core.replays import Refusal
+from django_ratelimit_tiers.policy import stages
+from django_ratelimit_tiers.policy.exemptions import exempt_by_view
+from django_ratelimit_tiers.policy.flows import Flow, drive
+from django_ratelimit_tiers.policy.identity import identified_client
+from django_ratelimit_tiers.policy.ledgers import Ledger, open_ledger
+from django_ratelimit_tiers.policy.routes import resolution
+from django_ratelimit_tiers.policy.snapshots import Snapshot
+from django_ratelimit_tiers.policy.tariffs import NOTHING, Bill
+from django_ratelimit_tiers.store.base import Store
+
+BEFORE_THROTTLES = frozenset((HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN))
+"""What the REST framework answers before it asks the throttles of a view."""
+
+
+@dataclass(frozen=True, slots=True)
+class Visitor:
+    """Who makes a request, as authentication would find out, and what the view answers.
+
+    `keys` are the digests of a verified API key. `tier` is the slug that the site's own function
+    would name, and `is_verified` what its test would say of the user; None has them asked.
+    """
+
+    user: Any = None
+    keys: tuple[str, ...] = ()
+    tier: str | None = None
+    is_verified: bool | None = None
+    status: int = HTTPStatus.OK
+
+
+@dataclass(slots=True)
+class Rehearsed:
+    """How a request was decided.
+
+    `charged` has the outcome of every policy that was asked, with the rule that it is of, empty for
+    the tier. `refusals` are those that would be counted: of the policies that refuse, that with the
+    longest wait, and each in shadow mode that would refuse.
+    """
+
+    ledger: Ledger
+    charged: list[tuple[str, Outcome]] = field(default_factory=list)
+    refusals: list[Refusal] = field(default_factory=list)
+
+    def add(self, bill: Bill, decision: Decision) -> None:
+        """Add what one stage decided."""
+        outcomes = decision.outcomes
+        rules = (rule.name if rule else "" for rule in bill.tariff.rules)
+        self.charged += zip(rules, outcomes, strict=True)
+        for place in counted_outcomes(outcomes):
+            charge = outcomes[place].charge
+            label = bill.tariff.labels[place]
+            key, rule = labelled_key(label, charge.policy.mode, charge.subject)
+            self.refusals.append(Refusal(key, rule, charge.policy))
+
+
+class Rehearsal:
+    """Decides requests by a snapshot. Where it does not `spend`, the store is only looked at."""
+
+    def __init__(self, snapshot: Snapshot, store: Store, *, spend: bool = True) -> None:
+        self._snapshot = snapshot
+        self._store = store
+        self._spend = spend
+
+    def decide(self, request: HttpRequest, visitor: Visitor, now: int | None = None) -> Rehearsed:
+        """Decide one request at a time in microseconds since the epoch, None for the store's own.
+
+        Raises StoreUnavailable, and what the site's own functions raise.
+        """
+        return drive(self._decided(request, visitor, now))
+
+    def _decided(self, request: HttpRequest, visitor: Visitor, now: int | None) -> Flow[Rehearsed]:
+        ledger = open_ledger(request)
+        rehearsed = Rehearsed(ledger)
+        ledger.is_verified = visitor.is_verified
+        if visitor.tier is not None:
+            ledger.resolved_tier, ledger.has_asked = visitor.tier, True
+        for stage in _stages(ledger, request, visitor):
+            was_exempt, bill = ledger.exempt, NOTHING
+            if not ledger.exempt:
+                bill = yield from stage(self._snapshot, ledger, request, {})
+            bill = NOTHING if ledger.exempt else bill
+            decision = self._ask(bill, now)
+            rehearsed.add(bill, decision)
+            ledger.add(bill, decision)
+            if not decision.allowed:
+                self._give_back(ledger, reservations_only=False)
+                return rehearsed
+            if ledger.exempt and not was_exempt:
+                self._give_back(ledger, reservations_only=False)
+                ledger.decision = NOTHING_DECIDED
+        if visitor.status not in conf.FAILED_STATUSES:
+            self._give_back(ledger, reservations_only=True)
+        return rehearsed
+
+    def _ask(self, bill: Bill, now: int | None) -> Decision:
+        if not bill.charges:
+            return NOTHING_DECIDED
+        reply = self._store.execute(Plan(bill.charges, spend=self._spend, now=now))
+        return Decision.of(reply.answer, reply.now)
+
+    def _give_back(self, ledger: Ledger, *, reservations_only: bool) -> None:
+        for decision, charges in ledger.take_back(reservations_only=reservations_only):
+            if self._spend:
+                self._store.refund(charges, now=decision.now, charged_at=decision.now)
+
+
+def _stages(ledger: Ledger, request: HttpRequest, visitor: Visitor) -> Iterator[stages.Stage]:
+    """Yield the stages that a request comes to, as `Limiter` has them, when it comes to them."""
+    yield stages.door_bill
+    match = None
+    with suppress(Resolver404):
+        match = request.resolver_match = resolution(request.path_info)
+    exempt_by_view(ledger, request)
+    if match is not None:
+        yield stages.route_bill
+        if not (stages.decides_client(match.func) and visitor.status in BEFORE_THROTTLES):
+            client = identified_client(ledger.client, visitor.user, visitor.keys)
+            ledger.client, ledger.user = client, visitor.user
+            yield partial(stages.client_bill, 1)
+            return
+    if not (ledger.preflight and visitor.status < HTTPStatus.BAD_REQUEST):
+        yield stages.late_bill
+
+
+def imagined_request(
+    method: str, path: str, query: str, address: str, visitor: Visitor
+) -> HttpRequest:
+    """Return a request that nobody made, as a server would hand it to Django.
+
+    The path and the query are percent-encoded, and the client is connected by itself, without a
+    proxy. Of `OPTIONS` only a preflight is known, which browsers send without credentials.
+    """
+    prefix = settings.FORCE_SCRIPT_NAME or ""
+    raw = unquote_to_bytes(path.removeprefix(prefix).encode(errors="surrogateescape"))
+    environ: dict[str, Any] = {
+        "REQUEST_METHOD": method,
+        "PATH_INFO": raw.decode("latin-1"),
+        "QUERY_STRING": query,
+        "REMOTE_ADDR": address,
+        "SERVER_NAME": "localhost",
+        "SERVER_PORT": "80",
+        "wsgi.url_scheme": "http",
+        "wsgi.input": BytesIO(),
+    }
+    if method == "OPTIONS" and visitor.user is None:
+        environ |= {"HTTP_ORIGIN": "null", "HTTP_ACCESS_CONTROL_REQUEST_METHOD": "GET"}
+    request = WSGIRequest(environ)
+    request.user = AnonymousUser() if visitor.user is None else visitor.user
+    return request

@@ -1,0 +1,65 @@
+"""What would be different in the policy, to see what that would do before it is in force."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import NamedTuple
+
+from django_ratelimit_tiers.core.policies import Mode, QuotaPolicy
+from django_ratelimit_tiers.core.rules import Rule
+from django_ratelimit_tiers.policy.compilation import CompiledTier
+
+
+class TriedLimit(NamedTuple):
+    """The numbers that a policy is tried with; without a burst it keeps its own."""
+
+    requests: int
+    burst: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Trial:
+    """Changes of the policy that are tried out.
+
+    `enforced` are ids of rules in shadow mode or off that are tried as enforced, whatever their
+    dates, and `without` those of rules that are left out; `limits` are by the name of the policy.
+    """
+
+    enforced: Collection[int] = frozenset()
+    without: Collection[int] = frozenset()
+    limits: Mapping[str, TriedLimit] = field(default_factory=dict)
+
+    def __bool__(self) -> bool:
+        return bool(self.enforced or self.without or self.limits)
+
+    def tier(self, tier: CompiledTier) -> CompiledTier:
+        """Return a tier as it is tried; raises ValueError for numbers no counter can hold."""
+        return replace(tier, policies=self._policies(tier.policies, Mode.ENFORCE))
+
+    def rule(self, rule: Rule) -> Rule:
+        """Return a rule as it is tried; raises ValueError for numbers no counter can hold."""
+        if rule.id in self.enforced:
+            rule = replace(rule, mode=Mode.ENFORCE, starts_at=None, ends_at=None)
+        policies = {slug: self._policies(own, rule.mode) for slug, own in rule.policies.items()}
+        return replace(rule, policies=policies)
+
+    def rules(self, rules: Iterable[Rule]) -> Iterable[Rule]:
+        """Return rules as they are tried, without those that are left out."""
+        if not self:  # rules may be many
+            return rules
+        return [self.rule(rule) for rule in rules if rule.id not in self.without]
+
+    def _policies(self, policies: Iterable[QuotaPolicy], mode: Mode) -> tuple[QuotaPolicy, ...]:
+        tried = []
+        for policy in policies:
+            numbers = TriedLimit(policy.requests, policy.burst)
+            if policy.name in self.limits:
+                requests, burst = self.limits[policy.name]
+                numbers = TriedLimit(requests, policy.burst if burst is None else burst)
+            tried.append(replace(policy, mode=mode, **numbers._asdict()))
+        return tuple(tried)
+
+
+AS_IT_IS = Trial()
+"""The policy in the database."""

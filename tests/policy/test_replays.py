@@ -1,0 +1,242 @@
+"""Logs that are decided again: as the site did, or as it would with another policy."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from datetime import timedelta
+from random import Random
+from typing import Any
+
+import pytest
+import redis
+from django.contrib.auth.models import Group, User
+from django.http import HttpRequest
+from django.test import Client, override_settings
+from django.utils import timezone
+
+from django_ratelimit_tiers.core.accesslogs import LoggedRequest
+from django_ratelimit_tiers.core.replays import Replay
+from django_ratelimit_tiers.models import (
+    EndpointRule,
+    ServiceAccount,
+    ThrottleCount,
+    Tier,
+    TierAssignment,
+)
+from django_ratelimit_tiers.policy.replays import Replayer
+from django_ratelimit_tiers.policy.trials import AS_IT_IS, Trial, TriedLimit
+from tests.policies import YEAR, limit_tier, make_rule
+
+pytestmark = pytest.mark.django_db
+
+NOON = 1_800_000_000_000_000
+
+
+def asked(
+    path: str = "/plain/", seconds: float = 0, address: str = "192.0.2.7", **fields: Any
+) -> LoggedRequest:
+    told: dict[str, Any] = {"method": "GET", "status": 200, **fields}
+    return LoggedRequest(NOON + int(seconds * 1_000_000), address, path=path, **told)
+
+
+def replayed(requests: Iterable[LoggedRequest], trial: Trial = AS_IT_IS) -> Replay:
+    replayer = Replayer(trial)
+    for request in requests:
+        replayer.decide(request)
+    return replayer.replay
+
+
+def refusals(replay: Replay) -> dict[str, int]:
+    """Return how often each limit refused anybody, or would have in shadow mode."""
+    return {limit.policy.name: counts.total() for limit, counts in replay.limits.items()}
+
+
+PATHS = [
+    *("/plain/", "/async/", "/api/search/?q=a", "/api/find/", "/api/notes/", "/api/export/"),
+    *("/api/files/a/../b", "/api/items/٣/", "/api/REPORTS/summary", "/health/", "/api/orders/7/"),
+    *("/nowhere/", "/plain", "/de/about/", "/about/", "/%2Fplain/", "/caf%C3%A9/", "/api/login/"),
+]
+
+
+def test_a_replay_refuses_what_the_site_has_refused() -> None:
+    limit_tier("anonymous", 60)
+    limit_tier("free", 45)
+    limit_tier("pro", {"requests": 80, "period": YEAR, "algorithm": "sliding_window_log"})
+    make_rule("plain", 5)
+    make_rule("files", 9, path="/api/files/**", identify_by="everyone", cost=2)
+    make_rule("search", 20, view_name="search", identify_by="user", tier_policies="replace")
+    make_rule("routes", 11, path="/api/**", identify_by="user_or_ip", scope="route")
+    make_rule("failures", 30, path="/api/**", count="failed")
+    make_rule("about", path="/*/about/", exempt=True)
+    make_rule("tried", 3, path="/async/", mode="shadow")
+    anna, ben, service = (User.objects.create_user(name) for name in ("anna", "ben", "service"))
+    team = Group.objects.create(name="team")
+    ben.groups.add(team)
+    TierAssignment.objects.create(group=team, tier=Tier.objects.get(slug="pro"))
+    ServiceAccount.objects.create(name="s", owner="o", reason="r", user=service)
+
+    random, log = Random(7), list[LoggedRequest]()
+    clients = {user: Client() for user in (None, anna, ben, service)}
+    for user in (anna, ben, service):
+        clients[user].force_login(user)
+    for second in range(800):
+        user = random.choice([None, anna, ben, service])
+        address = random.choice(["192.0.2.7", "192.0.2.8", "2001:db8::1", "2001:db8::2"])
+        method = random.choice(["GET", "GET", "GET", "HEAD", "POST"])
+        path, _, query = random.choice(PATHS).partition("?")
+        response = clients[user].generic(method, path, QUERY_STRING=query, REMOTE_ADDR=address)
+        told = {"method": method, "query": query, "status": response.status_code}
+        log.append(asked(path, second, address, user=user.username if user else "", **told))
+
+    replayer = Replayer(AS_IT_IS)
+    assert [(r, replayer.decide(r)) for r in log] == [(r, r.status != 429) for r in log]
+    refusing = {limit.rule or limit.tier for limit in replayer.replay.limits}
+    assert refusing == {*("anonymous", "free", "pro", "tried"), *("plain", "files", "routes")}
+
+
+def test_a_rule_in_shadow_mode_is_tried_as_enforced() -> None:
+    rule = make_rule("plain", 2, mode="shadow")
+    log = [asked(seconds=second) for second in range(5)]
+    before, after = replayed(log), replayed(log, Trial(enforced={rule.pk}))
+    assert (before.refused, before.requests) == (0, 5)
+    assert (after.refused, after.requests) == (3, 5)
+    assert refusals(before) == refusals(after) == {"plain-31622400s": 3}
+
+
+def test_a_rule_that_is_off_is_tried_whatever_its_dates() -> None:
+    later = timezone.now() + timedelta(days=1)
+    rule = make_rule("plain", 2, mode="off", starts_at=later)
+    log = [asked(seconds=second) for second in range(5)]
+    assert replayed(log).refused == 0
+    assert replayed(log, Trial(enforced={rule.pk})).refused == 3
+
+
+def test_a_limit_is_tried_with_other_numbers() -> None:
+    limit_tier("anonymous", {"requests": 6, "period": 60, "algorithm": "token_bucket", "burst": 9})
+    log = [asked() for _ in range(12)]
+    assert replayed(log).refused == 3
+    assert replayed(log, Trial(limits={"anonymous-minute": TriedLimit(3)})).refused == 3
+    assert replayed(log, Trial(limits={"anonymous-minute": TriedLimit(6, 10)})).refused == 2
+    with pytest.raises(ValueError, match="requests must be from 1"):
+        Replayer(Trial(limits={"anonymous-minute": TriedLimit(0)}))
+
+
+def test_the_limits_of_a_rule_are_tried_with_other_numbers() -> None:
+    make_rule("plain", 2)
+    log = [asked() for _ in range(5)]
+    assert replayed(log, Trial(limits={"plain-31622400s": TriedLimit(4)})).refused == 1
+
+
+def test_a_rule_that_is_left_out_refuses_nothing() -> None:
+    rule = make_rule("plain", 2)
+    log = [asked() for _ in range(5)]
+    assert replayed(log, Trial(without={rule.pk})).refused == 0
+
+
+def test_time_passes_as_it_did_in_the_log() -> None:
+    limit_tier("anonymous", {"requests": 2, "period": 60, "algorithm": "sliding_window_log"})
+    log = [asked(seconds=second) for second in (0, 1, 2, 59, 60, 60.5, 61)]
+    replayer = Replayer(AS_IT_IS)
+    assert [replayer.decide(r) for r in log] == [True, True, False, False, True, False, True]
+
+
+def test_a_replay_tells_who_was_refused_by_what_and_since_when() -> None:
+    limit_tier("anonymous", {"requests": 1, "period": 60, "algorithm": "fixed_window"})
+    make_rule("plain", {"requests": 3, "period": 86_400}, identify_by="everyone")
+    log = [asked(seconds=s, address=f"192.0.2.{n}") for s, n in ((0, 1), (5, 1), (6, 2), (70, 3))]
+    log.append(asked(seconds=80, address="192.0.2.4"))
+    replay = replayed(log)
+    assert (replay.first, replay.last) == (NOON, NOON + 80_000_000)
+    assert replay.refused_clients == {"ip:192.0.2.1", "ip:192.0.2.4"}
+    assert replay.clients["ip:192.0.2.1"].requests == 2
+    assert replay.clients["ip:192.0.2.1"].first_refused == NOON + 5_000_000
+    assert replay.endpoints == {"GET plain/": 1, "GET /plain/": 1}
+    told = {(limit.policy.name, limit.tier, limit.rule) for limit in replay.limits}
+    assert told == {("anonymous-minute", "anonymous", ""), ("plain-day", "", "plain")}
+
+
+def test_a_user_is_known_by_name_or_by_number_and_else_as_somebody() -> None:
+    anna = User.objects.create_user("anna")
+    TierAssignment.objects.create(user=anna, tier=limit_tier("pro", 2))
+    limit_tier("free", 1)
+    names = ["anna", str(anna.pk), "anna", "nobody", "nobody"]
+    replay = replayed(asked(user=name, seconds=n) for n, name in enumerate(names))
+    assert {name: count.refused for name, count in replay.clients.items()} == {
+        f"user:{anna.pk}": 1,
+        "user:nobody": 1,
+    }
+
+
+def test_a_verified_key_and_a_tier_are_taken_from_the_log() -> None:
+    limit_tier("pro", 1)
+    limit_tier("free", 2)
+    log = [asked(api_key="k7", tier=tier) for tier in ("pro", "pro", None, None)]
+    replayer = Replayer(AS_IT_IS)
+    assert [replayer.decide(request) for request in log] == [True, False, True, False]
+    [client] = replayer.replay.clients
+    assert client.startswith("key:")
+
+
+def tier_by_query(request: HttpRequest) -> str | None:
+    return request.GET.get("tier")
+
+
+def is_verified(user: User) -> bool:
+    return "@" in user.email
+
+
+def test_the_functions_of_the_site_are_asked() -> None:
+    limit_tier("pro", 1)
+    limit_tier("business", 2)
+    Tier.objects.filter(slug="business").update(default_for="unverified")
+    User.objects.create_user("anna")
+    functions = {
+        "TIER_RESOLVER": f"{__name__}.tier_by_query",
+        "VERIFIED_TEST": f"{__name__}.is_verified",
+    }
+    log = [asked(query="tier=pro") for _ in range(2)]
+    log += [asked(user="anna", seconds=n) for n in range(3)]
+    log += [asked(user="nobody that a test could ask")]
+    with override_settings(RATELIMIT_TIERS=functions):
+        replayer = Replayer(AS_IT_IS)
+        assert [replayer.decide(r) for r in log] == [True, False, True, True, False, True]
+
+
+def test_a_preflight_is_charged_nothing() -> None:
+    limit_tier("anonymous", 1)
+    assert replayed([asked(method="OPTIONS") for _ in range(3)]).refused == 0
+
+
+def test_a_view_that_refused_to_authenticate_has_not_asked_its_throttle() -> None:
+    """Such requests count for their address, as on the site."""
+    limit_tier("anonymous", 1)
+    log = [asked("/api/notes/", user="anna", status=status) for status in (403, 401, 200)]
+    replay = replayed(log)
+    assert {name: count.refused for name, count in replay.clients.items()} == {
+        "ip:192.0.2.7": 1,
+        "user:anna": 0,
+    }
+
+
+def test_what_did_not_fail_is_given_back_to_a_rule_that_counts_failures() -> None:
+    make_rule("login", 2, path="/api/login/", count="failed")
+    statuses = [200, 401, 200, 401, 200, 401]
+    replayer = Replayer(AS_IT_IS)
+    log = [asked("/api/login/", method="POST", status=status) for status in statuses]
+    assert [replayer.decide(request) for request in log] == [True, True, True, True, False, False]
+
+
+@override_settings(FORCE_SCRIPT_NAME="/shop")
+def test_a_log_has_the_prefix_that_the_site_is_mounted_at() -> None:
+    make_rule("plain", 1)
+    assert refusals(replayed([asked("/shop/plain/"), asked("/shop/plain/")])) == {
+        "plain-31622400s": 1
+    }
+
+
+def test_a_replay_leaves_the_store_and_the_database_alone(valkey_client: redis.Redis) -> None:
+    limit_tier("anonymous", 1)
+    before = sorted(valkey_client.keys()), EndpointRule.objects.count()
+    assert replayed([asked(), asked()]).refused == 1
+    assert (sorted(valkey_client.keys()), EndpointRule.objects.count()) == before
+    assert not ThrottleCount.objects.exists()

@@ -1,0 +1,180 @@
+"""The command that replays access logs."""
+
+from __future__ import annotations
+
+import gzip
+from io import StringIO
+from pathlib import Path
+from typing import Any
+
+import pytest
+from django.core.management import call_command
+from django.core.management.base import CommandError
+from django.http import HttpRequest
+from django.test import override_settings
+
+from tests.policies import limit_tier, make_rule
+
+pytestmark = pytest.mark.django_db
+
+LINE = '{address} - - [17/May/2015:10:{time} +0000] "GET {path} HTTP/1.1" 200 1 "-" "agent"\n'
+
+
+def line(time: str = "05:00", path: str = "/plain/", address: str = "192.0.2.7") -> str:
+    return LINE.format(time=time, path=path, address=address)
+
+
+def replay(*arguments: Any) -> tuple[str, str]:
+    out, err = StringIO(), StringIO()
+    call_command("ratelimit_replay", *map(str, arguments), stdout=out, stderr=err)
+    return out.getvalue(), err.getvalue()
+
+
+@pytest.fixture
+def log(tmp_path: Path) -> Path:
+    path = tmp_path / "access.log"
+    path.write_text("".join(line(f"05:0{second}") for second in range(5)))
+    return path
+
+
+def test_it_tells_who_would_have_been_refused(log: Path) -> None:
+    limit_tier("anonymous", {"requests": 3, "period": 60, "algorithm": "token_bucket", "burst": 2})
+    make_rule("tried", {"requests": 4, "period": 3600}, path="/plain/", mode="shadow")
+    assert replay(log) == (
+        """\
+5 requests of 1 client, 2015-05-17 10:05 UTC to 2015-05-17 10:05 UTC.
+
+refused requests             3
+refused clients              1
+exempt requests              0
+
+Limits that refuse:
+  refused  clients  limit
+        3        1  anonymous-minute: 3 per minute, burst 2 (tier “anonymous”)
+
+Clients refused most:
+  refused       of  client, and since when
+        3        5  ip:192.0.2.7, 2015-05-17 10:05 UTC
+
+Endpoints refused most:
+  refused  endpoint
+        3  GET plain/
+""",
+        "",
+    )
+    assert "Limits in shadow mode that would refuse" not in replay(log)[0]
+
+
+def test_changes_are_compared_with_the_policy_as_it_is(log: Path) -> None:
+    limit_tier("anonymous", {"requests": 3, "period": 60})
+    make_rule("tried", {"requests": 1, "period": 3600}, path="/plain/", mode="shadow")
+    told, _ = replay(log, "--enforce", "tried", "--limit", "anonymous-minute=4")
+    assert (
+        """
+                      as it is    as tried
+refused requests             2           4
+refused clients              1           1
+exempt requests              0           0
+0 clients newly refused, 0 no longer.
+
+Limits that refuse:
+  refused  clients  limit
+        4        1  tried-hour: 1 per hour (rule “tried”)
+"""
+        in told
+    )
+    told, _ = replay(log, "--limit", "anonymous-minute=5")
+    assert "0 clients newly refused, 1 no longer." in told
+    assert "Limits in shadow mode that would refuse:" in told
+    assert "4        1  tried-hour: 1 per hour (rule “tried”)" in told
+
+
+def test_several_logs_are_read_in_the_order_of_their_times(tmp_path: Path) -> None:
+    limit_tier("anonymous", {"requests": 2, "period": 60, "algorithm": "sliding_window_log"})
+    older, newer = tmp_path / "access.log.1.gz", tmp_path / "access.log"
+    older.write_bytes(gzip.compress(f"{line('05:00')}{line('05:59')}".encode()))
+    newer.write_text(f"{line('05:30')}{line('06:10')}")
+    assert "refused requests             1\n" in replay(newer, older)[0]
+
+
+def test_a_log_comes_from_standard_input(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.stdin", StringIO(line() * 3))
+    assert replay("-")[0].startswith("3 requests of 1 client")
+
+
+def test_lines_that_tell_of_no_request_are_counted(log: Path) -> None:
+    log.write_text(f"{line()}hello\n{line('x')}" + '- - - [17/May/2015:10:05:03 +0000] "-" 408 0\n')
+    told, unread = replay(log)
+    assert told.startswith("1 request of 1 client")
+    assert unread.startswith(f"3 lines tell of no request; the first is line 2 of {log}: it is nei")
+
+
+def test_bytes_that_are_no_text_stop_nothing(log: Path) -> None:
+    log.write_bytes(line(path="/caf\xe9/").encode("latin-1") + b"\xff\xfe\n")
+    told, unread = replay(log)
+    assert told.startswith("1 request of 1 client")
+    assert unread.startswith("1 line tells of no request")
+
+
+def test_rules_by_a_field_are_named_as_left_out(log: Path) -> None:
+    make_rule("account", 1, path="/plain/", identify_by="field", request_field="username")
+    told, left_out = replay(log)
+    assert "refused requests             0\n" in told
+    assert left_out == "Left out, as no log tells the field that they count by: account.\n"
+
+
+def test_long_lists_are_cut(tmp_path: Path) -> None:
+    limit_tier("anonymous", {"requests": 1, "period": 60})
+    log = tmp_path / "access.log"
+    log.write_text("".join(2 * line(address=f"192.0.2.{number}") for number in range(12)))
+    assert f"{'':20}and 2 more\n" in replay(log)[0]
+
+
+def no_tier(request: HttpRequest) -> str:
+    return str(request.session["tier"])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "why"),
+    [
+        (["--enforce", "none"], "No endpoint rule has the name 'none'."),
+        (["--limit", "none=1"], "No limit has the name 'none'; there are anonymous-day, anon"),
+        (
+            ["--limit", "anonymous-minute"],
+            "'anonymous-minute' is not a limit such as free-minute=30",
+        ),
+        (["--limit", "anonymous-minute=-1"], "is not a limit such as"),
+        (["--limit", "anonymous-minute=0"], "policy 'anonymous-minute': requests must be from 1"),
+        (["--limit", "anonymous-day=5,9"], "burst is only for the token bucket"),
+    ],
+)
+def test_a_wrong_option_is_told(log: Path, arguments: list[str], why: str) -> None:
+    with pytest.raises(CommandError, match=why.replace(".", r"\.")):
+        replay(log, *arguments)
+
+
+def test_a_log_that_cannot_be_read_is_told(tmp_path: Path) -> None:
+    with pytest.raises(CommandError, match=r"nothing\.log cannot be read: .*No such file"):
+        replay(tmp_path / "nothing.log")
+    broken = tmp_path / "broken.gz"
+    for content in (b"no gzip", gzip.compress(line().encode())[:-9], b"\x1f\x8b\x08" + b"\0" * 30):
+        broken.write_bytes(content)
+        with pytest.raises(CommandError, match=r"broken\.gz cannot be read"):
+            replay(broken)
+
+
+def test_a_log_without_a_request_is_told(log: Path) -> None:
+    log.write_text("hello\n")
+    with pytest.raises(CommandError, match=r"tell of no request\. 1 line tells of no request; "):
+        replay(log)
+
+
+@override_settings(RATELIMIT_TIERS={"TIER_RESOLVER": f"{__name__}.no_tier"})
+def test_a_function_of_the_site_that_fails_is_told_with_the_request(log: Path) -> None:
+    with pytest.raises(CommandError, match=r"GET /plain/ of 192\.0\.2\.7 cannot be .*log the tier"):
+        replay(log)
+    log.write_text(
+        '{"time": 1, "address": "192.0.2.7", "method": "GET", "path": "/plain/", "status": 200,'
+        ' "tier": "pro"}'
+    )
+    assert replay(log)[0].startswith("1 request of 1 client")
