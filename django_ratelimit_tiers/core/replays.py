@@ -7,24 +7,11 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from django_ratelimit_tiers.core.policies import QuotaPolicy
-from django_ratelimit_tiers.core.refusals import RefusalKey
-
-
-@dataclass(frozen=True, slots=True)
-class Refusal:
-    """One policy that refuses, or would if it were not in shadow mode.
-
-    `rule` is the name of the rule that it is of, empty for one of the tier in `key`.
-    """
-
-    key: RefusalKey
-    rule: str
-    policy: QuotaPolicy
 
 
 @dataclass(frozen=True, slots=True)
 class Limit:
-    """A policy with the tier or the rule that it is of; `rule` is empty for that of a tier."""
+    """A policy with the tier or the rule that it is of; the name of the other is empty."""
 
     policy: QuotaPolicy
     tier: str
@@ -71,17 +58,20 @@ class Replay:
         """The clients that were refused at least once."""
         return frozenset(name for name, client in self.clients.items() if client.refused)
 
-    def add(self, at: int, client: str, is_exempt: bool, refusals: Iterable[Refusal]) -> None:
-        """Add the decision of a client's request at a time in microseconds since the epoch."""
+    def add(
+        self, at: int, client: str, is_exempt: bool, refusals: Iterable[tuple[Limit, str]]
+    ) -> None:
+        """Add the decision of a client's request at a time in microseconds since the epoch.
+
+        `refusals` are the limits that are counted, and at which endpoint.
+        """
         self.first, self.last = (self.first or at), at
         self.exempt += is_exempt
         count = self.clients.setdefault(client, ClientCount())
         count.requests += 1
-        for refusal in refusals:
-            policy, key = refusal.policy, refusal.key
-            limit = Limit(policy, "" if refusal.rule else key.tier, refusal.rule)
+        for limit, endpoint in refusals:
             self.limits.setdefault(limit, Counter())[client] += 1
-            if policy.is_enforced:
-                self.endpoints[key.endpoint] += 1
+            if limit.policy.is_enforced:
+                self.endpoints[endpoint] += 1
                 count.refused += 1
                 count.first_refused = at if count.first_refused is None else count.first_refused

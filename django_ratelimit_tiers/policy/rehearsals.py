@@ -6,16 +6,17 @@ it refuses, and nothing is edited or fails meanwhile.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from http import HTTPStatus
 from io import BytesIO
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import unquote_to_bytes
 
 from django.conf import settings
+from django.contrib.auth import get_user_model
 from django.contrib.auth.models import AnonymousUser
 from django.core.handlers.wsgi import WSGIRequest
 from django.http import HttpRequest
@@ -24,8 +25,8 @@ from django.urls import Resolver404
 from django_ratelimit_tiers.conf import conf
 from django_ratelimit_tiers.core.decisions import NOTHING_DECIDED, Decision, Outcome
 from django_ratelimit_tiers.core.plans import Plan
-from django_ratelimit_tiers.core.refusals import counted_outcomes, labelled_key
-from django_ratelimit_tiers.core.replays import Refusal
+from django_ratelimit_tiers.core.refusals import RefusalKey, counted_outcomes, labelled_key
+from django_ratelimit_tiers.models import user_key
 from django_ratelimit_tiers.policy import stages
 from django_ratelimit_tiers.policy.exemptions import exempt_by_view
 from django_ratelimit_tiers.policy.flows import Flow, drive
@@ -44,40 +45,47 @@ BEFORE_THROTTLES = frozenset((HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN))
 class Visitor:
     """Who makes a request, as authentication would find out, and what the view answers.
 
-    `keys` are the digests of a verified API key. `tier` is the slug that the site's own function
-    would name, and `is_verified` what its test would say of the user; None has them asked.
+    `keys` are the digests of a verified API key; `tier` is the slug that the site's own function
+    would name, None for it to be asked.
     """
 
     user: Any = None
     keys: tuple[str, ...] = ()
     tier: str | None = None
-    is_verified: bool | None = None
     status: int = HTTPStatus.OK
+
+
+class Charged(NamedTuple):
+    """The answer of one policy; `key` is what its refusals are counted under.
+
+    `rule` is the name of the rule that it is of, empty for one of the client's tier.
+    """
+
+    key: RefusalKey
+    rule: str
+    outcome: Outcome
 
 
 @dataclass(slots=True)
 class Rehearsed:
-    """How a request was decided.
+    """How a request was decided: every policy that was asked, and the refusals to be counted.
 
-    `charged` has the outcome of every policy that was asked, with the rule that it is of, empty for
-    the tier. `refusals` are those that would be counted: of the policies that refuse, that with the
-    longest wait, and each in shadow mode that would refuse.
+    These are of the policy that refused with the longest wait, and of each in shadow mode that
+    would have.
     """
 
     ledger: Ledger
-    charged: list[tuple[str, Outcome]] = field(default_factory=list)
-    refusals: list[Refusal] = field(default_factory=list)
+    charged: list[Charged] = field(default_factory=list)
+    refusals: list[Charged] = field(default_factory=list)
 
-    def add(self, bill: Bill, decision: Decision) -> None:
+    def add(self, bill: Bill, outcomes: Sequence[Outcome]) -> None:
         """Add what one stage decided."""
-        outcomes = decision.outcomes
-        rules = (rule.name if rule else "" for rule in bill.tariff.rules)
-        self.charged += zip(rules, outcomes, strict=True)
-        for place in counted_outcomes(outcomes):
-            charge = outcomes[place].charge
-            label = bill.tariff.labels[place]
-            key, rule = labelled_key(label, charge.policy.mode, charge.subject)
-            self.refusals.append(Refusal(key, rule, charge.policy))
+        charged = [
+            Charged(*labelled_key(label, o.charge.policy.mode, o.charge.subject), o)
+            for label, o in zip(bill.tariff.labels, outcomes, strict=True)
+        ]
+        self.charged += charged
+        self.refusals += [charged[place] for place in counted_outcomes(outcomes)]
 
 
 class Rehearsal:
@@ -98,7 +106,8 @@ class Rehearsal:
     def _decided(self, request: HttpRequest, visitor: Visitor, now: int | None) -> Flow[Rehearsed]:
         ledger = open_ledger(request)
         rehearsed = Rehearsed(ledger)
-        ledger.is_verified = visitor.is_verified
+        if type(visitor.user) is UnknownUser:
+            ledger.is_verified = True  # the site's own test may ask for anything of a user
         if visitor.tier is not None:
             ledger.resolved_tier, ledger.has_asked = visitor.tier, True
         for stage in _stages(ledger, request, visitor):
@@ -107,7 +116,7 @@ class Rehearsal:
                 bill = yield from stage(self._snapshot, ledger, request, {})
             bill = NOTHING if ledger.exempt else bill
             decision = self._ask(bill, now)
-            rehearsed.add(bill, decision)
+            rehearsed.add(bill, decision.outcomes)
             ledger.add(bill, decision)
             if not decision.allowed:
                 self._give_back(ledger, reservations_only=False)
@@ -142,10 +151,11 @@ def _stages(ledger: Ledger, request: HttpRequest, visitor: Visitor) -> Iterator[
         yield stages.route_bill
         if not (stages.decides_client(match.func) and visitor.status in BEFORE_THROTTLES):
             client = identified_client(ledger.client, visitor.user, visitor.keys)
-            ledger.client, ledger.user = client, visitor.user
+            ledger.client, ledger.user, ledger.client_decided = client, visitor.user, True
             yield partial(stages.client_bill, 1)
             return
     if not (ledger.preflight and visitor.status < HTTPStatus.BAD_REQUEST):
+        ledger.client_decided = True
         yield stages.late_bill
 
 
@@ -174,3 +184,20 @@ def imagined_request(
     request = WSGIRequest(environ)
     request.user = AnonymousUser() if visitor.user is None else visitor.user
     return request
+
+
+class UnknownUser(NamedTuple):
+    """A user whom the database does not have, as one that only a token describes."""
+
+    pk: str
+    is_authenticated: bool = True
+
+
+def known_user(name: str) -> Any:
+    """Return the user of a name, or else of a primary key, or a stand-in for one not known."""
+    users: Any = get_user_model()
+    for condition in ({users.USERNAME_FIELD: name}, {"pk": user_key(name)}):
+        user = users._default_manager.filter(**condition).first()
+        if user is not None:
+            return user
+    return UnknownUser(name)

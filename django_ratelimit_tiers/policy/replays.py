@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from types import SimpleNamespace
 from typing import Any
-
-from django.contrib.auth import get_user_model
 
 from django_ratelimit_tiers.core.accesslogs import LoggedRequest
 from django_ratelimit_tiers.core.policies import MICROSECONDS
-from django_ratelimit_tiers.core.replays import Replay
-from django_ratelimit_tiers.models import user_key
+from django_ratelimit_tiers.core.replays import Limit, Replay
 from django_ratelimit_tiers.policy.assignments import AssignmentCache
 from django_ratelimit_tiers.policy.identity import verified_key
-from django_ratelimit_tiers.policy.rehearsals import Rehearsal, Visitor, imagined_request
+from django_ratelimit_tiers.policy.rehearsals import (
+    Charged,
+    Rehearsal,
+    Visitor,
+    imagined_request,
+    known_user,
+)
 from django_ratelimit_tiers.policy.snapshots import build_snapshot
 from django_ratelimit_tiers.policy.trials import Trial
 from django_ratelimit_tiers.store.memory import MemoryStore
@@ -51,27 +53,19 @@ class Replayer:
         rehearsed = self._rehearsal.decide(request, visitor, logged.at)
         ledger = rehearsed.ledger
         client, is_exempt = ledger.client.subject, bool(ledger.exempt)
-        self.replay.add(logged.at, client, is_exempt, rehearsed.refusals)
+        refusals = [(_limit(refusal), refusal.key.endpoint) for refusal in rehearsed.refusals]
+        self.replay.add(logged.at, client, is_exempt, refusals)
         return ledger.decision.allowed
 
     def _visitor(self, logged: LoggedRequest) -> Visitor:
         user, name = None, logged.user
         if name:
             if name not in self._users:
-                self._users[name] = _user(name)
+                self._users[name] = known_user(name)
             user = self._users[name]
-        is_verified = True if type(user) is SimpleNamespace else None
-        return Visitor(user, verified_key(logged.api_key), logged.tier, is_verified, logged.status)
+        return Visitor(user, verified_key(logged.api_key), logged.tier, logged.status)
 
 
-def _user(name: str) -> Any:
-    """Return the user of a name or of a primary key, or a stand-in for one that is not known."""
-    users: Any = get_user_model()
-    for found in (
-        {users.USERNAME_FIELD: name},
-        {"pk": user_key(name)},
-    ):
-        user = users._default_manager.filter(**found).first()
-        if user is not None:
-            return user
-    return SimpleNamespace(pk=name, is_authenticated=True)
+def _limit(charged: Charged) -> Limit:
+    tier = "" if charged.rule else charged.key.tier
+    return Limit(charged.outcome.charge.policy, tier, charged.rule)

@@ -41,7 +41,13 @@ from django_ratelimit_tiers.core.rules import Rule
 from django_ratelimit_tiers.policy import passages
 from django_ratelimit_tiers.policy.passages import PassageBook
 from django_ratelimit_tiers.policy.routemaps import RouteMap
-from django_ratelimit_tiers.policy.routes import RouteIndex, endpoints, reached_routes, route_map
+from django_ratelimit_tiers.policy.routes import (
+    RouteIndex,
+    endpoints,
+    reached_routes,
+    resolution,
+    route_map,
+)
 from django_ratelimit_tiers.policy.views import view_identity
 
 
@@ -207,7 +213,7 @@ def test_what_was_foreseen_is_remembered_within_bounds(monkeypatch: pytest.Monke
     book = PassageBook(RouteIndex([]))
     resolved: list[str] = []
     monkeypatch.setattr(
-        passages, "resolve", lambda path, urlconf: resolved.append(path) or resolve(path, urlconf)
+        passages, "resolution", lambda *asked: resolved.append(asked[0]) or resolution(*asked)
     )
     numbers = [1, 1, 22, 22, 3, 4, 5, 5, 1]
     found = {book.foreseen(f"/api/items/{number}/", "GET", None) for number in numbers}

@@ -1,0 +1,119 @@
+"""What a request would be charged now, in words for staff, without charging it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from ipaddress import ip_address
+
+from django.http import HttpRequest
+
+from django_ratelimit_tiers.conf import conf
+from django_ratelimit_tiers.core.policies import MICROSECONDS
+from django_ratelimit_tiers.core.verdicts import shown
+from django_ratelimit_tiers.models.words import limit_words
+from django_ratelimit_tiers.policy.assignments import AssignmentCache
+from django_ratelimit_tiers.policy.flows import drive
+from django_ratelimit_tiers.policy.identity import verified_key
+from django_ratelimit_tiers.policy.rehearsals import (
+    Charged,
+    Rehearsal,
+    Rehearsed,
+    UnknownUser,
+    Visitor,
+    imagined_request,
+    known_user,
+)
+from django_ratelimit_tiers.policy.snapshots import Snapshot, build_snapshot
+from django_ratelimit_tiers.policy.tiers import find_tier
+from django_ratelimit_tiers.store.configured import configured_store
+
+
+@dataclass(frozen=True, slots=True)
+class Enquiry:
+    """The request that is asked about; `path` is as a client sends it, with its query.
+
+    Raises ValueError for an address that is none, and for a path that does not begin with a slash.
+    """
+
+    method: str
+    path: str
+    address: str
+    user: str = ""
+    api_key: str = ""
+
+    def __post_init__(self) -> None:
+        ip_address(self.address)
+        if not self.path.startswith("/"):
+            raise ValueError(f"{self.path!r} is no path such as /api/search/")
+
+
+def preview(enquiry: Enquiry) -> list[str]:
+    """Return what would become of a request, a line each.
+
+    Asks the database for the policy, and the store for the counters, without spending. Raises
+    StoreUnavailable, and what the site's own functions raise.
+    """
+    user = known_user(enquiry.user) if enquiry.user else None
+    visitor = Visitor(user, verified_key(enquiry.api_key))
+    path, _, query = enquiry.path.partition("?")
+    request = imagined_request(enquiry.method, path, query, enquiry.address, visitor)
+    snapshot = build_snapshot("", AssignmentCache())
+    rehearsed = Rehearsal(snapshot, configured_store(), spend=False).decide(request, visitor)
+    lines = [_route(request), *_client(rehearsed, request, snapshot), _verdict(rehearsed)]
+    if not rehearsed.ledger.exempt:
+        lines += map(_standing, rehearsed.charged)
+    if not conf.ENABLED:
+        lines.append("But limits are switched off: RATELIMIT_TIERS['ENABLED'] is false.")
+    return lines
+
+
+def _route(request: HttpRequest) -> str:
+    match, path = request.resolver_match, shown(request.path_info)
+    if match is None:
+        return f"{request.method} {path} comes to no view: it is charged to its address."
+    name = f", named “{match.view_name}”" if match.url_name else ""
+    return f"{request.method} {path} comes to the route “{match.route or '/'}”{name}."
+
+
+def _client(rehearsed: Rehearsed, request: HttpRequest, snapshot: Snapshot) -> Iterator[str]:
+    ledger = rehearsed.ledger
+    if not ledger.client_decided:
+        return
+    yield f"The client is {shown(ledger.client.subject)}."
+    if type(ledger.user) is UnknownUser:
+        yield "No user has this name or number: it is taken for one that only a token describes."
+    tier = snapshot.default_tier("anonymous")
+    if request.resolver_match is not None:
+        tier = drive(find_tier(snapshot, ledger, request, {}))
+    if tier is None:
+        yield "It has no tier, and so no limits but those of rules."
+    else:
+        yield f"Its tier is “{tier.slug}”{', which is unlimited' if tier.unlimited else ''}."
+
+
+def _verdict(rehearsed: Rehearsed) -> str:
+    ledger, decision = rehearsed.ledger, rehearsed.ledger.decision
+    if ledger.exempt:
+        return f"No limit applies: {ledger.exempt}."
+    if decision.allowed:
+        return "It would pass."
+    early = "" if ledger.client_decided else " before anybody knows who asks"
+    wait = -(-(decision.retry_after or 0) // MICROSECONDS)
+    return f"It would be refused{early}; the same request would pass {wait} s later."
+
+
+def _standing(charged: Charged) -> str:
+    outcome = charged.outcome
+    charge = outcome.charge
+    policy = charge.policy
+    owner = f"rule “{charged.rule}”" if charged.rule else f"tier “{charged.key.tier}”"
+    limit = limit_words(policy.requests, policy.period, policy.burst)
+    used, reset = policy.capacity - outcome.remaining, -(-outcome.reset_after // MICROSECONDS)
+    cost = "" if charge.cost == 1 else f", at a cost of {charge.cost}"
+    refuses = "refuses" if policy.is_enforced else "would refuse, but is in shadow mode"
+    verdict = "" if outcome.allowed else f": {refuses}"
+    return (
+        f"{policy.name} of the {owner} allows {charge.subject} {limit}{cost}; {used} of "
+        f"{policy.capacity} are used, and all of it is back in {reset} s{verdict}."
+    )

@@ -1,0 +1,175 @@
+"""What a request would be charged, told without charging it."""
+
+from __future__ import annotations
+
+from io import StringIO
+from typing import Any
+
+import pytest
+import redis
+from django.contrib.auth.models import User
+from django.core.management import call_command
+from django.core.management.base import CommandError
+from django.http import HttpRequest
+from django.test import Client, override_settings
+
+from django_ratelimit_tiers.models import ServiceAccount, Tier, TierAssignment
+from django_ratelimit_tiers.policy.previews import Enquiry, preview
+from tests.policies import limit_tier, make_rule
+
+pytestmark = pytest.mark.django_db
+
+ADDRESS = "127.0.0.1"
+"""Where the test client comes from."""
+
+
+def previewed(method: str = "GET", path: str = "/plain/", **fields: Any) -> list[str]:
+    return preview(Enquiry(method, path, **{"address": ADDRESS, **fields}))
+
+
+def test_it_tells_every_limit_and_what_is_used_of_it(client: Client) -> None:
+    burst = {"requests": 6, "period": 86_400, "algorithm": "token_bucket", "burst": 9}
+    limit_tier("anonymous", burst)
+    make_rule("plain", 10, cost=4)
+    make_rule("tried", 1, path="/plain/", mode="shadow", identify_by="everyone")
+    client.get("/plain/")
+    told = previewed(path="/plain/?page=2")
+    assert told[:4] == [
+        "GET /plain/ comes to the route “plain/”, named “plain”.",
+        "The client is ip:127.0.0.1.",
+        "Its tier is “anonymous”.",
+        "It would pass.",
+    ]
+    rule, tried, tier = (line.split(", and all of it")[0] for line in told[4:])
+    assert rule == (
+        "plain-31622400s of the rule “plain” allows ip:127.0.0.1 10 per 366 days, at a cost of 4; "
+        "4 of 10 are used"
+    )
+    assert tried == (
+        "tried-31622400s of the rule “tried” allows all 1 per 366 days; 1 of 1 are used"
+    )
+    assert tier == (
+        "anonymous-day of the tier “anonymous” allows ip:127.0.0.1 6 per day, burst 9; "
+        "1 of 9 are used"
+    )
+    assert told[5].endswith(" s: would refuse, but is in shadow mode.")
+
+
+def test_asking_charges_and_counts_nothing(valkey_client: redis.Redis) -> None:
+    limit_tier("anonymous", 1)
+    make_rule("plain", 1)
+    before = sorted(valkey_client.keys())
+    assert "It would pass." in previewed()
+    assert "It would pass." in previewed()
+    assert sorted(valkey_client.keys()) == before
+
+
+def test_it_tells_what_a_refused_client_is_told(client: Client) -> None:
+    limit_tier("anonymous", {"requests": 1, "period": 86_400, "algorithm": "fixed_window"})
+    client.get("/plain/")
+    wait = int(client.get("/plain/").headers["Retry-After"])
+    verdict = previewed()[3]
+    told = int(verdict.removeprefix("It would be refused; the same request would pass ").split()[0])
+    assert wait - 30 <= told <= wait
+    assert previewed()[4].endswith(": refuses.")
+
+
+def test_it_stops_where_the_request_does(client: Client) -> None:
+    make_rule("plain", 1)
+    client.get("/plain/")
+    told = previewed(user="anna")
+    assert told[1].startswith("It would be refused before anybody knows who asks; ")
+    assert [line.split()[0] for line in told[2:]] == ["plain-31622400s"]
+
+
+def test_it_knows_users_and_their_tiers() -> None:
+    anna = User.objects.create_user("anna")
+    TierAssignment.objects.create(user=anna, tier=Tier.objects.get(slug="internal"))
+    for name in ("anna", str(anna.pk)):
+        assert previewed(user=name)[1:4] == [
+            f"The client is user:{anna.pk}.",
+            "Its tier is “internal”, which is unlimited.",
+            "It would pass.",
+        ]
+    assert previewed(user="nobody")[1:4] == [
+        "The client is user:nobody.",
+        "No user has this name or number: it is taken for one that only a token describes.",
+        "Its tier is “free”.",
+    ]
+    Tier.objects.update(default_for="")
+    assert "It has no tier, and so no limits but those of rules." in previewed()
+
+
+def test_it_knows_keys() -> None:
+    assert previewed(api_key="k7")[1].startswith("The client is key:")
+
+
+def test_it_says_why_no_limit_applies() -> None:
+    user = User.objects.create_user("robot")
+    ServiceAccount.objects.create(name="robot", owner="o", reason="r", user=user)
+    make_rule("plain", 1)
+    told = previewed(user="robot")
+    assert told[-1] == "No limit applies: service account robot."
+    make_rule("open", path="/async/", exempt=True)
+    assert previewed(path="/async/")[-1] == "No limit applies: rule open."
+    assert previewed(path="/health/")[-1] == "No limit applies: view."
+
+
+def test_what_comes_to_no_view_is_charged_to_its_address() -> None:
+    told = previewed(path="/nowhere/%1b[31m", user="anna")
+    assert told[:3] == [
+        "GET /nowhere/�[31m comes to no view: it is charged to its address.",
+        "The client is ip:127.0.0.1.",
+        "Its tier is “anonymous”.",
+    ]
+
+
+def pro(request: HttpRequest) -> str:
+    return "pro"
+
+
+def test_it_asks_the_functions_of_the_site() -> None:
+    with override_settings(RATELIMIT_TIERS={"TIER_RESOLVER": f"{__name__}.pro"}):
+        assert "Its tier is “pro”." in previewed()
+
+
+def test_it_says_when_limits_are_switched_off() -> None:
+    with override_settings(RATELIMIT_TIERS={"ENABLED": False}):
+        assert previewed()[-1].startswith("But limits are switched off")
+
+
+def command(*arguments: str) -> str:
+    out = StringIO()
+    call_command("ratelimit_preview", *arguments, stdout=out)
+    return out.getvalue()
+
+
+def test_the_command_prints_it() -> None:
+    told = command("get", "/plain/", "--user", "anna", "--address", ADDRESS)
+    assert told.splitlines() == previewed(user="anna")
+    assert "The client is ip:192.0.2.1." in command("GET", "/plain/")
+    assert "The client is key:" in command("GET", "/plain/", "--api-key", "7")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "why"),
+    [
+        (["GET", "/", "--address", "nowhere"], "'nowhere' does not appear to be an IPv4 or IPv6 a"),
+        (["GET", "plain/"], "'plain/' is no path such as /api/search/"),
+    ],
+)
+def test_the_command_says_what_is_wrong(arguments: list[str], why: str) -> None:
+    with pytest.raises(CommandError, match=why):
+        command(*arguments)
+
+
+def test_the_command_says_when_the_store_is_away() -> None:
+    away = {
+        "STORE": "django_ratelimit_tiers.store.redis.RedisStore",
+        "STORE_OPTIONS": {"url": "redis://127.0.0.1:1/0"},
+    }
+    with (
+        override_settings(RATELIMIT_TIERS=away),
+        pytest.raises(CommandError, match="The store does not answer"),
+    ):
+        command("GET", "/plain/")
