@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import redis
 
-from django_ratelimit_tiers.core.policies import MAX_PERIOD, Algorithm, Charge, QuotaPolicy
+from django_ratelimit_tiers.core.policies import MAX_PERIOD, Algorithm, Charge
 from django_ratelimit_tiers.models import EndpointRule, RulePolicy, Tier, TierPolicy
 from django_ratelimit_tiers.policy.assignments import AssignmentCache
 from django_ratelimit_tiers.policy.snapshots import build_snapshot
@@ -39,22 +38,14 @@ def make_rule(name: str, *limits: int | dict[str, Any], **fields: Any) -> Endpoi
 
 def used(client: redis.Redis) -> dict[str, list[int]]:
     """Return how much of each limit every subject has used, in order of size."""
-    policies = {policy.counter_id: policy for policy in _policies()}.values()
+    snapshot = build_snapshot("", AssignmentCache())
+    policies = {policy.counter_id: policy for policy in snapshot.policies}.values()
     found = {}
     for key in client.scan_iter("*:{*}"):
         subject = key.decode().split("{", 1)[1][:-1]
         outcomes = configured_store().peek([Charge(subject, policy) for policy in policies])
         found[subject] = sorted(o.charge.policy.capacity - o.remaining for o in outcomes)
     return {subject: [n for n in counts if n] for subject, counts in found.items() if any(counts)}
-
-
-def _policies() -> Iterator[QuotaPolicy]:
-    snapshot = build_snapshot("", AssignmentCache())
-    for tier in snapshot.tiers.values():
-        yield from tier.policies
-    for rule in snapshot.rules.rules:
-        for policies in rule.policies.values():
-            yield from policies
 
 
 def _fields(limit: int | dict[str, Any]) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta, timezone
 from functools import lru_cache
@@ -18,6 +18,7 @@ from typing import Any
 
 from django_ratelimit_tiers.core.policies import MICROSECONDS
 from django_ratelimit_tiers.core.refusals import printable
+from django_ratelimit_tiers.core.verdicts import shown
 
 NOBODY = "-"
 """How servers log what they do not know."""
@@ -63,6 +64,36 @@ class LoggedRequest:
     user: str = ""
     api_key: str = ""
     tier: str | None = None
+
+
+class LogReader:
+    """Reads the requests of logs, and keeps what it could not read.
+
+    `unread` is how many lines told of no request, `first_unread` where the first of them is and why
+    it does not.
+    """
+
+    def __init__(self) -> None:
+        self.unread = 0
+        self.first_unread = ""
+
+    def read(self, lines: Iterable[str], name: str) -> Iterator[LoggedRequest]:
+        """Yield the requests of one log, whose name is for words."""
+        for number, line in enumerate(lines, start=1):
+            try:
+                yield parse_line(line)
+            except ValueError as error:
+                self.unread += 1
+                if not self.first_unread:
+                    self.first_unread = f"line {number} of {name}: {shown(str(error))}"
+
+    @property
+    def unread_words(self) -> str:
+        """What could not be read, as one sentence; empty when everything could."""
+        if not self.unread:
+            return ""
+        lines = "1 line tells" if self.unread == 1 else f"{self.unread:,} lines tell"
+        return f"{lines} of no request; the first is {self.first_unread}."
 
 
 def parse_line(line: str) -> LoggedRequest:

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from dataclasses import replace
 from typing import Any
 
 from django_ratelimit_tiers.core.accesslogs import LoggedRequest
-from django_ratelimit_tiers.core.policies import MICROSECONDS
+from django_ratelimit_tiers.core.policies import MICROSECONDS, Mode
 from django_ratelimit_tiers.core.replays import Limit, Replay
+from django_ratelimit_tiers.core.rules import IdentifyBy
+from django_ratelimit_tiers.core.verdicts import shown
+from django_ratelimit_tiers.models import EndpointRule
 from django_ratelimit_tiers.policy.assignments import AssignmentCache
 from django_ratelimit_tiers.policy.identity import verified_key
 from django_ratelimit_tiers.policy.rehearsals import (
@@ -24,20 +29,73 @@ MOST_CLIENTS = 1_000_000
 """How many clients' counters a replay keeps."""
 
 
+class ReplayFailed(Exception):
+    """A logged request cannot be decided, for the reason that the message tells."""
+
+
+class Comparison:
+    """Logged requests, decided by the policy as it is and by one that is tried, side by side.
+
+    `by_field` are the names of the rules that are left out: they count by what no log tells.
+    `tried` is None for a trial that changes nothing. Raises ValueError for numbers that no counter
+    can hold, and for the name of a limit that there is none of.
+    """
+
+    def __init__(self, trial: Trial) -> None:
+        by_field = EndpointRule.objects.filter(identify_by=IdentifyBy.FIELD, exempt=False)
+        rules = {
+            rule.pk: rule.name
+            for rule in by_field.order_by("name")
+            if rule.mode != Mode.OFF or rule.pk in trial.enforced
+        }
+        self.by_field = list(rules.values())
+        self._replayers = [Replayer(Trial(without=rules.keys()))]
+        if trial:
+            self._replayers.append(Replayer(replace(trial, without=rules.keys())))
+
+    @property
+    def today(self) -> Replay:
+        """What the policy as it is has decided."""
+        return self._replayers[0].replay
+
+    @property
+    def tried(self) -> Replay | None:
+        """What the policy that is tried has decided."""
+        return self._replayers[1].replay if len(self._replayers) > 1 else None
+
+    def decide(self, requests: Iterable[LoggedRequest]) -> None:
+        """Decide requests in the order of their times.
+
+        Raises ReplayFailed where the site's own functions fail.
+        """
+        for logged in requests:
+            try:
+                for replayer in self._replayers:
+                    replayer.decide(logged)
+            except Exception as error:
+                raise ReplayFailed(
+                    f"{logged.method} {shown(logged.path)} of {logged.address} cannot be replayed: "
+                    f"{error!r}. A log has no headers and no session: log the tier as JSON if "
+                    "TIER_RESOLVER needs them."
+                ) from error
+
+
 class Replayer:
     """Decides logged requests with counters of its own, and counts what is refused.
 
-    Tiers, rules, service accounts and their dates are those of now. `policy_names` are those of all
-    limits in force or tried. Raises ValueError for a trial with numbers that no counter can hold.
+    Tiers, rules, service accounts and their dates are those of now. Raises ValueError for a trial
+    with numbers that no counter can hold, or with a limit that there is none of.
     """
 
     def __init__(self, trial: Trial) -> None:
         self.replay = Replay()
         self._now, self._users = 0, dict[str, Any]()
         snapshot = build_snapshot("", AssignmentCache(), trial)
-        limits = [tier.policies for tier in snapshot.tiers.values()]
-        limits += [limit for rule in snapshot.rules.rules for limit in rule.policies.values()]
-        self.policy_names = frozenset(policy.name for limit in limits for policy in limit)
+        known = {policy.name for policy in snapshot.policies}
+        for name in trial.limits:
+            if name not in known:
+                there_are = ", ".join(sorted(known))
+                raise ValueError(f"No limit has the name {name!r}; there are {there_are}.")
         store = MemoryStore(max_subjects=MOST_CLIENTS, clock=lambda: self._now / MICROSECONDS)
         self._rehearsal = Rehearsal(snapshot, store)
 

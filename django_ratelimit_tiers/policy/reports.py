@@ -9,13 +9,15 @@ from django_ratelimit_tiers.core.policies import MICROSECONDS
 from django_ratelimit_tiers.core.replays import Limit, Replay
 from django_ratelimit_tiers.core.verdicts import shown, universal
 from django_ratelimit_tiers.models.words import limit_words
+from django_ratelimit_tiers.policy.replays import Comparison
 
 LONGEST_LIST = 10
 """How many limits, clients or endpoints are listed."""
 
 
-def report(today: Replay, tried: Replay | None = None) -> Iterator[str]:
-    """Yield the lines that tell what the policy refuses, and what another one does if given."""
+def report(comparison: Comparison) -> Iterator[str]:
+    """Yield the lines that tell what the policy refuses, and what the one does that is tried."""
+    today, tried = comparison.today, comparison.tried
     yield (
         f"{_times(today.requests, 'request')} of {_times(len(today.clients), 'client')}, "
         f"{_moment(today.first)} to {_moment(today.last)}."
@@ -28,6 +30,9 @@ def report(today: Replay, tried: Replay | None = None) -> Iterator[str]:
     yield from _limits("Limits in shadow mode that would refuse", told, shadow)
     yield from _clients(told)
     yield from _endpoints(told)
+    if comparison.by_field:
+        names = ", ".join(map(shown, comparison.by_field))
+        yield from ("", f"Left out, as no log tells the field that they count by: {names}.")
 
 
 def _totals(today: Replay, tried: Replay | None) -> Iterator[str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from threading import Lock
@@ -14,6 +14,7 @@ from django.db import DatabaseError, InterfaceError
 from django.db.models import Count, Max, Prefetch
 from django.utils import timezone
 
+from django_ratelimit_tiers.core.policies import QuotaPolicy
 from django_ratelimit_tiers.core.rulesets import RuleSet
 from django_ratelimit_tiers.exceptions import StoreUnavailable
 from django_ratelimit_tiers.models import (
@@ -82,6 +83,15 @@ class Snapshot:
     has_accounts: bool
     assignments: AssignmentCache
     passages: PassageBook
+
+    @property
+    def policies(self) -> Iterator[QuotaPolicy]:
+        """Every policy of a tier or a rule."""
+        for tier in self.tiers.values():
+            yield from tier.policies
+        for rule in self.rules.rules:
+            for policies in rule.policies.values():
+                yield from policies
 
     def default_tier(self, default_for: str) -> CompiledTier | None:
         """Return the tier of those who were assigned none."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple
@@ -10,12 +11,26 @@ from django_ratelimit_tiers.core.policies import Mode, QuotaPolicy
 from django_ratelimit_tiers.core.rules import Rule
 from django_ratelimit_tiers.policy.compilation import CompiledTier
 
+_TRIED = re.compile(r"(?P<name>.+)=(?P<requests>\d{1,10})(?:,(?P<burst>\d{1,10}))?", re.ASCII)
+
 
 class TriedLimit(NamedTuple):
     """The numbers that a policy is tried with; without a burst it keeps its own."""
 
     requests: int
     burst: int | None = None
+
+    @classmethod
+    def parse(cls, text: str) -> tuple[str, TriedLimit]:
+        """Return the name of a policy and its numbers: `free-minute=30`, `pro-minute=60,90`.
+
+        Raises ValueError for any other text.
+        """
+        match = _TRIED.fullmatch(text)
+        if match is None:
+            raise ValueError(f"{text!r} is no limit such as free-minute=30 or pro-minute=60,90")
+        burst = match["burst"]
+        return match["name"], cls(int(match["requests"]), None if burst is None else int(burst))
 
 
 @dataclass(frozen=True, slots=True)

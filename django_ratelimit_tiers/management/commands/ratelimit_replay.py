@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gzip
 import heapq
-import re
 import sys
 import zlib
 from argparse import ArgumentParser, ArgumentTypeError
@@ -13,20 +12,14 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import IO, Any
 
 from django.core.management.base import BaseCommand, CommandError
-from django.db.models import QuerySet
 
-from django_ratelimit_tiers.core.accesslogs import LoggedRequest, parse_line
-from django_ratelimit_tiers.core.policies import Mode
-from django_ratelimit_tiers.core.rules import IdentifyBy
-from django_ratelimit_tiers.core.verdicts import shown
+from django_ratelimit_tiers.core.accesslogs import LoggedRequest, LogReader
 from django_ratelimit_tiers.models import EndpointRule
-from django_ratelimit_tiers.policy.replays import Replayer
+from django_ratelimit_tiers.policy.replays import Comparison, ReplayFailed
 from django_ratelimit_tiers.policy.reports import report
 from django_ratelimit_tiers.policy.trials import Trial, TriedLimit
 
 STANDARD_INPUT = "-"
-
-TRIED = re.compile(r"(?P<name>.+)=(?P<requests>\d{1,10})(?:,(?P<burst>\d{1,10}))?", re.ASCII)
 
 
 class Command(BaseCommand):
@@ -66,63 +59,46 @@ class Command(BaseCommand):
         **options: Any,
     ) -> None:
         """Replay the logs with and without the changes, and print what comes of it."""
-        by_field = dict(_rules_by_field().values_list("pk", "name"))
-        today = Trial(without=frozenset(by_field))
-        tried = Trial(_rule_ids(enforce), today.without, dict(limit))
-        trials = [today] if tried == today else [today, tried]
-        replayers = [_replayer(trial) for trial in trials]
-        log = AccessLogs(logs)
-        for logged in log.requests():
-            for replayer in replayers:
-                _decide(replayer, logged)
-        if not replayers[0].replay.clients:
-            raise CommandError(f"The logs tell of no request. {log.unread_words}")
-        for line in report(*(replayer.replay for replayer in replayers)):
-            self.stdout.write(line)
-        if log.unread:
-            self.stderr.write(log.unread_words)
-        if by_field:
-            names = ", ".join(sorted(by_field.values()))
-            self.stderr.write(f"Left out, as no log tells the field that they count by: {names}.")
-
-
-class AccessLogs:
-    """Logs that are read as one, with what could not be read of them.
-
-    Each is in the order of its times, but for requests that end later than others that began after
-    them.
-    """
-
-    def __init__(self, names: Sequence[str]) -> None:
-        self.unread = 0
-        self._names = names
-        self._first_unread = ""
-
-    def requests(self) -> Iterator[LoggedRequest]:
-        """Yield all requests by their times; raises CommandError for a file that cannot be read."""
-        return heapq.merge(*map(self._read, self._names), key=lambda logged: logged.at)
-
-    @property
-    def unread_words(self) -> str:
-        """How many lines told of no request, and why the first of them did not."""
-        if not self.unread:
-            return ""
-        lines = "1 line tells" if self.unread == 1 else f"{self.unread:,} lines tell"
-        return f"{lines} of no request; the first is {self._first_unread}"
-
-    def _read(self, name: str) -> Iterator[LoggedRequest]:
+        reader = LogReader()
+        requests = heapq.merge(*(_read(reader, log) for log in logs), key=lambda logged: logged.at)
         try:
-            with _opened(name) as lines:
-                for number, line in enumerate(lines, start=1):
-                    try:
-                        yield parse_line(line)
-                    except ValueError as error:
-                        self.unread += 1
-                        self._first_unread = (
-                            self._first_unread or f"line {number} of {name}: {shown(str(error))}."
-                        )
-        except (OSError, EOFError, zlib.error) as error:
-            raise CommandError(f"{name} cannot be read: {error}") from error
+            comparison = Comparison(Trial(rule_ids(enforce), limits=dict(limit)))
+            comparison.decide(requests)
+        except (ValueError, ReplayFailed) as error:
+            raise CommandError(str(error)) from error
+        if not comparison.today.clients:
+            raise CommandError(f"The logs tell of no request. {reader.unread_words}")
+        for line in report(comparison):
+            self.stdout.write(line)
+        if reader.unread:
+            self.stderr.write(reader.unread_words)
+
+
+def tried_limit(text: str) -> tuple[str, TriedLimit]:
+    """Return the name and the numbers of a limit that is tried."""
+    try:
+        return TriedLimit.parse(text)
+    except ValueError as error:
+        raise ArgumentTypeError(str(error)) from error
+
+
+def rule_ids(names: Sequence[str]) -> frozenset[int]:
+    """Return the ids of rules; raises CommandError for a name that none has."""
+    rules = dict(EndpointRule.objects.filter(name__in=names).values_list("name", "pk"))
+    for name in names:
+        if name not in rules:
+            raise CommandError(f"No endpoint rule has the name {name!r}.")
+    return frozenset(rules.values())
+
+
+def _read(reader: LogReader, name: str) -> Iterator[LoggedRequest]:
+    """Yield the requests of a file, nearly in the order of their times: they are logged at their
+    end."""
+    try:
+        with _opened(name) as lines:
+            yield from reader.read(lines, name)
+    except (OSError, EOFError, zlib.error) as error:
+        raise CommandError(f"{name} cannot be read: {error}") from error
 
 
 def _opened(name: str) -> AbstractContextManager[IO[str]]:
@@ -131,52 +107,3 @@ def _opened(name: str) -> AbstractContextManager[IO[str]]:
     if name.endswith(".gz"):
         return gzip.open(name, "rt", encoding="utf-8", errors="surrogateescape")
     return open(name, encoding="utf-8", errors="surrogateescape")
-
-
-def tried_limit(text: str) -> tuple[str, TriedLimit]:
-    """Return the name and the numbers of a limit that is tried."""
-    match = TRIED.fullmatch(text)
-    if match is None:
-        raise ArgumentTypeError(
-            f"{text!r} is not a limit such as free-minute=30 or pro-minute=60,90"
-        )
-    burst = match["burst"]
-    return match["name"], TriedLimit(int(match["requests"]), None if burst is None else int(burst))
-
-
-def _rules_by_field() -> QuerySet[EndpointRule]:
-    """Return the rules that limit by what no log tells."""
-    limiting = EndpointRule.objects.exclude(mode=Mode.OFF).filter(exempt=False)
-    return limiting.filter(identify_by=IdentifyBy.FIELD)
-
-
-def _rule_ids(names: Sequence[str]) -> frozenset[int]:
-    rules = dict(EndpointRule.objects.filter(name__in=names).values_list("name", "pk"))
-    for name in names:
-        if name not in rules:
-            raise CommandError(f"No endpoint rule has the name {name!r}.")
-    return frozenset(rules.values())
-
-
-def _replayer(trial: Trial) -> Replayer:
-    try:
-        replayer = Replayer(trial)
-    except ValueError as error:
-        raise CommandError(str(error)) from error
-    for name in trial.limits:
-        if name not in replayer.policy_names:
-            known = ", ".join(sorted(replayer.policy_names))
-            raise CommandError(f"No limit has the name {name!r}; there are {known}.")
-    return replayer
-
-
-def _decide(replayer: Replayer, logged: LoggedRequest) -> None:
-    """Decide one request; what fails then is the site's own code, which may miss the session."""
-    try:
-        replayer.decide(logged)
-    except Exception as error:
-        told = f"{logged.method} {shown(logged.path)} of {logged.address}"
-        raise CommandError(
-            f"{told} cannot be replayed: {error!r}. A log has no headers and no session: log the "
-            "tier as JSON if TIER_RESOLVER needs them."
-        ) from error
