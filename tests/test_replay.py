@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import gzip
-from io import StringIO
+from io import BytesIO, StringIO, TextIOWrapper
 from pathlib import Path
 from typing import Any
 
@@ -98,7 +98,7 @@ def test_several_logs_are_read_in_the_order_of_their_times(tmp_path: Path) -> No
 
 
 def test_a_log_comes_from_standard_input(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("sys.stdin", StringIO(line() * 3))
+    monkeypatch.setattr("sys.stdin", TextIOWrapper(BytesIO(line().encode() * 3)))
     assert replay("-")[0].startswith("3 requests of 1 client")
 
 

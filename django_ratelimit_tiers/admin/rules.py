@@ -18,8 +18,9 @@ from django.utils.translation import gettext_lazy as _
 
 from django_ratelimit_tiers.admin.limits import RulePolicyInline
 from django_ratelimit_tiers.admin.links import list_link
-from django_ratelimit_tiers.admin.pages import PolicyAdmin, log_changes
+from django_ratelimit_tiers.admin.pages import log_changes
 from django_ratelimit_tiers.admin.routes import ViewNameInput, similar_names, view_names
+from django_ratelimit_tiers.admin.trials import TrialAdmin
 from django_ratelimit_tiers.admin.words import count_words, limit_lines, request_words
 from django_ratelimit_tiers.core.policies import Mode
 from django_ratelimit_tiers.core.rules import Count, IdentifyBy
@@ -60,7 +61,7 @@ class LimitTierFilter(admin.RelatedFieldListFilter):
 
 
 @admin.register(EndpointRule)
-class EndpointRuleAdmin(PolicyAdmin):
+class EndpointRuleAdmin(TrialAdmin):
     """Endpoint rules with their limits."""
 
     form = EndpointRuleForm

@@ -6,15 +6,17 @@ the virtual host before them, and JSON objects.
 
 from __future__ import annotations
 
+import gzip
 import json
 import math
 import re
+import zlib
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta, timezone
 from functools import lru_cache
 from ipaddress import ip_address
-from typing import Any
+from typing import IO, Any
 
 from django_ratelimit_tiers.core.policies import MICROSECONDS
 from django_ratelimit_tiers.core.refusals import printable
@@ -22,6 +24,12 @@ from django_ratelimit_tiers.core.verdicts import shown
 
 NOBODY = "-"
 """How servers log what they do not know."""
+
+LONGEST_LINE = 100_000
+"""Bytes of a line that are read at once: servers take no longer requests."""
+
+READ_ERRORS = OSError, EOFError, zlib.error
+"""What is raised for a file that cannot be read, or not be unpacked."""
 
 MOST_SECONDS = 253_402_300_799
 """The last second of the year 9999."""
@@ -66,6 +74,17 @@ class LoggedRequest:
     tier: str | None = None
 
 
+def log_lines(file: IO[bytes], name: str) -> Iterator[str]:
+    """Yield the lines of a file, which is unpacked if its name ends in `.gz`.
+
+    A line of more than LONGEST_LINE bytes is cut into several. Raises one of READ_ERRORS where
+    the file cannot be read.
+    """
+    raw: Any = gzip.GzipFile(fileobj=file) if name.endswith(".gz") else file
+    while line := raw.readline(LONGEST_LINE):
+        yield line.decode(errors="surrogateescape")
+
+
 class LogReader:
     """Reads the requests of logs, and keeps what it could not read.
 
@@ -78,7 +97,7 @@ class LogReader:
         self.first_unread = ""
 
     def read(self, lines: Iterable[str], name: str) -> Iterator[LoggedRequest]:
-        """Yield the requests of one log, whose name is for words."""
+        """Yield the requests of the lines of one log, whose name is for words."""
         for number, line in enumerate(lines, start=1):
             try:
                 yield parse_line(line)

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import gzip
 import heapq
 import sys
-import zlib
 from argparse import ArgumentParser, ArgumentTypeError
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -13,7 +11,12 @@ from typing import IO, Any
 
 from django.core.management.base import BaseCommand, CommandError
 
-from django_ratelimit_tiers.core.accesslogs import LoggedRequest, LogReader
+from django_ratelimit_tiers.core.accesslogs import (
+    READ_ERRORS,
+    LoggedRequest,
+    LogReader,
+    log_lines,
+)
 from django_ratelimit_tiers.models import EndpointRule
 from django_ratelimit_tiers.policy.replays import Comparison, ReplayFailed
 from django_ratelimit_tiers.policy.reports import report
@@ -92,18 +95,13 @@ def rule_ids(names: Sequence[str]) -> frozenset[int]:
 
 
 def _read(reader: LogReader, name: str) -> Iterator[LoggedRequest]:
-    """Yield the requests of a file, nearly in the order of their times: they are logged at their
-    end."""
+    """Yield the requests of a file; they are nearly in the order of their times."""
     try:
-        with _opened(name) as lines:
-            yield from reader.read(lines, name)
-    except (OSError, EOFError, zlib.error) as error:
+        with _opened(name) as file:
+            yield from reader.read(log_lines(file, name), name)
+    except READ_ERRORS as error:
         raise CommandError(f"{name} cannot be read: {error}") from error
 
 
-def _opened(name: str) -> AbstractContextManager[IO[str]]:
-    if name == STANDARD_INPUT:
-        return nullcontext(sys.stdin)
-    if name.endswith(".gz"):
-        return gzip.open(name, "rt", encoding="utf-8", errors="surrogateescape")
-    return open(name, encoding="utf-8", errors="surrogateescape")
+def _opened(name: str) -> AbstractContextManager[IO[bytes]]:
+    return nullcontext(sys.stdin.buffer) if name == STANDARD_INPUT else open(name, "rb")
