@@ -39,16 +39,16 @@ METHODS = "GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS"
 class EnquiryForm(forms.Form):
     """A request that is asked about."""
 
-    method = forms.ChoiceField(label=_("method"), choices=[(name, name) for name in METHODS])
+    method = forms.ChoiceField(label=_("Method"), choices=[(name, name) for name in METHODS])
     path = forms.CharField(
-        label=_("path"),
+        label=_("Path"),
         max_length=2000,
         widget=AdminTextInputWidget({"spellcheck": "false"}),
         help_text=_("As a client asks for it: /api/search/?q=a"),
     )
-    address = forms.GenericIPAddressField(label=_("address"))
+    address = forms.GenericIPAddressField(label=_("Address"))
     user = forms.CharField(
-        label=_("user"),
+        label=_("User"),
         required=False,
         max_length=254,
         help_text=_("User name or primary key; empty for a client that is not logged in."),
@@ -72,20 +72,22 @@ class TrialForm(forms.Form):
     """A log, and what is tried on it."""
 
     log = forms.FileField(
-        label=_("access log"),
+        label=_("Access log"),
         help_text=_("Common or combined format, or JSON lines; also with .gz."),
     )
     enforce = forms.ModelMultipleChoiceField(
-        label=_("enforce"),
+        label=_("Enforce"),
         queryset=EndpointRule.objects.none(),
         required=False,
         help_text=_("Rules in shadow mode or off, to try as if they were enforced."),
     )
     limits = forms.CharField(
-        label=_("other numbers"),
+        label=_("Other numbers"),
         required=False,
         widget=AdminTextareaWidget({"rows": 3, "spellcheck": "false"}),
-        help_text=_("One limit a line, with a burst after a comma: anonymous-minute=20,30"),
+        help_text=_(
+            "One limit a line, named as clients see it, a burst after a comma: free-minute=20,30"
+        ),
     )
 
     def __init__(self, *args: Any, **options: Any) -> None:

@@ -100,7 +100,7 @@ def _verdict(rehearsed: Rehearsed) -> str:
         return "It would pass."
     early = "" if ledger.client_decided else " before anybody knows who asks"
     wait = -(-(decision.retry_after or 0) // MICROSECONDS)
-    return f"It would be refused{early}; the same request would pass {wait} s later."
+    return f"It would be refused{early}; the same request would pass {wait:,} s later."
 
 
 def _standing(charged: Charged) -> str:
@@ -114,6 +114,6 @@ def _standing(charged: Charged) -> str:
     refuses = "refuses" if policy.is_enforced else "would refuse, but is in shadow mode"
     verdict = "" if outcome.allowed else f": {refuses}"
     return (
-        f"{policy.name} of the {owner} allows {charge.subject} {limit}{cost}; {used} of "
-        f"{policy.capacity} are used, and all of it is back in {reset} s{verdict}."
+        f"{policy.name} of the {owner} allows {charge.subject} {limit}{cost}; {used:,} of "
+        f"{policy.capacity:,} are used, and all of it is back in {reset:,} s{verdict}."
     )

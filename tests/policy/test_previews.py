@@ -69,7 +69,8 @@ def test_it_tells_what_a_refused_client_is_told(client: Client) -> None:
     client.get("/plain/")
     wait = int(client.get("/plain/").headers["Retry-After"])
     verdict = previewed()[3]
-    told = int(verdict.removeprefix("It would be refused; the same request would pass ").split()[0])
+    words = verdict.removeprefix("It would be refused; the same request would pass ")
+    told = int(words.split()[0].replace(",", ""))
     assert wait - 30 <= told <= wait
     assert previewed()[4].endswith(": refuses.")
 
