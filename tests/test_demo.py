@@ -56,6 +56,7 @@ def test_everything_holds_with_one_command():
     assert "FAILED" not in done.stdout
     assert "the very next request in every worker obeyed" in done.stdout
     assert "served by gunicorn with 2 workers" in done.stdout
+    assert "would have refused all but 5 a minute" in done.stdout
 
 
 def test_without_a_valkey_it_counts_in_memory_and_says_so():

@@ -17,6 +17,7 @@ import httpx
 
 from testproject.demo import servers
 from testproject.demo.alerts import show_alert
+from testproject.demo.replays import show_replay
 from testproject.demo.screens import Screen
 from testproject.demo.servers import ServerDidNotStart
 from testproject.demo.staff import FormRefused, show_edit
@@ -26,7 +27,7 @@ from testproject.demo.traffic import show_traffic
 
 WORKERS = 2
 
-STEPS: tuple[Callable[[Stage], None], ...] = (show_traffic, show_edit, show_alert)
+STEPS: tuple[Callable[[Stage], None], ...] = (show_traffic, show_replay, show_edit, show_alert)
 """What is shown, in this order."""
 
 

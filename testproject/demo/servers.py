@@ -16,11 +16,16 @@ from typing import Any
 
 import httpx
 
+from testproject.demo import users
+
 ROOT = Path(__file__).resolve().parent.parent.parent
 HOST = "127.0.0.1"
 START_SECONDS = 60
 STOP_SECONDS = 10
 THREADS = 4
+
+LOG_FORMAT = f'%({{x-forwarded-for}}i)s - %({{{users.HEADER}}}o)s %(t)s "%(r)s" %(s)s %(b)s'
+"""The common log format, with the address that the proxy tells and the user whom the site tells."""
 
 
 class ServerDidNotStart(Exception):
@@ -41,7 +46,7 @@ def environment(redis_url: str, directory: Path) -> dict[str, str]:
     }
     return {
         **os.environ,
-        "DJANGO_SETTINGS_MODULE": "testproject.settings",
+        "DJANGO_SETTINGS_MODULE": "testproject.demo.settings",
         "DATABASE_URL": f"sqlite:///{directory / 'demo.sqlite3'}",
         "REDIS_URL": redis_url,
         "RATELIMIT_TIERS": json.dumps(ratelimit),
@@ -101,6 +106,7 @@ def site(env: Mapping[str, str], workers: int, directory: Path) -> Iterator[str]
     command += ["--worker-class", "gthread", "--threads", str(THREADS)]
     # Longer than the demo: a connection stays with the worker that accepted it.
     command += ["--keep-alive", "600", "--timeout", "300", "--graceful-timeout", "2"]
+    command += ["--access-logfile", str(access_log(directory)), "--access-logformat", LOG_FORMAT]
     with running(command, env, log) as process:
         deadline = time.monotonic() + START_SECONDS
         while not answers(url):
@@ -108,6 +114,11 @@ def site(env: Mapping[str, str], workers: int, directory: Path) -> Iterator[str]
                 raise ServerDidNotStart(f"gunicorn\n{log.read_text(errors='replace')[-4000:]}")
             time.sleep(0.05)
         yield url
+
+
+def access_log(directory: Path) -> Path:
+    """Return where the site logs its requests."""
+    return directory / "access.log"
 
 
 def answers(url: str) -> bool:

@@ -1,4 +1,4 @@
-"""The second part of the demo: staff raises a limit, and every worker obeys at once."""
+"""The third part of the demo: staff raises a limit, and every worker obeys at once."""
 
 from __future__ import annotations
 
