@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from typing import Any
 
-from django.contrib import admin
+from django.contrib import admin, messages
 from django.contrib.admin.models import CHANGE, LogEntry
+from django.contrib.admin.utils import model_ngettext
+from django.db import transaction
 from django.db.models import Model, Q, QuerySet
 from django.http import HttpRequest, HttpResponse
 from django.utils import timezone
 from django.utils.translation import gettext_lazy as _
+from django.utils.translation import ngettext
 
 from django_ratelimit_tiers.models.history import edits_by
 
@@ -30,6 +33,21 @@ class PolicyAdmin(admin.ModelAdmin):
     ) -> HttpResponse:
         with edits_by(request.user):
             return super().delete_view(request, object_id, extra_context)
+
+    def set_field(
+        self, request: HttpRequest, queryset: QuerySet[Any], field: str, value: Any
+    ) -> None:
+        """Give the rows a value, with an entry in the history of each that had another one."""
+        with transaction.atomic(using=queryset.db):
+            rows = list(queryset.exclude(**{field: value}))
+            changed = self.model._default_manager.using(queryset.db).filter(
+                pk__in=[r.pk for r in rows]
+            )
+            changed.update(**{field: value})
+            log_changes(request, rows, field)
+        words = {"n": len(rows), "rows": model_ngettext(self.opts, len(rows))}
+        message = ngettext("%(n)s %(rows)s was changed.", "%(n)s %(rows)s were changed.", len(rows))
+        self.message_user(request, message % words, messages.SUCCESS)
 
     def get_autocomplete_fields(self, request: HttpRequest) -> list[str]:
         """Return the relations whose own admin can be searched; the others are typed as ids."""

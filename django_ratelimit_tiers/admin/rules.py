@@ -5,20 +5,18 @@ from __future__ import annotations
 from typing import Any
 
 from django import forms
-from django.contrib import admin, messages
+from django.contrib import admin
 from django.contrib.admin.widgets import AdminTextInputWidget
 from django.core.exceptions import ValidationError
-from django.db import transaction
 from django.db.models import QuerySet
 from django.http import HttpRequest
 from django.utils import timezone
 from django.utils.html import escape, format_html_join
-from django.utils.translation import gettext, ngettext
+from django.utils.translation import gettext
 from django.utils.translation import gettext_lazy as _
 
 from django_ratelimit_tiers.admin.limits import RulePolicyInline
 from django_ratelimit_tiers.admin.links import list_link
-from django_ratelimit_tiers.admin.pages import log_changes
 from django_ratelimit_tiers.admin.routes import ViewNameInput, similar_names, view_names
 from django_ratelimit_tiers.admin.trials import TrialAdmin
 from django_ratelimit_tiers.admin.words import count_words, limit_lines, request_words
@@ -137,23 +135,12 @@ class EndpointRuleAdmin(TrialAdmin):
 
     @admin.action(description=_("Enforce selected rules"), permissions=["change"])
     def enforce(self, request: HttpRequest, queryset: QuerySet[Any]) -> None:
-        self.set_mode(request, queryset, Mode.ENFORCE)
+        self.set_field(request, queryset, "mode", Mode.ENFORCE)
 
     @admin.action(description=_("Put selected rules into shadow mode"), permissions=["change"])
     def shadow(self, request: HttpRequest, queryset: QuerySet[Any]) -> None:
-        self.set_mode(request, queryset, Mode.SHADOW)
+        self.set_field(request, queryset, "mode", Mode.SHADOW)
 
     @admin.action(description=_("Turn selected rules off"), permissions=["change"])
     def turn_off(self, request: HttpRequest, queryset: QuerySet[Any]) -> None:
-        self.set_mode(request, queryset, Mode.OFF)
-
-    def set_mode(self, request: HttpRequest, queryset: QuerySet[Any], mode: Mode) -> None:
-        """Give the rules a mode, with an entry in the history of each that had another one."""
-        with transaction.atomic(using=queryset.db):
-            rules = list(queryset.exclude(mode=mode))
-            EndpointRule.objects.using(queryset.db).filter(
-                pk__in=[rule.pk for rule in rules]
-            ).update(mode=mode)
-            log_changes(request, rules, "mode")
-        message = ngettext("%(n)s rule was changed.", "%(n)s rules were changed.", len(rules))
-        self.message_user(request, message % {"n": len(rules)}, messages.SUCCESS)
+        self.set_field(request, queryset, "mode", Mode.OFF)

@@ -43,6 +43,7 @@ class TierAdmin(PolicyAdmin):
     list_filter = ("default_for", "unlimited")
     search_fields = ("name", "slug", "description")
     prepopulated_fields = {"slug": ("name",)}
+    actions = ("lift", "restore")
     readonly_fields = ("related",)
     formfield_overrides: ClassVar[Any] = {TextField: {"widget": AdminTextareaWidget({"rows": 3})}}
     fieldsets = (
@@ -79,6 +80,16 @@ class TierAdmin(PolicyAdmin):
         """Lead from a tier to those who have it, and to what it refused."""
         related = (_("Related"), {"fields": ("related",)})
         return (*super().get_fieldsets(request, obj), *([related] if obj else []))
+
+    @admin.action(description=_("Lift the limits of selected tiers"), permissions=["change"])
+    def lift(self, request: HttpRequest, queryset: QuerySet[Any]) -> None:
+        """Make tiers unlimited; they keep their limits for when these are to hold again."""
+        self.set_field(request, queryset, "unlimited", True)
+
+    @admin.action(description=_("Let the limits of selected tiers hold"), permissions=["change"])
+    def restore(self, request: HttpRequest, queryset: QuerySet[Any]) -> None:
+        """Make tiers limited."""
+        self.set_field(request, queryset, "unlimited", False)
 
     @admin.display(description=_("see"))
     def related(self, tier: Tier) -> str:

@@ -224,3 +224,24 @@ def test_a_viewer_changes_nothing(viewer, free):
     assert viewer.post(page("tier_change", free.pk), {}).status_code == 403
     assert viewer.post(page("tier_delete", free.pk), {"post": "yes"}).status_code == 403
     assert viewer.get(page("tier_add")).status_code == 403
+
+
+def test_limits_are_lifted_and_hold_again_by_an_action(staff, admin_user, free):
+    PolicyRevision.objects.all().delete()
+    chosen = {"_selected_action": [free.pk, Tier.objects.get(slug="internal").pk]}
+    answer = staff.post(page("tier_changelist"), {"action": "lift", **chosen}, follow=True)
+    free.refresh_from_db()
+    assert (free.unlimited, free.policies.count()) == (True, 2)
+    assert "1 tier was changed." in answer.content.decode()
+    assert LogEntry.objects.get().object_id == str(free.pk)
+    assert PolicyRevision.objects.get().author == admin_user
+
+    staff.post(page("tier_changelist"), {"action": "restore", "_selected_action": [free.pk]})
+    free.refresh_from_db()
+    assert (free.unlimited, free.policies.count()) == (False, 2)
+
+
+def test_a_viewer_cannot_lift_limits(viewer, free):
+    viewer.post(page("tier_changelist"), {"action": "lift", "_selected_action": [free.pk]})
+    free.refresh_from_db()
+    assert not free.unlimited
