@@ -11,8 +11,9 @@ from django.core.checks.registry import registry
 from django.test import override_settings
 from django_redis.cache import RedisCache
 
-from django_ratelimit_tiers.checks import EVENT_SHAPES, SHAPES, check_settings
+from django_ratelimit_tiers.checks import check_settings
 from django_ratelimit_tiers.conf import DEFAULTS, EVENT_DEFAULTS, conf
+from django_ratelimit_tiers.shapes import EVENT_SHAPES, SHAPES
 from django_ratelimit_tiers.store.configured import configured_store
 from django_ratelimit_tiers.store.redis import RedisStore
 
