@@ -16,6 +16,9 @@ from django_ratelimit_tiers.core.headers import HeaderStyle
 
 Test = Callable[[Any], bool]
 
+MOST_URL = 500
+"""The length of the targets of notices in the database."""
+
 
 def _is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
@@ -63,7 +66,10 @@ def _is_url(value: Any) -> bool:
     try:  # Django's validator would refuse the one-word hosts of internal chat servers
         url = urlsplit(value)
         is_anonymous = url.username is None and url.password is None  # they would not be sent
-        return url.scheme in ("http", "https") and bool(url.hostname) and is_anonymous
+        can_be_sent = url.port != 0 and url.path.isascii() and url.query.isascii()
+        fits = len(value) <= MOST_URL and not re.search(r"\s", value)
+        is_to_a_host = url.scheme in ("http", "https") and bool(url.hostname)
+        return is_to_a_host and is_anonymous and can_be_sent and fits
     except (AttributeError, TypeError, ValueError):
         return False
 
@@ -123,7 +129,11 @@ EVENT_SHAPES: dict[str, tuple[Test, str]] = {
     "COUNT_TTL": (_is_from(300, 30 * 86_400), "seconds, from 300 to 2,592,000 (30 days)"),
     "RETENTION_DAYS": (_is_from(1, 36_500), "a number of days from 1 to 36,500"),
     "RECIPIENTS": (_is_address_list, "a list of e-mail addresses"),
-    "WEBHOOK": (_is_url, "None or an http or https URL without a user and password"),
+    "WEBHOOK": (
+        _is_url,
+        "None or an http or https URL of at most 500 characters, without spaces, a user or a "
+        "password",
+    ),
     "WEBHOOK_SECRET": (lambda value: isinstance(value, str), "a text"),
     "LOG_PER_SECOND": (_is_from(1, 10**6), "a number from 1 to 1,000,000"),
 }
