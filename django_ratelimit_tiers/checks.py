@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from difflib import get_close_matches
 from typing import Any
 
 from django.conf import settings
@@ -44,7 +45,7 @@ def _shape_problems(
 ) -> Iterator[checks.CheckMessage]:
     for key, value in values.items():
         if key not in defaults:
-            hint = "The keys are: " + ", ".join(defaults) + "."
+            hint = _meant(key, defaults) + "The keys are: " + ", ".join(defaults) + "."
             yield checks.Error(
                 f"{where} has an unknown key {key!r}.", hint=hint, id="ratelimit_tiers.E002"
             )
@@ -56,6 +57,16 @@ def _shape_problems(
                 hint=f"Make it {wanted}.",
                 id="ratelimit_tiers.E003",
             )
+
+
+def _meant(key: Any, keys: Mapping[str, Any]) -> str:
+    """Return a sentence about what was probably meant by a key that is unknown, or nothing."""
+    name = str(key).upper()
+    for where, others in ((f"{SETTING}['EVENTS']", EVENT_DEFAULTS), (SETTING, DEFAULTS)):
+        if name in others and others is not keys:
+            return f"{name} belongs in {where}. "
+    close = get_close_matches(name, keys, n=1)
+    return f"Did you mean {close[0]!r}? " if close else ""
 
 
 def _path_problems(values: Mapping[str, Any]) -> Iterator[checks.CheckMessage]:

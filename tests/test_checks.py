@@ -85,6 +85,29 @@ def test_e002_an_unknown_key_of_the_events() -> None:
     assert "SAMPLE" in error[2]
 
 
+@pytest.mark.parametrize(
+    ("values", "hint"),
+    [
+        ({"STORE_TIMEUOT": 1}, "Did you mean 'STORE_TIMEOUT'? The keys are: ENABLED, "),
+        ({"enabled": False}, "Did you mean 'ENABLED'? The keys are: "),
+        ({"RECIPIENTS": []}, "RECIPIENTS belongs in RATELIMIT_TIERS['EVENTS']. The keys are: "),
+        ({"EVENTS": {"HEADERS": []}}, "HEADERS belongs in RATELIMIT_TIERS. The keys are: SAMPLE, "),
+        ({"EVENTS": {"SAMPEL": 1}}, "Did you mean 'SAMPLE'? The keys are: "),
+        ({"COLOUR": "red"}, "The keys are: "),
+    ],
+)
+def test_e002_the_hint_names_what_was_probably_meant(values: dict[str, Any], hint: str) -> None:
+    (error,) = found(**values)
+    assert error[0] == "ratelimit_tiers.E002"
+    assert error[2].startswith(hint)
+
+
+def test_e002_a_key_that_is_no_text() -> None:
+    with override_settings(RATELIMIT_TIERS={5: 1}):
+        (error,) = check_settings()
+    assert error.msg == "RATELIMIT_TIERS has an unknown key 5."
+
+
 WRONG: list[tuple[str, Any]] = [
     ("ENABLED", "yes"),
     ("ENABLED", 1),
