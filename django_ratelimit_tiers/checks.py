@@ -13,10 +13,18 @@ from django.utils.module_loading import import_string
 from django_ratelimit_tiers.conf import DEFAULTS, EVENT_DEFAULTS, MIDDLEWARE, SETTING
 from django_ratelimit_tiers.shapes import EVENT_SHAPES, SHAPES, Test
 from django_ratelimit_tiers.store.base import Store
-from django_ratelimit_tiers.store.configured import AUTO, REDIS_STORE, uses_django_redis
+from django_ratelimit_tiers.store.configured import (
+    AUTO,
+    CLUSTER_STORE,
+    REDIS_STORE,
+    uses_django_redis,
+)
 
 CLIENTS = ("redis", "django_redis", "hiredis")
 EXTRA = "Install django-ratelimit-tiers[redis]: it brings the clients that the store needs."
+
+ADDRESS = "An address is written like redis://user:password@10.0.0.5:6379/0."
+STORES = f"Name {AUTO!r}, {REDIS_STORE!r}, {CLUSTER_STORE!r} or a store of your own."
 
 PATHS = ("TIER_RESOLVER", "API_KEY_RESOLVER", "VERIFIED_TEST", "RESPONSE")
 
@@ -87,7 +95,7 @@ def _path_problems(values: Mapping[str, Any]) -> Iterator[checks.CheckMessage]:
             hint = "Name a function or a class."
         yield checks.Error(
             f"{SETTING}[{key!r}] names nothing that can be called: {values[key]!r}.",
-            hint=hint,
+            hint=f"{hint} {STORES}" if key == "STORE" else hint,
             id="ratelimit_tiers.E004",
         )
 
@@ -102,11 +110,23 @@ def _options_problems(values: Mapping[str, Any]) -> Iterator[checks.CheckMessage
     try:
         store = import_string(path)(**options)
     except Exception as error:
-        yield _store_error("cannot be made with STORE_OPTIONS", f"Correct STORE_OPTIONS: {error}.")
+        hint = f"Correct STORE_OPTIONS: {_reason(error)}."
+        yield _store_error("cannot be made with STORE_OPTIONS", hint)
         return
+    is_right, wanted = SHAPES["STORE_TIMEOUT"]
+    if not is_right(options.get("timeout", DEFAULTS["STORE_TIMEOUT"])):
+        hint = f"Correct STORE_OPTIONS: make 'timeout' {wanted}."
+        yield _store_error("cannot be made with STORE_OPTIONS", hint)
     if not isinstance(store, Store):
         hint = "Name a subclass of django_ratelimit_tiers.store.base.Store."
         yield _store_error("makes no store", hint)
+
+
+def _reason(error: Exception) -> str:
+    """Return why a store cannot be made; what is taken for a port can be part of a password."""
+    if str(error).startswith("Port could not be cast"):
+        return "its port is no number. In a password write %2F for /, %3F for ? and %23 for #"
+    return str(error) or type(error).__name__
 
 
 def _store_error(problem: str, hint: str) -> checks.Error:
@@ -132,6 +152,24 @@ def _store_problems(values: Mapping[str, Any]) -> Iterator[checks.CheckMessage]:
             "{'url': 'redis://...'}, so that all processes count together.",
             id="ratelimit_tiers.W001",
         )
+    else:
+        yield from _server_problems(alias)
+
+
+def _server_problems(alias: str) -> Iterator[checks.CheckMessage]:
+    """Yield why counters cannot be kept where a cache is; nothing is sent there."""
+    try:
+        import_string(REDIS_STORE)(cache_alias=alias)
+        return
+    except ModuleNotFoundError as error:
+        hint = EXTRA if error.name in CLIENTS else f"Correct it: {error}."
+    except Exception as error:  # whatever the cache or its client library raises
+        hint = f"Correct it: {_reason(error)}. {ADDRESS}"
+    yield checks.Error(
+        f"CACHES[{alias!r}] names no server that counters can be kept on.",
+        hint=hint,
+        id="ratelimit_tiers.E007",
+    )
 
 
 def _order_problems() -> Iterator[checks.CheckMessage]:

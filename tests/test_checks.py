@@ -225,6 +225,7 @@ def test_e004_a_dotted_path_to_what_cannot_be_called() -> None:
         ("django_ratelimit_tiers.store.redis.RedisStore", {"uri": "redis://localhost"}),
         ("django_ratelimit_tiers.store.redis.RedisStore", {}),
         ("django_ratelimit_tiers.store.redis.RedisStore", {"url": "localhost:6379"}),
+        ("django_ratelimit_tiers.store.redis.RedisStore", {"url": "redis://h", "timeout": "1"}),
         ("django_ratelimit_tiers.store.memory.MemoryStore", {"most": 1}),
     ],
 )
@@ -232,6 +233,19 @@ def test_e004_a_store_that_does_not_take_its_options(store: str, options: dict[s
     (error,) = found(STORE=store, STORE_OPTIONS=options)
     assert error[0] == "ratelimit_tiers.E004"
     assert error[2].startswith("Correct STORE_OPTIONS: ")
+
+
+def test_e004_a_password_that_is_taken_for_a_port_is_not_told() -> None:
+    options = {"url": "redis://:se/cret@localhost:6379"}
+    (error,) = found(STORE="django_ratelimit_tiers.store.redis.RedisStore", STORE_OPTIONS=options)
+    assert "its port is no number. In a password write %2F for /" in error[2]
+    assert "'se'" not in error[2]
+
+
+def test_e004_a_store_by_another_name_is_told_which_there_are() -> None:
+    (error,) = found(STORE="redis")
+    assert error[0] == "ratelimit_tiers.E004"
+    assert "Name 'auto', 'django_ratelimit_tiers.store.redis.RedisStore', " in error[2]
 
 
 def test_e004_a_class_that_makes_no_store() -> None:
@@ -256,6 +270,39 @@ def test_e005_an_alias_that_no_cache_has() -> None:
         "RATELIMIT_TIERS['CACHE_ALIAS'] names no cache: 'limits'.",
         "Add it to CACHES, or name one of: default.",
     )
+
+
+@pytest.mark.parametrize(
+    ("cache", "hint"),
+    [
+        ({"LOCATION": "localhost:6379"}, "Correct it: Redis URL must specify one of the following"),
+        ({"LOCATION": "redis://:se/cret@localhost"}, "Correct it: its port is no number."),
+        ({"LOCATION": "redis://localhost:99999"}, "Correct it: Port out of range 0-65535."),
+        ({"LOCATION": ""}, "Correct it: Missing connections string."),
+        ({}, "Correct it: Missing connections string."),
+        (
+            {"LOCATION": "redis://localhost", "OPTIONS": {"CLIENT_CLASS": "nowhere.Client"}},
+            "Correct it: No module named 'nowhere'.",
+        ),
+    ],
+)
+def test_e007_a_cache_that_names_no_server(cache: dict[str, Any], hint: str) -> None:
+    cache = {"BACKEND": "django_redis.cache.RedisCache", **cache}
+    with override_settings(CACHES={"default": cache}):
+        (error,) = found()
+    assert error[:2] == (
+        "ratelimit_tiers.E007",
+        "CACHES['default'] names no server that counters can be kept on.",
+    )
+    assert error[2].startswith(hint)
+
+
+def test_e007_a_cache_whose_client_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delitem(sys.modules, "django_ratelimit_tiers.store.redis")
+    monkeypatch.setitem(sys.modules, "django_redis", None)
+    (error,) = found()
+    assert error[0] == "ratelimit_tiers.E007"
+    assert error[2].startswith("Install django-ratelimit-tiers[redis]")
 
 
 def test_e006_the_middleware_is_installed_twice() -> None:
