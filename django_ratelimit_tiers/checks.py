@@ -42,7 +42,7 @@ def check_settings(**_: Any) -> list[checks.CheckMessage]:
         problems += _shape_problems(f"{SETTING}['EVENTS']", events, EVENT_SHAPES, EVENT_DEFAULTS)
     problems = problems or list(_path_problems(values))
     problems = problems or list(_options_problems(values))
-    return problems or [*_store_problems(values), *_order_problems()]
+    return problems or [*_store_problems(values), *_header_problems(values), *_order_problems()]
 
 
 def _shape_problems(
@@ -170,6 +170,15 @@ def _server_problems(alias: str) -> Iterator[checks.CheckMessage]:
         hint=hint,
         id="ratelimit_tiers.E007",
     )
+
+
+def _header_problems(values: Mapping[str, Any]) -> Iterator[checks.CheckMessage]:
+    if values.get("CLIENT_IP_HEADER") and not values.get("TRUSTED_PROXIES"):
+        yield checks.Warning(
+            f"{SETTING}['CLIENT_IP_HEADER'] is never read: no proxy is trusted.",
+            hint="Name the networks of your proxies in TRUSTED_PROXIES, or leave the header out.",
+            id="ratelimit_tiers.W003",
+        )
 
 
 def _order_problems() -> Iterator[checks.CheckMessage]:

@@ -40,7 +40,7 @@ def test_the_settings_of_the_test_project_are_right() -> None:
 
 
 def test_every_default_is_right_and_every_key_has_one() -> None:
-    defaults = {**DEFAULTS, "EVENTS": EVENT_DEFAULTS}
+    defaults = {**DEFAULTS, "EVENTS": EVENT_DEFAULTS, "TRUSTED_PROXIES": ["127.0.0.1"]}
     assert ids(**defaults) == []
     assert SHAPES.keys() == DEFAULTS.keys()
     assert EVENT_SHAPES.keys() == EVENT_DEFAULTS.keys()
@@ -367,3 +367,14 @@ def test_other_middleware_may_come_first(path: str) -> None:
         assert found() == []
     with override_settings(MIDDLEWARE=[path]):
         assert found() == []
+
+
+@pytest.mark.parametrize("proxies", [{}, {"TRUSTED_PROXIES": []}, {"TRUSTED_PROXIES": 0}])
+def test_w003_a_header_that_nobody_is_trusted_to_send(proxies: dict[str, Any]) -> None:
+    (warning,) = found(CLIENT_IP_HEADER="X-Real-IP", **proxies)
+    assert warning == (
+        "ratelimit_tiers.W003",
+        "RATELIMIT_TIERS['CLIENT_IP_HEADER'] is never read: no proxy is trusted.",
+        "Name the networks of your proxies in TRUSTED_PROXIES, or leave the header out.",
+    )
+    assert ids(CLIENT_IP_HEADER="X-Real-IP", TRUSTED_PROXIES=1) == []
