@@ -157,6 +157,17 @@ def test_the_command_names_wrong_settings_and_looks_no_further() -> None:
     assert "nothing else was looked at" in said
 
 
+def test_the_command_says_nothing_of_a_warning_that_the_site_silences(redis_url: str) -> None:
+    order = [
+        "django.contrib.sessions.middleware.SessionMiddleware",
+        "django_ratelimit_tiers.middleware.RateLimitMiddleware",
+    ]
+    with store_at(redis_url), override_settings(MIDDLEWARE=order):
+        assert "WRONG  Sessions or authentication come before" in check()
+        with override_settings(SILENCED_SYSTEM_CHECKS=["ratelimit_tiers.W002"]):
+            assert "Nothing is wrong." in check()
+
+
 def test_the_command_names_a_rule_that_is_not_in_force(redis_url: str) -> None:
     rule = EndpointRule.objects.create(name="broken rule", path="/plain/")
     RulePolicy.objects.bulk_create([RulePolicy(rule=rule, requests=1, period=60)])
