@@ -38,6 +38,8 @@ def remaining(subject: str) -> int:
         ("ip:::ffff:192.0.2.7", "ip:192.0.2.7"),
         ("ip:2001:db8::/64", "ip:2001:db8::/64"),
         ("ip:2001:DB8::1", "ip:2001:db8::/64"),
+        ("ip:2001:db8::1/128", "ip:2001:db8::/64"),
+        ("ip:192.0.2.7/32", "ip:192.0.2.7"),
     ],
 )
 def test_a_client_starts_anew_and_no_other(named: str, subject: str) -> None:
@@ -64,7 +66,7 @@ def test_several_clients_start_anew() -> None:
     "named",
     [
         *("42", "user:", "user:1 2", "key:", "field:name", "ip:", "ip:x"),
-        *("everyone", "*"),
+        *("everyone", "*", "ip:192.0.2.0/24", "ip:2001:db8::/32", "ip:192.0.2.7/x"),
     ],
 )
 def test_what_names_no_client_is_refused_and_nobody_starts_anew(named: str) -> None:
@@ -83,3 +85,8 @@ def test_a_store_that_cannot_be_reset_is_told() -> None:
     for setting in (memory, away):
         with override_settings(RATELIMIT_TIERS=setting), pytest.raises(CommandError):
             reset("user:1")
+
+
+def test_a_network_of_many_clients_is_refused_and_says_what_would_be_one() -> None:
+    with pytest.raises(CommandError, match="many clients: .* such as ip:2001:db8::/64"):
+        reset("ip:2001:db8::/48")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from argparse import ArgumentParser, ArgumentTypeError
-from ipaddress import ip_address
+from ipaddress import ip_interface
 from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError
@@ -47,14 +47,28 @@ def subject(text: str) -> str:
     """Return the subject that a text names; an address names what it is counted under."""
     kind, _, rest = text.partition(":")
     if kind == "ip":
-        address = rest.partition("/")[0]
-        try:
-            ip_address(address)
-        except ValueError:
-            raise ArgumentTypeError(f"{rest!r} is not an address") from None
-        return address_subject(address, conf.IPV6_PREFIX)
+        return _counted_under(rest)
     if kind == "key" and rest:
         return text if DIGEST.match(text) else key_digest(rest)
     if not re.fullmatch(r"all|user:\S+|field:([0-9a-f]{32}|too-long|unclear)", text):
         raise ArgumentTypeError(f"{text!r} is not a subject such as {NAMES}")
     return text
+
+
+def _counted_under(text: str) -> str:
+    """Return the subject of an address, or of a network that counts as one client."""
+    address, _, length = text.partition("/")
+    try:
+        named = ip_interface(text)
+    except ValueError:
+        raise ArgumentTypeError(f"{text!r} is not an address") from None
+    counted = address_subject(address, conf.IPV6_PREFIX)
+    if (
+        length
+        and named.network.num_addresses
+        > ip_interface(counted.removeprefix("ip:")).network.num_addresses
+    ):
+        raise ArgumentTypeError(
+            f"{text!r} has many clients: name one of them, as history does, such as {counted}"
+        )
+    return counted
