@@ -131,8 +131,7 @@ EVENT_SHAPES: dict[str, tuple[Test, str]] = {
     "RECIPIENTS": (_is_address_list, "a list of e-mail addresses"),
     "WEBHOOK": (
         _is_url,
-        "None or an http or https URL of at most 500 characters, without spaces, a user or a "
-        "password",
+        "None or an http or https URL of at most 500 characters, without spaces, user or password",
     ),
     "WEBHOOK_SECRET": (lambda value: isinstance(value, str), "a text"),
     "LOG_PER_SECOND": (_is_from(1, 10**6), "a number from 1 to 1,000,000"),

@@ -88,5 +88,5 @@ def test_a_store_that_cannot_be_reset_is_told() -> None:
 
 
 def test_a_network_of_many_clients_is_refused_and_says_what_would_be_one() -> None:
-    with pytest.raises(CommandError, match="many clients: .* such as ip:2001:db8::/64"):
+    with pytest.raises(CommandError, match=r"many clients: .* such as ip:2001:db8::/64"):
         reset("ip:2001:db8::/48")
