@@ -15,12 +15,13 @@ import pytest
 from celery import Task
 from django.core.management import call_command
 from django.core.management.base import CommandError
-from django.db import connection
+from django.db import InterfaceError, OperationalError, connection
 from django.db.models import Sum
 from django.test import Client
 from kombu import Connection
 
 from django_ratelimit_tiers import tasks
+from django_ratelimit_tiers.management.commands.ratelimit_worker import _run
 from django_ratelimit_tiers.models import ThrottleCount
 from django_ratelimit_tiers.store.configured import configured_store
 from testproject.celery import app
@@ -195,6 +196,17 @@ def test_the_command_runs_until_it_is_told_to_stop(
             assert process.wait(timeout=PATIENCE) == 0
         finally:
             process.kill()
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize("error", [OperationalError, InterfaceError])
+def test_a_connection_that_was_lost_fails_one_job_and_not_the_worker(
+    error: type[Exception],
+) -> None:
+    def job() -> None:
+        raise error("connection already closed")
+
+    assert _run(job) is False
 
 
 @pytest.mark.django_db(transaction=True)

@@ -11,7 +11,7 @@ from threading import Event
 from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError
-from django.db import DatabaseError, close_old_connections
+from django.db import Error, close_old_connections
 
 from django_ratelimit_tiers.events.aggregation import aggregate_throttle_events
 from django_ratelimit_tiers.events.detection import detect_anomalies
@@ -65,9 +65,9 @@ class Command(BaseCommand):
             prunes = time.monotonic() >= next_prune
             if prunes:
                 next_prune = time.monotonic() + PRUNE_EVERY
-            close_old_connections()
             for job in jobs(prunes=prunes):
                 if not stop.is_set():
+                    close_old_connections()  # what one job has lost would fail the next, too
                     _run(job)
             stop.wait(EVERY_SECONDS - (time.time() - OFFSET_SECONDS) % EVERY_SECONDS)
 
@@ -81,7 +81,7 @@ def _run(job: Job) -> bool:
     """Run a job; a database or store that fails is logged, and the next round tries again."""
     try:
         job()
-    except (StoreUnavailable, DatabaseError) as error:
+    except (StoreUnavailable, Error) as error:
         logger.error("%s failed and will be tried again: %s", job.__name__, error)
         return False
     return True
