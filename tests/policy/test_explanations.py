@@ -8,6 +8,7 @@ import pytest
 from django.contrib.auth.models import User
 from django.core.management import call_command
 from django.core.management.base import CommandError
+from django.db import connection
 from django.test import Client
 from django.urls import reverse
 
@@ -73,11 +74,14 @@ def test_explaining_spends_nothing(client: Client) -> None:
     assert "It has used 3 of 3 now" in explain(event)[-1]
 
 
-def test_the_command_explains_by_the_id_that_the_client_was_told(client: Client) -> None:
+@pytest.mark.parametrize("named", ["{}", "X-RateLimit-Decision: {}", " {} "])
+def test_the_command_explains_by_the_id_that_the_client_was_told(
+    client: Client, named: str
+) -> None:
     limit_tier("anonymous", 1)
     event = refused(client)
     out = StringIO()
-    call_command("ratelimit_explain", event.decision_id, stdout=out)
+    call_command("ratelimit_explain", named.format(event.decision_id), stdout=out)
     assert "GET /plain/" in out.getvalue()
     assert "refused ip:127.0.0.1" in out.getvalue()
 
@@ -85,6 +89,13 @@ def test_the_command_explains_by_the_id_that_the_client_was_told(client: Client)
 def test_the_command_says_what_to_do_about_an_unknown_id() -> None:
     with pytest.raises(CommandError, match="only a sample is kept"):
         call_command("ratelimit_explain", "unknown")
+
+
+def test_the_command_says_what_to_do_where_the_tables_are_missing() -> None:
+    with connection.cursor() as cursor:
+        cursor.execute(f"ALTER TABLE {ThrottleEvent._meta.db_table} RENAME TO elsewhere")
+    with pytest.raises(CommandError, match=r"run `manage.py migrate`"):
+        call_command("ratelimit_explain", "9f86d081884c7d65")
 
 
 def test_the_admin_explains_on_the_page_of_the_event(

@@ -6,6 +6,7 @@ from argparse import ArgumentParser
 from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError
+from django.db import Error
 
 from django_ratelimit_tiers.core.verdicts import universal
 from django_ratelimit_tiers.models import ThrottleEvent
@@ -18,15 +19,23 @@ class Command(BaseCommand):
     help = "Explains a refusal by the id in its X-RateLimit-Decision header, if it was sampled."
 
     def add_arguments(self, parser: ArgumentParser) -> None:
-        parser.add_argument("decision", help="the id, such as 9f86d081884c7d65")
+        parser.add_argument("decision", help="the id, such as 9f86d081884c7d65, or the whole line")
 
     def handle(self, *args: Any, decision: str, **options: Any) -> None:
         """Write what is known of every policy that refused."""
+        try:
+            self._explain(decision.rpartition(":")[2].strip().lower())
+        except Error as error:
+            advice = "Look at DATABASES, and run `manage.py migrate`."
+            raise CommandError(f"The database cannot be read: {error}. {advice}") from error
+
+    def _explain(self, decision: str) -> None:
         events = list(ThrottleEvent.objects.filter(decision_id=decision))
         if not events:
             raise CommandError(
                 f"No sampled refusal has the id {decision!r}: the newest are written within a "
-                "minute, and of an attack only a sample is kept."
+                "minute where the tasks or `manage.py ratelimit_worker` run, and of an attack "
+                "only a sample is kept."
             )
         for event in events:
             self.stdout.write(f"{universal(event.at)} {event.method} {event.path}")
