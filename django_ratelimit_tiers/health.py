@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from django.db.transaction import non_atomic_requests
 from django.http import HttpRequest, JsonResponse
 from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_safe
@@ -9,6 +10,7 @@ from django.views.decorators.http import require_safe
 from django_ratelimit_tiers.policy.conditions import present_condition
 
 
+@non_atomic_requests  # or a database that is away would be an error before the view could say so
 @never_cache
 @require_safe
 def health(_request: HttpRequest) -> JsonResponse:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from io import StringIO
+from pathlib import Path
 from typing import Any
 
 import pytest
 from django.core.management import CommandError, call_command
+from django.db import connection
 from django.test import Client, override_settings
 from django.urls import path
 
@@ -206,3 +208,17 @@ def test_the_command_says_that_memory_is_not_shared() -> None:
     cache = {"BACKEND": "django.core.cache.backends.locmem.LocMemCache"}
     with override_settings(CACHES={"default": cache}):
         assert "WRONG  Limits are counted in the memory of each process." in check()
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_process_without_its_database_says_so_though_requests_are_atomic(
+    client: Client, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    connection.close()
+    settings = {"NAME": tmp_path / "missing" / "db", "HOST": "127.0.0.1", "PORT": str(free_port())}
+    with monkeypatch.context() as away:
+        for key, value in {**settings, "ATOMIC_REQUESTS": True}.items():
+            away.setitem(connection.settings_dict, key, value)
+        response = client.get("/limits/health/")
+    assert response.status_code == 503
+    assert response.json()["policy_is_current"] is False
