@@ -14,14 +14,20 @@ TASKS = "django_ratelimit_tiers.tasks"
 EVERY_SECONDS = 30.0
 """A minute is over for at most so long before its refusals are written, and again until judged."""
 
+MOST_SECONDS = 1800
+"""Half of the hour that each run looks back: one run may be missed."""
+
 PRUNE_SECONDS = 3600.0
 
 
 def beat_schedule(every: float = EVERY_SECONDS) -> dict[str, dict[str, Any]]:
     """Return the entries for Celery's `beat_schedule`, with tasks every so many seconds.
 
-    A run that could not start before the next one is due is dropped.
+    A run that could not start before the next one is due is dropped. Raises ValueError unless
+    `every` is a number from 1 to 1800: each run judges the hour before it.
     """
+    if not isinstance(every, int | float) or not 1 <= every <= MOST_SECONDS:
+        raise ValueError(f"every is a number of seconds from 1 to {MOST_SECONDS}, not {every!r}")
     names = {"aggregate_throttle_events": every, "detect_anomalies": every}
     return {
         f"ratelimit-{name.replace('_', '-')}": {

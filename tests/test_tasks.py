@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Sequence
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -166,6 +167,17 @@ def test_the_schedule_runs_every_task() -> None:
         "django_ratelimit_tiers.tasks.prune_history",
     }
     assert scheduled <= set(app.tasks)
+
+
+@pytest.mark.parametrize("every", [0, -5, 3600, float("nan"), "30", None, timedelta(seconds=30)])
+def test_a_schedule_that_celery_could_not_keep_is_refused(every: Any) -> None:
+    with pytest.raises(ValueError, match="seconds from 1 to 1800"):
+        tasks.beat_schedule(every)
+
+
+def test_a_schedule_may_be_slower() -> None:
+    entry = tasks.beat_schedule(every=300)["ratelimit-detect-anomalies"]
+    assert (entry["schedule"], entry["options"]) == (300, {"expires": 300})
 
 
 @pytest.mark.django_db
