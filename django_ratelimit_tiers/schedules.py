@@ -26,7 +26,11 @@ def beat_schedule(every: float = EVERY_SECONDS) -> dict[str, dict[str, Any]]:
     A run that could not start before the next one is due is dropped. Raises ValueError unless
     `every` is a number from 1 to 1800: each run judges the hour before it.
     """
-    if not isinstance(every, int | float) or not 1 <= every <= MOST_SECONDS:
+    try:
+        can_be_kept = 1 <= every <= MOST_SECONDS
+    except TypeError:
+        can_be_kept = False
+    if not can_be_kept:
         raise ValueError(f"every is a number of seconds from 1 to {MOST_SECONDS}, not {every!r}")
     names = {"aggregate_throttle_events": every, "detect_anomalies": every}
     return {

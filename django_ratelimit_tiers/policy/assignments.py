@@ -17,6 +17,7 @@ from django.db import DatabaseError, InterfaceError
 from django.db.models import ManyToManyField, Model, Q
 from django.utils import timezone
 
+from django_ratelimit_tiers.events.refusals import LogGate
 from django_ratelimit_tiers.models import TierAssignment, user_key
 from django_ratelimit_tiers.querysets import primary
 
@@ -63,6 +64,7 @@ class AssignmentCache:
         if former is not None:
             self._former = former._assignments or former._former
         self._lock = Lock()
+        self._gate = LogGate()
 
     def get(self, subject: str) -> Assignment | None:
         """Return what is remembered of a subject."""
@@ -97,9 +99,9 @@ class AssignmentCache:
         try:
             assignment = _read(condition, revision, self._seconds)
         except (DatabaseError, InterfaceError) as error:
-            logger.warning(
-                "the tier of %s stays what it was, the database fails: %s", subject, error
-            )
+            if self._gate.passes(most=1)[0]:
+                words = "the tier of %s and others stays what it was, the database fails: %s"
+                logger.warning(words, subject, error)
             last = self._assignments.get(subject) or self._former.get(subject) or UNASSIGNED
             until = time.monotonic() + UNREADABLE_SECONDS
             assignment = replace(last, revision=revision, until=until)

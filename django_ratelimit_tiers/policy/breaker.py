@@ -13,6 +13,7 @@ from typing import Any
 
 from django_ratelimit_tiers.core.plans import Plan
 from django_ratelimit_tiers.core.policies import Charge
+from django_ratelimit_tiers.events.refusals import LogGate
 from django_ratelimit_tiers.exceptions import StoreRefused, StoreUnavailable
 from django_ratelimit_tiers.signals import store_recovered, store_unavailable
 from django_ratelimit_tiers.store.base import Store
@@ -36,6 +37,7 @@ class Breaker:
     ) -> None:
         self._cool_down = cool_down
         self.clock = clock
+        self._gate = LogGate(clock)
         self._open = self._probing = False
         self._next_probe = 0.0
         self._lock = Lock()
@@ -60,8 +62,9 @@ class Breaker:
             if self._open:
                 self._close()
         elif isinstance(error, StoreRefused):
-            logger.error("the store could not make a call: %s", error)
             self._close()
+            if self._gate.passes(most=1)[0]:
+                logger.error("the store could not make a call: %s", error)
         elif isinstance(error, StoreUnavailable):
             self._fail(error)
         else:  # the caller was cancelled: nothing is known of the store

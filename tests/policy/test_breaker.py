@@ -133,6 +133,16 @@ def test_a_call_that_the_store_refused_shows_that_it_is_there(
     assert not breaker.is_open
 
 
+def test_calls_that_the_store_refuses_are_logged_once_a_second(
+    breaker: Breaker, clock: Clock, caplog: pytest.LogCaptureFixture
+) -> None:
+    for clock.now in (0.0, 0.5, 0.9, 1.0):
+        fail(breaker, StoreRefused("wrong type"))
+    assert [record.message for record in caplog.records] == [
+        "the store could not make a call: wrong type"
+    ] * 2
+
+
 def test_each_change_is_told_once_by_signal_and_log(
     breaker: Breaker, clock: Clock, heard: list[str], caplog: pytest.LogCaptureFixture
 ) -> None:

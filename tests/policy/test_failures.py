@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
+from django.db import connection
 from django.test import override_settings
 from hypothesis import given
 from hypothesis import strategies as st
@@ -10,6 +13,8 @@ from hypothesis import strategies as st
 from django_ratelimit_tiers.core.decisions import Decision, FailurePolicy
 from django_ratelimit_tiers.core.policies import MAX_PERIOD, Algorithm, Charge, Mode, QuotaPolicy
 from django_ratelimit_tiers.core.rules import Rule
+from django_ratelimit_tiers.models import TierAssignment
+from django_ratelimit_tiers.policy.assignments import AssignmentCache
 from django_ratelimit_tiers.policy.failures import degraded_decision, worker_count
 from django_ratelimit_tiers.policy.tariffs import Bill, Item, Tariff
 from django_ratelimit_tiers.store.memory import MemoryStore
@@ -108,3 +113,17 @@ def test_the_number_of_workers_is_the_setting_or_the_servers_variable(
         monkeypatch.setenv("WEB_CONCURRENCY", variable)
     with override_settings(RATELIMIT_TIERS={"WORKERS": setting}):
         assert worker_count() == count
+
+
+@pytest.mark.django_db
+def test_clients_whose_tier_cannot_be_read_are_logged_once_a_second(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    assignments = AssignmentCache()
+    with connection.cursor() as cursor:
+        cursor.execute(f"ALTER TABLE {TierAssignment._meta.db_table} RENAME TO elsewhere")
+    started = time.monotonic()
+    for number in range(50):
+        assignments.look_up_key(f"key:{number}", [str(number)], "a revision")
+    assert 1 <= len(caplog.records) <= 2 + time.monotonic() - started
+    assert "the database fails" in caplog.records[0].message
