@@ -15,9 +15,10 @@ from django.conf import settings
 from django.core.exceptions import ImproperlyConfigured
 from django.test.utils import TestContextDecorator, override_settings
 
-from django_ratelimit_tiers.conf import DEFAULTS, SETTING
-from django_ratelimit_tiers.core.policies import Algorithm
+from django_ratelimit_tiers.conf import SETTING
+from django_ratelimit_tiers.core.policies import Algorithm, QuotaPolicy
 from django_ratelimit_tiers.models import Tier, TierPolicy
+from django_ratelimit_tiers.shapes import EVENT_SHAPES, SHAPES, Test
 
 MEMORY_STORE = "django_ratelimit_tiers.store.memory.MemoryStore"
 
@@ -27,10 +28,8 @@ class _Overridden(TestContextDecorator):
 
     def __init__(self, values: Mapping[str, Any]) -> None:
         super().__init__()
-        if unknown := values.keys() - DEFAULTS.keys():
-            raise ImproperlyConfigured(
-                f"{SETTING} has no key {min(unknown)!r}; the keys are: {', '.join(DEFAULTS)}"
-            )
+        _refuse_wrong(SETTING, values, SHAPES)
+        _refuse_wrong(f"{SETTING}['EVENTS']", values.get("EVENTS", {}), EVENT_SHAPES)
         self._values = dict(values)
         self._overrides: list[override_settings] = []
 
@@ -76,12 +75,13 @@ class override_limits(_Overridden):  # noqa: N801 - reads as a word in a with st
     `tiers` maps slugs to requests and period in seconds: `override_limits({"free": (2, 60)})`
     leaves the free tier this one limit, a sliding window counter, and needs the test database.
     Rules and tiers that the test has made are in force at once, without a commit. Raises
-    `Tier.DoesNotExist` for an unknown slug, and ImproperlyConfigured for an unknown setting.
+    `Tier.DoesNotExist` for an unknown slug, ImproperlyConfigured for an unknown or wrong setting,
+    and ValueError for what is no limit.
     """
 
     def __init__(self, tiers: Mapping[str, tuple[int, int]] | None = None, **values: Any) -> None:
         super().__init__({"ENABLED": True, "STORE": MEMORY_STORE, "STORE_OPTIONS": {}, **values})
-        self._tiers = dict(tiers or {})
+        self._tiers = {slug: _limit(slug, limit) for slug, limit in (tiers or {}).items()}
         self._replaced: list[dict[Tier, list[TierPolicy]]] = []
 
     def enable(self) -> None:
@@ -104,6 +104,29 @@ class override_limits(_Overridden):  # noqa: N801 - reads as a word in a with st
         for tier, policies in self._replaced.pop().items():
             _replace(tier, policies)
         super().disable()
+
+
+def _refuse_wrong(
+    where: str, values: Mapping[str, Any], shapes: Mapping[str, tuple[Test, str]]
+) -> None:
+    for key, value in values.items():
+        if key not in shapes:
+            keys = ", ".join(shapes)
+            raise ImproperlyConfigured(f"{where} has no key {key!r}; the keys are: {keys}")
+        is_right, wanted = shapes[key]
+        if not is_right(value):
+            raise ImproperlyConfigured(f"{where}[{key!r}] is wrong: make it {wanted}")
+
+
+def _limit(slug: str, limit: tuple[int, int]) -> tuple[int, int]:
+    """Return a limit, which is right: the database would refuse it in the middle of a test."""
+    try:
+        requests, period = limit
+        QuotaPolicy(slug, requests, period)
+    except (TypeError, ValueError) as error:
+        wanted = "requests and seconds, such as (2, 60)"
+        raise ValueError(f"the limit of {slug!r} is {wanted}, not {limit!r}: {error}") from error
+    return requests, period
 
 
 def _tier(slug: str) -> Tier:

@@ -70,6 +70,29 @@ def test_an_unknown_setting_is_named():
         override_limits(HEADER=[])
 
 
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [
+        (
+            {"STORE_TIMEOUT": "soon"},
+            r"RATELIMIT_TIERS\['STORE_TIMEOUT'\] is wrong: make it s",
+        ),
+        ({"EVENTS": []}, r"RATELIMIT_TIERS\['EVENTS'\] is wrong: make it a dict"),
+        ({"EVENTS": {"SAMPEL": 1}}, r"has no key 'SAMPEL'; the keys are: SAMPLE"),
+        ({"EVENTS": {"SAMPLE": "1"}}, r"\['EVENTS'\]\['SAMPLE'\] is wrong: make it a number"),
+    ],
+)
+def test_a_wrong_setting_is_named_with_what_would_be_right(values, words):
+    with pytest.raises(ImproperlyConfigured, match=words):
+        override_limits(**values)
+
+
+@pytest.mark.parametrize("limit", [2, (0, 60), (2, 0), ("2", 60), (2, 60, 3)])
+def test_what_is_no_limit_is_refused_before_anything_changes(limit):
+    with pytest.raises(ValueError, match=r"the limit of 'free' is requests and seconds, such as"):
+        override_limits({"anonymous": (2, 60), "free": limit})
+
+
 def test_an_unknown_tier_changes_nothing():
     before = limits()
     with (
