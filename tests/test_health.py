@@ -15,6 +15,8 @@ from django.urls import path
 
 from django_ratelimit_tiers.health import health
 from django_ratelimit_tiers.models import EndpointRule, PolicyRevision, RulePolicy, Tier
+from django_ratelimit_tiers.store.configured import configured_store
+from tests.events.rows import fill_minute, key
 from tests.policies import limit_tier, make_rule
 from tests.servers import ValkeyProcess, free_port
 from tests.site import urlpatterns as of_the_site
@@ -143,6 +145,19 @@ def test_the_command_leaves_nothing_behind(private_valkey: ValkeyProcess) -> Non
     with store_at(private_valkey.url), private_valkey.client() as client:
         check()
         assert client.keys("*check*") == []
+
+
+def test_the_command_notices_that_nobody_runs_the_tasks(private_valkey: ValkeyProcess) -> None:
+    with store_at(private_valkey.url):
+        now = configured_store().records.now()
+        fill_minute((now - 120) // 60 * 60, {key(): 3})
+        assert "Nothing is wrong." in check()
+        fill_minute((now - 720) // 60 * 60, {key(): 3})
+        said = check()
+        assert "WRONG  What was refused in a minute waits to be written." in said
+        assert "manage.py ratelimit_worker" in said
+        call_command("ratelimit_worker", "--once")
+        assert "Nothing is wrong." in check()
 
 
 def test_the_command_names_a_replica(private_valkey: ValkeyProcess) -> None:

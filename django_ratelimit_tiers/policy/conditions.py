@@ -19,6 +19,9 @@ from django_ratelimit_tiers.policy.snapshots import build_snapshot, database_edi
 from django_ratelimit_tiers.store.configured import configured_store
 from django_ratelimit_tiers.store.examination import Finding
 
+LATE_SECONDS = 600
+"""How long refusals may wait to be written: with the tasks running it is two minutes at most."""
+
 
 @dataclass(frozen=True, slots=True)
 class Condition:
@@ -44,6 +47,7 @@ def findings() -> Iterator[Finding]:
     """Yield everything that is worth knowing before traffic finds it out."""
     yield from _coverage_findings()
     yield from configured_store().examine()
+    yield from _backlog_findings()
     yield from _policy_findings()
 
 
@@ -56,6 +60,21 @@ def _coverage_findings() -> Iterator[Finding]:
             "The middleware is not installed: only views with TierThrottle or a decorator "
             "are limited."
         )
+
+
+def _backlog_findings() -> Iterator[Finding]:
+    store = configured_store()
+    if not store.shared:
+        return
+    try:
+        late = store.records.now() - LATE_SECONDS
+        waiting = sum(minute < late for minute in store.records.minutes())
+    except StoreUnavailable:  # which was found already
+        return
+    if waiting:
+        advice = "Run a Celery worker with beat, or `manage.py ratelimit_worker`."
+        minutes = "a minute waits" if waiting == 1 else f"{waiting} minutes wait"
+        yield Finding(f"What was refused in {minutes} to be written.", True, advice)
 
 
 def _store_answers() -> bool:
