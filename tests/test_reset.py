@@ -48,6 +48,13 @@ def test_a_client_starts_anew_and_no_other(named: str, subject: str) -> None:
     assert (remaining(subject), remaining("user:7")) == (1, 0)
 
 
+def test_a_key_whose_id_looks_like_a_digest_starts_anew() -> None:
+    key_id = "9f86d081884c7d659a2feaa0c55ad015"
+    configured_store().acquire([Charge(key_digest(key_id), POLICY)])
+    reset(f"key:{key_id}")
+    assert remaining(key_digest(key_id)) == 1
+
+
 def test_a_name_where_an_id_belongs_is_pointed_out() -> None:
     configured_store().acquire([Charge("user:auth0|7", POLICY)])
     told = StringIO()

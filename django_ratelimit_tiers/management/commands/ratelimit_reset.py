@@ -34,7 +34,8 @@ class Command(BaseCommand):
             raise CommandError("Each process counts in its own memory, which no other can reset.")
         for name in subjects:
             try:
-                configured_store().reset(name)
+                for counted in _counted_as(name):
+                    configured_store().reset(counted)
             except StoreUnavailable as error:
                 raise CommandError(f"The store does not answer: {error}") from error
             self.stdout.write(f"{name} starts anew.")
@@ -53,6 +54,11 @@ def subject(text: str) -> str:
     if not re.fullmatch(r"all|user:\S+|field:([0-9a-f]{32}|too-long|unclear)", text):
         raise ArgumentTypeError(f"{text!r} is not a subject such as {NAMES}")
     return text
+
+
+def _counted_as(name: str) -> list[str]:
+    """Return the subjects that a name may mean: what looks like a digest can be a key's id."""
+    return [name, key_digest(name.removeprefix("key:"))] if DIGEST.match(name) else [name]
 
 
 def _counted_under(text: str) -> str:
