@@ -55,6 +55,13 @@ def test_a_key_whose_id_looks_like_a_digest_starts_anew() -> None:
     assert remaining(key_digest(key_id)) == 1
 
 
+@pytest.mark.parametrize("named", ["user:042", "user:+42", "user:\uff14\uff12"])
+def test_a_user_whose_id_is_written_in_another_way_starts_anew(named: str) -> None:
+    configured_store().acquire([Charge("user:42", POLICY)])
+    reset(named)
+    assert remaining("user:42") == 1
+
+
 def test_a_name_where_an_id_belongs_is_pointed_out() -> None:
     configured_store().acquire([Charge("user:auth0|7", POLICY)])
     told = StringIO()

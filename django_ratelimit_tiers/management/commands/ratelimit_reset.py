@@ -57,8 +57,16 @@ def subject(text: str) -> str:
 
 
 def _counted_as(name: str) -> list[str]:
-    """Return the subjects that a name may mean: what looks like a digest can be a key's id."""
-    return [name, key_digest(name.removeprefix("key:"))] if DIGEST.match(name) else [name]
+    """Return the subjects that a name may mean.
+
+    What looks like a digest can be a key's id, and a user's id can be written in several ways.
+    """
+    kind, _, rest = name.partition(":")
+    if DIGEST.match(name):
+        return [name, key_digest(rest)]
+    if kind == "user" and (key := user_key(rest)) is not None:
+        return [name, f"user:{key}"]
+    return [name]
 
 
 def _counted_under(text: str) -> str:
