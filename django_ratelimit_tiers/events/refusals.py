@@ -79,7 +79,7 @@ def _log_some(decision: Decision, client: str, endpoint: str) -> None:
     if left_out:
         logger.warning("%d more refusals were not logged", left_out, extra={"left_out": left_out})
     if passes:
-        _log(decision, client, printable(endpoint))
+        _log(decision, printable(client), printable(endpoint))
 
 
 def _log(decision: Decision, client: str, endpoint: str) -> None:
@@ -91,7 +91,7 @@ def _log(decision: Decision, client: str, endpoint: str) -> None:
         client,
         endpoint,
         extra={
-            "key": binding.charge.subject if binding else "",
+            "key": printable(binding.charge.subject) if binding else "",
             "client": client,
             "endpoint": endpoint,
             "policy": policy,

@@ -17,6 +17,7 @@ from django.db import DatabaseError, InterfaceError
 from django.db.models import ManyToManyField, Model, Q
 from django.utils import timezone
 
+from django_ratelimit_tiers.core.refusals import printable
 from django_ratelimit_tiers.events.refusals import LogGate
 from django_ratelimit_tiers.models import TierAssignment, user_key
 from django_ratelimit_tiers.querysets import primary
@@ -101,7 +102,7 @@ class AssignmentCache:
         except (DatabaseError, InterfaceError) as error:
             if self._gate.passes(most=1)[0]:
                 words = "the tier of %s and others stays what it was, the database fails: %s"
-                logger.warning(words, subject, error)
+                logger.warning(words, printable(subject), error)
             last = self._assignments.get(subject) or self._former.get(subject) or UNASSIGNED
             until = time.monotonic() + UNREADABLE_SECONDS
             assignment = replace(last, revision=revision, until=until)

@@ -8,12 +8,13 @@ from typing import Any
 
 import pytest
 from django.contrib.auth.models import User
+from django.http import HttpRequest
 from django.test import Client
 from django.urls import path
 
 from django_ratelimit_tiers.conf import conf
 from django_ratelimit_tiers.core.decisions import Decision
-from django_ratelimit_tiers.core.policies import Mode
+from django_ratelimit_tiers.core.policies import Charge, Mode, QuotaPolicy
 from django_ratelimit_tiers.core.refusals import printable
 from django_ratelimit_tiers.events import refusals
 from django_ratelimit_tiers.events.refusals import LogGate
@@ -21,6 +22,7 @@ from django_ratelimit_tiers.models import PolicyRevision
 from django_ratelimit_tiers.policy import limiter as limiting
 from django_ratelimit_tiers.signals import request_throttled
 from django_ratelimit_tiers.store.configured import configured_store
+from django_ratelimit_tiers.store.memory import MemoryStore
 from tests.policies import YEAR, limit_tier, make_rule
 from tests.site import plain
 
@@ -117,6 +119,20 @@ def test_refusals_are_logged_with_who_where_and_why(
     assert (told.key, told.client) == ("ip:127.0.0.1", "ip:127.0.0.1")
     assert (told.endpoint, told.policy) == ("GET plain/", f"anonymous-{YEAR}s")
     assert told.decision_id == decision_id
+
+
+def test_a_client_that_only_a_token_names_forges_no_line_of_the_log(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    charge = Charge("user:7\nforged \x1b[31m", QuotaPolicy("p", 1, 60))
+    store = MemoryStore()
+    store.acquire([charge])
+    refusals.announce_refusal(
+        HttpRequest(), Decision(store.acquire([charge])), charge.subject, "GET a"
+    )
+    (record,) = caplog.records
+    assert record.message.isprintable()
+    assert record.__dict__["client"] == record.__dict__["key"] == printable(charge.subject)
 
 
 @pytest.mark.parametrize("failure", ["open", "local"])
