@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from difflib import get_close_matches
+from inspect import signature
 from typing import Any
 
 from django.conf import settings
@@ -26,7 +27,13 @@ EXTRA = "Install django-ratelimit-tiers[redis]: it brings the clients that the s
 ADDRESS = "An address is written like redis://user:password@10.0.0.5:6379/0."
 STORES = f"Name {AUTO!r}, {REDIS_STORE!r}, {CLUSTER_STORE!r} or a store of your own."
 
-PATHS = ("TIER_RESOLVER", "API_KEY_RESOLVER", "VERIFIED_TEST", "RESPONSE")
+ARGUMENTS = {
+    "TIER_RESOLVER": ("request",),
+    "API_KEY_RESOLVER": ("request",),
+    "VERIFIED_TEST": ("user",),
+    "RESPONSE": ("request", "decision"),
+}
+"""What the functions that the settings name are called with."""
 
 
 @checks.register(checks.Tags.security)
@@ -78,7 +85,7 @@ def _meant(key: Any, keys: Mapping[str, Any]) -> str:
 
 
 def _path_problems(values: Mapping[str, Any]) -> Iterator[checks.CheckMessage]:
-    keys = [key for key in PATHS if values.get(key) is not None]
+    keys = [key for key in ARGUMENTS if values.get(key) is not None]
     if values.get("STORE", AUTO) != AUTO:
         keys.append("STORE")
     for key in keys:
@@ -91,12 +98,29 @@ def _path_problems(values: Mapping[str, Any]) -> Iterator[checks.CheckMessage]:
             hint = f"Correct the dotted path: {error}."
         else:
             if callable(found):
+                yield from _argument_problems(key, found)
                 continue
             hint = "Name a function or a class."
         yield checks.Error(
             f"{SETTING}[{key!r}] names nothing that can be called: {values[key]!r}.",
             hint=f"{hint} {STORES}" if key == "STORE" else hint,
             id="ratelimit_tiers.E004",
+        )
+
+
+def _argument_problems(key: str, function: Any) -> Iterator[checks.CheckMessage]:
+    if (arguments := ARGUMENTS.get(key)) is None:
+        return
+    try:
+        signature(function).bind(*arguments)
+    except ValueError:  # it is not known of everything what it takes
+        return
+    except TypeError as error:
+        names = ", ".join(arguments)
+        yield checks.Error(
+            f"{SETTING}[{key!r}] cannot be called with ({names}): {error}.",
+            hint=f"Write it like def {key.lower()}({names}).",
+            id="ratelimit_tiers.E008",
         )
 
 

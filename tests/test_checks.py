@@ -219,6 +219,57 @@ def test_e004_a_dotted_path_to_what_cannot_be_called() -> None:
     assert (error[0], error[2]) == ("ratelimit_tiers.E004", "Name a function or a class.")
 
 
+def takes_nothing() -> None: ...
+
+
+def takes_one(_one: object) -> None: ...
+
+
+def takes_one_or_two(_one: object, _two: object = None) -> None: ...
+
+
+async def takes_two(_one: object, _two: object) -> None: ...
+
+
+class Resolver:
+    def __call__(self, _one: object) -> None: ...
+
+
+takes_one_by_call = Resolver()
+
+
+@pytest.mark.parametrize(
+    ("key", "function"),
+    [
+        ("TIER_RESOLVER", "takes_nothing"),
+        ("API_KEY_RESOLVER", "takes_two"),
+        ("VERIFIED_TEST", "takes_nothing"),
+        ("RESPONSE", "takes_one"),
+        ("RESPONSE", "takes_one_by_call"),
+    ],
+)
+def test_e008_a_function_that_takes_other_arguments(key: str, function: str) -> None:
+    (error,) = found(**{key: f"{__name__}.{function}"})
+    assert error[0] == "ratelimit_tiers.E008"
+    assert error[1].startswith(f"RATELIMIT_TIERS[{key!r}] cannot be called with (")
+    assert error[2].startswith("Write it like def ")
+
+
+@pytest.mark.parametrize(
+    ("key", "path"),
+    [
+        ("TIER_RESOLVER", f"{__name__}.takes_one"),
+        ("TIER_RESOLVER", f"{__name__}.takes_one_by_call"),
+        ("API_KEY_RESOLVER", f"{__name__}.takes_one_or_two"),
+        ("VERIFIED_TEST", "builtins.bool"),
+        ("RESPONSE", f"{__name__}.takes_two"),
+        ("RESPONSE", f"{__name__}.takes_one_or_two"),
+    ],
+)
+def test_a_function_that_takes_what_it_is_called_with_is_right(key: str, path: str) -> None:
+    assert ids(**{key: path}) == []
+
+
 @pytest.mark.parametrize(
     ("store", "options"),
     [
