@@ -78,3 +78,21 @@ def test_the_readme_shows_the_two_commands():
 def test_every_document_is_linked_from_the_readme():
     linked = {link.partition("#")[0] for link in LINK.findall((ROOT / "README.md").read_text())}
     assert {f"docs/{path.name}" for path in (ROOT / "docs").glob("*.md")} <= linked
+
+
+def test_every_system_check_is_documented():
+    code = (ROOT / "django_ratelimit_tiers" / "checks.py").read_text()
+    known = set(re.findall(r'id="ratelimit_tiers\.(\w+)"', code))
+    table = (ROOT / "docs" / "operations.md").read_text()
+    assert set(re.findall(r"^\| `([EW]\d{3})` \|", table, re.MULTILINE)) == known
+
+
+def test_every_command_and_logger_is_documented():
+    package = ROOT / "django_ratelimit_tiers"
+    text = "".join(path.read_text() for path in DOCUMENTS)
+    commands = {path.stem for path in (package / "management" / "commands").glob("ratelimit_*.py")}
+    code = "".join(path.read_text() for path in package.rglob("*.py"))
+    loggers = set(re.findall(r'getLogger\("([\w.]+)"\)', code))
+    assert {
+        name for name in commands | loggers if f"`{name}" not in text and f"py {name}" not in text
+    } == set()
