@@ -6,7 +6,7 @@ from io import StringIO
 
 import pytest
 from django.core.management import call_command
-from django.core.management.base import CommandError
+from django.core.management.base import CommandError, SystemCheckError
 from django.test import override_settings
 
 from django_ratelimit_tiers.core.policies import Charge, QuotaPolicy
@@ -68,6 +68,12 @@ def test_a_name_where_an_id_belongs_is_pointed_out() -> None:
     call_command("ratelimit_reset", "user:auth0|7", "user:7", stdout=StringIO(), stderr=told)
     assert told.getvalue() == "'auth0|7' is no user's id: only a token could give it.\n"
     assert remaining("user:auth0|7") == 1
+
+
+def test_a_wrong_setting_is_told_and_not_taken_for_a_wrong_subject() -> None:
+    wrong = override_settings(RATELIMIT_TIERS={"IPV6_PREFIX": "64"})
+    with wrong, pytest.raises(SystemCheckError, match="Make it a number from 1 to 128"):
+        call_command("ratelimit_reset", "ip:2001:db8::1", skip_checks=False)
 
 
 def test_several_clients_start_anew() -> None:

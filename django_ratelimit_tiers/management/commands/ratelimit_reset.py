@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from argparse import ArgumentParser, ArgumentTypeError
+from argparse import ArgumentParser
 from ipaddress import ip_interface
 from typing import Any
 
@@ -26,13 +26,13 @@ class Command(BaseCommand):
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         words = f"as the history in the admin shows it: {NAMES}"
-        parser.add_argument("subjects", nargs="+", metavar="subject", type=subject, help=words)
+        parser.add_argument("subjects", nargs="+", metavar="subject", help=words)
 
     def handle(self, *args: Any, subjects: list[str], **options: Any) -> None:
         """Reset each of the subjects."""
         if not configured_store().shared:
             raise CommandError("Each process counts in its own memory, which no other can reset.")
-        for name in subjects:
+        for name in [subject(text) for text in subjects]:  # all are read before any is reset
             try:
                 for counted in _counted_as(name):
                     configured_store().reset(counted)
@@ -52,7 +52,7 @@ def subject(text: str) -> str:
     if kind == "key" and rest:
         return text if DIGEST.match(text) else key_digest(rest)
     if not re.fullmatch(r"all|user:\S+|field:([0-9a-f]{32}|too-long|unclear)", text):
-        raise ArgumentTypeError(f"{text!r} is not a subject such as {NAMES}")
+        raise CommandError(f"{text!r} is not a subject such as {NAMES}")
     return text
 
 
@@ -75,14 +75,14 @@ def _counted_under(text: str) -> str:
     try:
         named = ip_interface(text)
     except ValueError:
-        raise ArgumentTypeError(f"{text!r} is not an address") from None
+        raise CommandError(f"{text!r} is not an address") from None
     counted = address_subject(address, conf.IPV6_PREFIX)
     if (
         length
         and named.network.num_addresses
         > ip_interface(counted.removeprefix("ip:")).network.num_addresses
     ):
-        raise ArgumentTypeError(
+        raise CommandError(
             f"{text!r} has many clients: name one of them, as history does, such as {counted}"
         )
     return counted
