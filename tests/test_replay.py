@@ -13,6 +13,7 @@ from django.core.management.base import CommandError
 from django.http import HttpRequest
 from django.test import override_settings
 
+from django_ratelimit_tiers.models import Tier
 from tests.policies import limit_tier, make_rule
 
 pytestmark = pytest.mark.django_db
@@ -138,6 +139,7 @@ def no_tier(request: HttpRequest) -> str:
     ("arguments", "why"),
     [
         (["--enforce", "none"], "No endpoint rule has the name 'none'."),
+        (["--enforce-tier", "none"], "No tier has the name 'none'; there are anonymous, business,"),
         (["--limit", "none=1"], "No limit has the name 'none'; there are anonymous-day, anon"),
         (
             ["--limit", "anonymous-minute"],
@@ -178,3 +180,13 @@ def test_a_function_of_the_site_that_fails_is_told_with_the_request(log: Path) -
         ' "tier": "pro"}'
     )
     assert replay(log)[0].startswith("1 request of 1 client")
+
+
+def test_a_tier_in_shadow_mode_is_tried_as_enforced(log: Path) -> None:
+    tier = limit_tier("anonymous", {"requests": 3, "period": 60})
+    Tier.objects.filter(pk=tier.pk).update(mode="shadow")
+    told, _ = replay(log)
+    assert "Limits in shadow mode that would refuse:" in told
+    assert "refused requests             0\n" in told
+    told, _ = replay(log, "--enforce-tier", "anonymous")
+    assert "refused requests             0           2\n" in told

@@ -17,6 +17,7 @@ from django_ratelimit_tiers.admin.limits import TierPolicyInline
 from django_ratelimit_tiers.admin.links import list_link
 from django_ratelimit_tiers.admin.pages import PolicyAdmin, log_changes
 from django_ratelimit_tiers.admin.words import limits_words
+from django_ratelimit_tiers.core.policies import Mode
 from django_ratelimit_tiers.models import ThrottleCount, Tier, TierAssignment
 from django_ratelimit_tiers.querysets import primary
 
@@ -39,17 +40,17 @@ class TierAdmin(PolicyAdmin):
     """Tiers with their limits."""
 
     inlines = (TierPolicyInline,)
-    list_display = ("name", "slug", "limits", "default_for", "rank")
-    list_filter = ("default_for", "unlimited")
+    list_display = ("name", "slug", "limits", "in_force", "default_for", "rank")
+    list_filter = ("default_for", "mode", "unlimited")
     search_fields = ("name", "slug", "description")
     prepopulated_fields = {"slug": ("name",)}
-    actions = ("lift", "restore")
+    actions = ("enforce", "shadow")
     readonly_fields = ("related",)
     formfield_overrides: ClassVar[Any] = {TextField: {"widget": AdminTextareaWidget({"rows": 3})}}
     fieldsets = (
         (None, {"fields": ("name", "slug", "description")}),
         (_("Who has it"), {"fields": ("default_for", "rank")}),
-        (_("What it allows"), {"fields": ("unlimited",)}),
+        (_("What it allows"), {"fields": ("mode", "unlimited")}),
     )
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Any]:
@@ -81,15 +82,13 @@ class TierAdmin(PolicyAdmin):
         related = (_("Related"), {"fields": ("related",)})
         return (*super().get_fieldsets(request, obj), *([related] if obj else []))
 
-    @admin.action(description=_("Lift the limits of selected tiers"), permissions=["change"])
-    def lift(self, request: HttpRequest, queryset: QuerySet[Any]) -> None:
-        """Make tiers unlimited; they keep their limits for when these are to hold again."""
-        self.set_field(request, queryset, "unlimited", True)
+    @admin.action(description=_("Enforce selected tiers"), permissions=["change"])
+    def enforce(self, request: HttpRequest, queryset: QuerySet[Any]) -> None:
+        self.set_field(request, queryset, "mode", Mode.ENFORCE)
 
-    @admin.action(description=_("Let the limits of selected tiers hold"), permissions=["change"])
-    def restore(self, request: HttpRequest, queryset: QuerySet[Any]) -> None:
-        """Make tiers limited."""
-        self.set_field(request, queryset, "unlimited", False)
+    @admin.action(description=_("Put selected tiers into shadow mode"), permissions=["change"])
+    def shadow(self, request: HttpRequest, queryset: QuerySet[Any]) -> None:
+        self.set_field(request, queryset, "mode", Mode.SHADOW)
 
     @admin.display(description=_("see"))
     def related(self, tier: Tier) -> str:
@@ -105,3 +104,7 @@ class TierAdmin(PolicyAdmin):
         if tier.unlimited:
             return gettext("unlimited")
         return limits_words(tier.policies.all()) or gettext("no limits yet")
+
+    @admin.display(description=_("in force"), ordering="mode")
+    def in_force(self, tier: Tier) -> str:
+        return gettext("only recorded") if tier.mode == Mode.SHADOW else gettext("yes")

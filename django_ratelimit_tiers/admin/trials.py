@@ -22,7 +22,7 @@ from django_ratelimit_tiers.admin.pages import PolicyAdmin
 from django_ratelimit_tiers.core.accesslogs import READ_ERRORS, LogReader, log_lines
 from django_ratelimit_tiers.core.policies import Mode
 from django_ratelimit_tiers.exceptions import StoreUnavailable
-from django_ratelimit_tiers.models import EndpointRule
+from django_ratelimit_tiers.models import EndpointRule, Tier
 from django_ratelimit_tiers.policy.previews import Enquiry, preview
 from django_ratelimit_tiers.policy.replays import Comparison, ReplayFailed
 from django_ratelimit_tiers.policy.reports import report
@@ -76,10 +76,16 @@ class TrialForm(forms.Form):
         help_text=_("Common or combined format, or JSON lines; also with .gz."),
     )
     enforce = forms.ModelMultipleChoiceField(
-        label=_("Enforce"),
+        label=_("Enforce rules"),
         queryset=EndpointRule.objects.none(),
         required=False,
         help_text=_("Rules in shadow mode or off, to try as if they were enforced."),
+    )
+    tiers = forms.ModelMultipleChoiceField(
+        label=_("Enforce tiers"),
+        queryset=Tier.objects.none(),
+        required=False,
+        help_text=_("Tiers in shadow mode, to try as if they were enforced."),
     )
     limits = forms.CharField(
         label=_("Other numbers"),
@@ -94,6 +100,8 @@ class TrialForm(forms.Form):
         super().__init__(*args, **options)
         rules: Any = self.fields["enforce"]
         rules.queryset = EndpointRule.objects.exclude(mode=Mode.ENFORCE).order_by("name")
+        tiers: Any = self.fields["tiers"]
+        tiers.queryset = Tier.objects.exclude(mode=Mode.ENFORCE)
 
     def clean_limits(self) -> dict[str, TriedLimit]:
         """Return the limits by name."""
@@ -106,8 +114,10 @@ class TrialForm(forms.Form):
     @property
     def trial(self) -> Trial:
         """What is tried."""
-        rules = self.cleaned_data["enforce"]
-        return Trial(frozenset(rule.pk for rule in rules), limits=self.cleaned_data["limits"])
+        chosen = self.cleaned_data
+        rules = frozenset(rule.pk for rule in chosen["enforce"])
+        tiers = frozenset(tier.slug for tier in chosen["tiers"])
+        return Trial(rules, tiers, limits=chosen["limits"])
 
 
 class TrialAdmin(PolicyAdmin):

@@ -39,6 +39,7 @@ MODES = [
     (Mode.SHADOW.value, _("shadow (only record)")),
     (Mode.OFF.value, _("off")),
 ]
+TIER_MODES = [(mode, words) for mode, words in MODES if mode != Mode.OFF.value]
 IDENTIFICATIONS = [
     (IdentifyBy.USER_OR_IP.value, _("user, or address when anonymous")),
     (IdentifyBy.USER.value, _("user")),

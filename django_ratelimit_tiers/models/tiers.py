@@ -10,8 +10,8 @@ from django.db.models.functions import NullIf
 from django.utils.translation import gettext
 from django.utils.translation import gettext_lazy as _
 
-from django_ratelimit_tiers.core.policies import Algorithm, policy_problems
-from django_ratelimit_tiers.models.choices import ALGORITHMS, DefaultFor
+from django_ratelimit_tiers.core.policies import Algorithm, Mode, policy_problems
+from django_ratelimit_tiers.models.choices import ALGORITHMS, TIER_MODES, DefaultFor
 from django_ratelimit_tiers.models.constraints import (
     UniqueKeyConstraint,
     limit_constraints,
@@ -109,6 +109,13 @@ class Tier(PolicyModel):
         default=0,
         help_text=_("Who is in several groups gets the tier with the highest rank."),
     )
+    mode = ExactCharField(
+        _("mode"),
+        max_length=10,
+        default=Mode.ENFORCE.value,
+        choices=TIER_MODES,
+        help_text=_("In shadow mode nobody is refused: throttle counts show who would have been."),
+    )
     unlimited = models.BooleanField(
         _("unlimited"), default=False, help_text=_("No limits of the tier apply, only rules do.")
     )
@@ -130,6 +137,7 @@ class Tier(PolicyModel):
         ordering = ("rank", "slug")
         constraints = (
             one_of("default_for", DefaultFor.choices, blank=True),
+            one_of("mode", TIER_MODES),
             UniqueKeyConstraint(
                 fields=("default_key",),
                 name="rlt_%(class)s_one_per_default",

@@ -49,7 +49,7 @@ class RuleLimit(NamedTuple):
 
 def compile_tier(tier: Tier) -> CompiledTier:
     """Return a tier with its policies prefetched."""
-    policies = compile_limits(tier.policies.all(), tier.slug, TIER_COUNTER)
+    policies = compile_limits(tier.policies.all(), tier.slug, TIER_COUNTER, Mode(tier.mode))
     return CompiledTier(tier.slug, tier.rank, tier.unlimited, () if tier.unlimited else policies)
 
 

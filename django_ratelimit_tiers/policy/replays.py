@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import replace
 from typing import Any
 
@@ -38,7 +38,7 @@ class Comparison:
 
     `by_field` are the names of the rules that are left out: they count by what no log tells.
     `tried` is None for a trial that changes nothing. Raises ValueError for numbers that no counter
-    can hold, and for the name of a limit that there is none of.
+    can hold, and for the name of a limit or a tier that there is none of.
     """
 
     def __init__(self, trial: Trial) -> None:
@@ -84,18 +84,15 @@ class Replayer:
     """Decides logged requests with counters of its own, and counts what is refused.
 
     Tiers, rules, service accounts and their dates are those of now. Raises ValueError for a trial
-    with numbers that no counter can hold, or with a limit that there is none of.
+    with numbers that no counter can hold, or with a limit or a tier that there is none of.
     """
 
     def __init__(self, trial: Trial) -> None:
         self.replay = Replay()
         self._now, self._users = 0, dict[str, Any]()
         snapshot = build_snapshot("", AssignmentCache(), trial)
-        known = {policy.name for policy in snapshot.policies}
-        for name in trial.limits:
-            if name not in known:
-                there_are = ", ".join(sorted(known))
-                raise ValueError(f"No limit has the name {name!r}; there are {there_are}.")
+        _refuse_others(trial.limits, {policy.name for policy in snapshot.policies}, "limit")
+        _refuse_others(trial.tiers, snapshot.tiers, "tier")
         store = MemoryStore(max_subjects=MOST_CLIENTS, clock=lambda: self._now / MICROSECONDS)
         self._rehearsal = Rehearsal(snapshot, store)
 
@@ -122,6 +119,13 @@ class Replayer:
                 self._users[name] = known_user(name)
             user = self._users[name]
         return Visitor(user, verified_key(logged.api_key), logged.tier, logged.status)
+
+
+def _refuse_others(names: Iterable[str], known: Collection[str], what: str) -> None:
+    for name in names:
+        if name not in known:
+            there_are = ", ".join(sorted(known))
+            raise ValueError(f"No {what} has the name {name!r}; there are {there_are}.")
 
 
 def _limit(charged: Charged) -> Limit:

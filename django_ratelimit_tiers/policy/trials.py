@@ -38,25 +38,29 @@ class Trial:
     """Changes of the policy that are tried out.
 
     `enforced` are ids of rules in shadow mode or off that are tried as enforced, whatever their
-    dates, and `without` those of rules that are left out; `limits` are by the name of the policy.
+    dates, `tiers` are slugs of tiers in shadow mode that are, and `without` are ids of rules that
+    are left out; `limits` are by the name of the policy.
     """
 
     enforced: Collection[int] = frozenset()
+    tiers: Collection[str] = frozenset()
     without: Collection[int] = frozenset()
     limits: Mapping[str, TriedLimit] = field(default_factory=dict)
 
     def __bool__(self) -> bool:
-        return bool(self.enforced or self.without or self.limits)
+        return bool(self.enforced or self.tiers or self.without or self.limits)
 
     def tier(self, tier: CompiledTier) -> CompiledTier:
         """Return a tier as it is tried; raises ValueError for numbers no counter can hold."""
-        return replace(tier, policies=self._policies(tier.policies, Mode.ENFORCE))
+        mode = Mode.ENFORCE if tier.slug in self.tiers else None
+        return replace(tier, policies=self._policies(tier.policies, mode))
 
     def rule(self, rule: Rule) -> Rule:
         """Return a rule as it is tried; raises ValueError for numbers no counter can hold."""
         if rule.id in self.enforced:
             rule = replace(rule, mode=Mode.ENFORCE, starts_at=None, ends_at=None)
-        policies = {slug: self._policies(own, rule.mode) for slug, own in rule.policies.items()}
+        mode = rule.mode
+        policies = {slug: self._policies(own, mode) for slug, own in rule.policies.items()}
         return replace(rule, policies=policies)
 
     def rules(self, rules: Iterable[Rule]) -> Iterable[Rule]:
@@ -65,14 +69,16 @@ class Trial:
             return rules
         return [self.rule(rule) for rule in rules if rule.id not in self.without]
 
-    def _policies(self, policies: Iterable[QuotaPolicy], mode: Mode) -> tuple[QuotaPolicy, ...]:
+    def _policies(
+        self, policies: Iterable[QuotaPolicy], mode: Mode | None
+    ) -> tuple[QuotaPolicy, ...]:
         tried = []
         for policy in policies:
             numbers = TriedLimit(policy.requests, policy.burst)
             if policy.name in self.limits:
                 requests, burst = self.limits[policy.name]
                 numbers = TriedLimit(requests, policy.burst if burst is None else burst)
-            tried.append(replace(policy, mode=mode, **numbers._asdict()))
+            tried.append(replace(policy, mode=mode or policy.mode, **numbers._asdict()))
         return tuple(tried)
 
 

@@ -47,13 +47,13 @@ def test_a_row_is_headed_by_its_limit_in_words(staff, free):
 
 
 def test_a_new_tier_comes_with_its_limits(staff):
-    form = {"name": "Gold", "slug": "gold", "rank": 25, "default_for": ""}
+    form = {"name": "Gold", "slug": "gold", "rank": 25, "default_for": "", "mode": "enforce"}
     limits = rows({"requests": 60, "period": 60}, {"requests": 5_000, "period": 86_400})
     assert staff.post(page("tier_add"), form | limits).status_code == 302
     assert Tier.objects.get(slug="gold").policies.count() == 2
 
 
-NEW = {"name": "Gold", "slug": "gold", "rank": 25, "default_for": ""}
+NEW = {"name": "Gold", "slug": "gold", "rank": 25, "default_for": "", "mode": "enforce"}
 
 
 @pytest.mark.parametrize(
@@ -226,22 +226,25 @@ def test_a_viewer_changes_nothing(viewer, free):
     assert viewer.get(page("tier_add")).status_code == 403
 
 
-def test_limits_are_lifted_and_hold_again_by_an_action(staff, admin_user, free):
+def test_an_action_puts_tiers_into_shadow_mode_and_enforces_them(staff, admin_user, free):
+    pro = Tier.objects.get(slug="pro")
+    Tier.objects.filter(pk=pro.pk).update(mode="shadow")
     PolicyRevision.objects.all().delete()
-    chosen = {"_selected_action": [free.pk, Tier.objects.get(slug="internal").pk]}
-    answer = staff.post(page("tier_changelist"), {"action": "lift", **chosen}, follow=True)
-    free.refresh_from_db()
-    assert (free.unlimited, free.policies.count()) == (True, 2)
+    chosen = {"_selected_action": [free.pk, pro.pk]}
+    answer = staff.post(page("tier_changelist"), {"action": "shadow", **chosen}, follow=True)
+    assert set(Tier.objects.filter(mode="shadow")) == {free, pro}
     assert "1 tier was changed." in answer.content.decode()
+    assert "only recorded" in answer.content.decode()
     assert LogEntry.objects.get().object_id == str(free.pk)
     assert PolicyRevision.objects.get().author == admin_user
+    staff.post(page("tier_changelist"), {"action": "enforce", **chosen})
+    assert not Tier.objects.filter(mode="shadow").exists()
 
-    staff.post(page("tier_changelist"), {"action": "restore", "_selected_action": [free.pk]})
+
+@pytest.mark.parametrize("action", ["enforce", "shadow"])
+def test_a_viewer_changes_no_mode(viewer, free, action):
+    before = "enforce" if action == "shadow" else "shadow"
+    Tier.objects.update(mode=before)
+    viewer.post(page("tier_changelist"), {"action": action, "_selected_action": [free.pk]})
     free.refresh_from_db()
-    assert (free.unlimited, free.policies.count()) == (False, 2)
-
-
-def test_a_viewer_cannot_lift_limits(viewer, free):
-    viewer.post(page("tier_changelist"), {"action": "lift", "_selected_action": [free.pk]})
-    free.refresh_from_db()
-    assert not free.unlimited
+    assert free.mode == before

@@ -13,7 +13,7 @@ from django.http import HttpRequest
 from django.test import Client, override_settings
 
 from django_ratelimit_tiers.admin import trials
-from django_ratelimit_tiers.models import EndpointRule, PolicyRevision
+from django_ratelimit_tiers.models import EndpointRule, PolicyRevision, Tier
 from django_ratelimit_tiers.policy.previews import Enquiry, preview
 from tests.admin.conftest import allowed, page
 from tests.policies import limit_tier, make_rule
@@ -133,7 +133,6 @@ def test_a_store_that_is_away_is_told(staff: Client) -> None:
 def test_a_log_is_replayed_with_changes(staff: Client) -> None:
     limit_tier("anonymous", {"requests": 3, "period": 60})
     rule = make_rule("search", {"requests": 1, "period": 60}, path="/api/search/", mode="off")
-    edits = PolicyRevision.objects.count()
     log = 4 * LINE
     assert "refused requests             1" in replayed(staff, uploaded(log))
     packed = uploaded(gzip.compress(log.encode()), "access.log.gz")
@@ -141,6 +140,12 @@ def test_a_log_is_replayed_with_changes(staff: Client) -> None:
     assert "refused requests             1           3" in enforced
     lowered = replayed(staff, uploaded(log), limits="\n  anonymous-minute=2  \n\n")
     assert "refused requests             1           2" in lowered
+    Tier.objects.filter(slug="anonymous").update(mode="shadow")
+    edits = PolicyRevision.objects.count()
+    tiers = [Tier.objects.get(slug="anonymous").pk]
+    assert "refused requests             0           1" in replayed(
+        staff, uploaded(log), tiers=tiers
+    )
     assert PolicyRevision.objects.count() == edits
     assert EndpointRule.objects.get().mode == "off"
 

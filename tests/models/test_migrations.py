@@ -103,10 +103,10 @@ def test_moments_that_nobody_can_read_are_brought_into_range():
     late, early = "9500-01-01 04:59:59", "0002-12-31 23:00:00"
     if connection.vendor == "postgresql":  # the others have no such years
         late, early = "10000-01-01 04:59:59+00", "0001-12-31 23:00:00+00 BC"
-    call_command("migrate", "django_ratelimit_tiers", "0006", verbosity=0)
     account = ServiceAccount.objects.create(name="a", owner="o", reason="r", networks="192.0.2.1")
     assignment = TierAssignment.objects.create(api_key="k", tier=Tier.objects.get(slug="pro"))
     rule = EndpointRule.objects.create(name="always", path="/x")
+    call_command("migrate", "django_ratelimit_tiers", "0006", verbosity=0)
     moments = ((account, "expires_at", late), (assignment, "expires_at", late))
     moments += ((rule, "starts_at", early), (rule, "ends_at", late))
     with connection.cursor() as cursor:

@@ -45,6 +45,13 @@ class Command(BaseCommand):
             help="the name of a rule in shadow mode or off, to try as if it were enforced",
         )
         add(
+            "--enforce-tier",
+            action="append",
+            default=[],
+            metavar="SLUG",
+            help="the slug of a tier in shadow mode, to try as if it were enforced",
+        )
+        add(
             "--limit",
             action="append",
             default=[],
@@ -58,6 +65,7 @@ class Command(BaseCommand):
         *args: Any,
         logs: Sequence[str],
         enforce: Sequence[str],
+        enforce_tier: Sequence[str],
         limit: Sequence[tuple[str, TriedLimit]],
         **options: Any,
     ) -> None:
@@ -65,7 +73,8 @@ class Command(BaseCommand):
         reader = LogReader()
         requests = heapq.merge(*(_read(reader, log) for log in logs), key=lambda logged: logged.at)
         try:
-            comparison = Comparison(Trial(rule_ids(enforce), limits=dict(limit)))
+            trial = Trial(rule_ids(enforce), frozenset(enforce_tier), limits=dict(limit))
+            comparison = Comparison(trial)
             comparison.decide(requests)
         except (ValueError, ReplayFailed) as error:
             raise CommandError(str(error)) from error
