@@ -144,6 +144,19 @@ class Throttled(APIView):
     post = get
 
 
+class ThrottledByProperty(Throttled):
+    @property
+    def throttle_classes(self) -> list[type[BaseThrottle]]:  # type: ignore[override]
+        return [TierThrottle]
+
+
+class ThrottledByMethod(Throttled):
+    throttle_classes = None  # type: ignore[assignment]
+
+    def get_throttles(self) -> list[BaseThrottle]:
+        return [TierThrottle()]
+
+
 class RaisingThrottled(Throttled):
     def get(self, request: Request, status: int = 200) -> Response:
         raise Raised.error
@@ -339,6 +352,8 @@ urlpatterns = [
     path("drf/<int:status>/", Throttled.as_view()),
     path("drf-to-read/", ThrottledToRead.as_view()),
     path("drf-to-read/<int:status>/", ThrottledToRead.as_view()),
+    path("drf-by-property/", ThrottledByProperty.as_view()),
+    path("drf-by-method/", ThrottledByMethod.as_view()),
     path("drf-raising/", RaisingThrottled.as_view()),
     path("drf-private/", Private.as_view()),
     path("drf-function/", function),

@@ -58,6 +58,15 @@ def test_a_view_is_limited_and_charged_once(
     assert used(valkey_client) == {ANYBODY: [2]}
 
 
+@pytest.mark.parametrize("path", ["/drf-by-property/", "/drf-by-method/"])
+def test_a_view_whose_class_does_not_tell_its_throttles_is_limited_and_charged_once(
+    is_installed: bool, client: Client, valkey_client: redis.Redis, path: str
+) -> None:
+    limit_tier("anonymous", 2)
+    assert statuses(client, path, 4) == [200, 200, 429, 429]
+    assert used(valkey_client) == {ANYBODY: [2]}
+
+
 def test_a_user_whom_the_view_authenticates_is_charged_as_that_user(
     is_installed: bool,
     client: Client,

@@ -130,11 +130,14 @@ def late_bill(
 def decides_client(view: Any) -> bool:
     """Return whether a view decides the second stage itself, once it has authenticated.
 
-    `as_view()` and the actions of a viewset can name other throttles than the class does.
+    `as_view()` and the actions of a viewset can name other throttles than the class does. Those
+    that only an object of the class can name, by a property, are not known yet.
     """
     options = getattr(view, "initkwargs", {})
     own = getattr(getattr(view, "cls", None), "throttle_classes", ())
     throttles = options.get("throttle_classes", own)
+    if not hasattr(throttles, "__iter__"):
+        return False
     for throttle in throttles:  # noqa: SIM110 - asked for every request, and quicker than any()
         if getattr(throttle, "decides_client", False):
             return True
