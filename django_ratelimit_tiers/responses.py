@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 from django.core.exceptions import BadRequest, PermissionDenied, SuspiciousOperation
 from django.http import Http404, HttpRequest, HttpResponse, HttpResponseBase
+from django.http.multipartparser import MultiPartParserError
 from django.template import TemplateDoesNotExist, loader
 from django.utils.module_loading import import_string
 
@@ -70,7 +71,7 @@ def error_status(error: Exception) -> HTTPStatus:
         return HTTPStatus.NOT_FOUND
     if isinstance(error, PermissionDenied):
         return HTTPStatus.FORBIDDEN
-    if isinstance(error, BadRequest | SuspiciousOperation):
+    if isinstance(error, BadRequest | SuspiciousOperation | MultiPartParserError):
         return HTTPStatus.BAD_REQUEST
     return HTTPStatus.INTERNAL_SERVER_ERROR
 

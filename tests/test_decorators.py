@@ -12,6 +12,7 @@ from django.contrib.auth.models import User
 from django.core.exceptions import BadRequest, PermissionDenied
 from django.db.models import QuerySet
 from django.http import Http404
+from django.http.multipartparser import MultiPartParserError
 from django.test import Client, RequestFactory, override_settings
 from rest_framework.authtoken.models import Token
 
@@ -124,7 +125,8 @@ def test_a_rule_for_failures_gives_back_what_succeeded(
     [
         (Http404(), [404, 429]),
         (PermissionDenied(), [403, 429]),
-        (BadRequest(), [400, 400]),
+        (BadRequest(), [400, 429]),
+        (MultiPartParserError(), [400, 429]),
         (RuntimeError("this view is broken"), [500, 500]),
     ],
 )
@@ -140,7 +142,8 @@ def test_a_rule_for_failures_counts_what_a_view_raises_by_its_status(
     monkeypatch.setattr(site.Raised, "error", error)
     make_rule("failures", 1, path=f"/{view}/", count="failed")
     client.raise_request_exception = False
-    assert statuses(client, f"/{view}/", 2) == answers
+    with override_settings(RATELIMIT_TIERS={"FAILED_STATUSES": [400, 403, 404]}):
+        assert statuses(client, f"/{view}/", 2) == answers
 
 
 @pytest.mark.parametrize("path", ["/free/", "/afree/"])

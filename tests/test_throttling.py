@@ -10,6 +10,7 @@ import redis
 from django.conf import settings
 from django.contrib.auth.models import User
 from django.core.exceptions import SuspiciousOperation
+from django.http.multipartparser import MultiPartParserError
 from django.test import Client, override_settings
 from rest_framework.authtoken.models import Token
 from rest_framework.exceptions import APIException
@@ -145,7 +146,11 @@ def test_a_rule_for_failures_gives_back_what_succeeded(
 
 @pytest.mark.parametrize(
     ("error", "answers"),
-    [(RuntimeError(), [500] * 3), (SuspiciousOperation(), [400, 429, 429])],
+    [
+        (RuntimeError(), [500] * 3),
+        (SuspiciousOperation(), [400, 429, 429]),
+        (MultiPartParserError(), [400, 429, 429]),
+    ],
 )
 def test_a_rule_for_failures_counts_what_a_view_raises_by_its_status(
     is_installed: bool,
