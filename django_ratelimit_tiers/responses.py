@@ -12,6 +12,7 @@ from django.core.exceptions import BadRequest, PermissionDenied, SuspiciousOpera
 from django.http import Http404, HttpRequest, HttpResponse, HttpResponseBase
 from django.http.multipartparser import MultiPartParserError
 from django.template import TemplateDoesNotExist, loader
+from django.template.response import SimpleTemplateResponse
 from django.utils.module_loading import import_string
 
 from django_ratelimit_tiers.conf import conf
@@ -26,7 +27,7 @@ from django_ratelimit_tiers.core.headers import (
     refusal_message,
     refusal_status,
 )
-from django_ratelimit_tiers.policy.flows import Flow, call
+from django_ratelimit_tiers.policy.flows import Flow, call, in_thread
 
 ANYTHING = "*/*"
 JSON, PROBLEM = "application/json", "application/problem+json"
@@ -83,9 +84,13 @@ def refusal(request: HttpRequest, decision: Decision) -> Flow[HttpResponse]:
     """
     if conf.RESPONSE is not None:
         response: HttpResponse = yield call(import_string(conf.RESPONSE), request, decision)
+        if isinstance(response, SimpleTemplateResponse):  # Django renders only those of views
+            response = yield in_thread(response.render)
         add_fields(response, decision)
     else:
-        response = _own_refusal(_preferred_form(request), decision)
+        form = _preferred_form(request)
+        page = (yield in_thread(lambda: _page(decision))) if form == HTML else None
+        response = _own_refusal(form, page, decision)
     response.ratelimit_decision = decision  # type: ignore[attr-defined]
     return response
 
@@ -116,14 +121,12 @@ def _preferred_form(request: HttpRequest) -> str:
         return JSON
 
 
-def _own_refusal(form: str, decision: Decision) -> HttpResponse:
-    if form == HTML:
-        page = _page(decision)
-        if page is not None:
-            response = HttpResponse(page, status=refusal_status(decision))
-            add_fields(response, decision)
-            return response
-        form = TEXT
+def _own_refusal(form: str, page: str | None, decision: Decision) -> HttpResponse:
+    if page is not None:
+        response = HttpResponse(page, status=refusal_status(decision))
+        add_fields(response, decision)
+        return response
+    form = TEXT if form == HTML else form
     styles, alike = tuple(conf.HEADERS), likeness(decision)
     answer = (
         _answer(form, styles, decision) if alike is None else _answer_alike(form, styles, alike)
@@ -161,7 +164,8 @@ def _answer(form: str, styles: tuple[str, ...], decision: Decision) -> Answer:
 def _page(decision: Decision) -> str | None:
     """Return the page that refuses, None on a site without templates or those of its apps.
 
-    A site's own template may show anything of the decision, so no other gets the same page.
+    A site's own template may show anything of the decision, so no other gets the same page. It may
+    ask the database, too.
     """
     context: dict[str, Any] = {"message": refusal_message(decision), "decision": decision}
     try:

@@ -10,6 +10,8 @@ from asgiref.sync import iscoroutinefunction, sync_to_async
 from django.contrib.auth.models import AnonymousUser, User
 from django.contrib.sessions.middleware import SessionMiddleware
 from django.http import HttpRequest, HttpResponse, JsonResponse
+from django.template import Library, engines
+from django.template.response import TemplateResponse
 from django.urls import path
 from django.utils.decorators import method_decorator, sync_and_async_middleware
 from django.utils.functional import SimpleLazyObject
@@ -28,6 +30,9 @@ from django_ratelimit_tiers.throttling import TierThrottle
 
 RUNS: Counter[str] = Counter()
 """How often each view has run."""
+
+register = Library()
+register.simple_tag(lambda: User.objects.count(), name="count_users")
 
 
 def plain(request: HttpRequest, status: int = 200) -> JsonResponse:
@@ -218,6 +223,12 @@ class OtherThrottle(BaseThrottle):
 def teapot(request: HttpRequest, decision: Decision) -> HttpResponse:
     """Refuse in a way of its own: the setting RESPONSE."""
     return HttpResponse(f"no, {len(decision.refusing)}", status=418)
+
+
+def busy(request: HttpRequest, decision: Decision) -> HttpResponse:
+    """Refuse with a page that is yet to be rendered, and then asks the database."""
+    page = engines["django"].from_string("{{ users.count }} users")
+    return TemplateResponse(request, page, {"users": User.objects}, status=429)
 
 
 def census(request: HttpRequest, decision: Decision) -> HttpResponse:

@@ -104,6 +104,21 @@ def test_a_page_blames_nobody_while_the_store_is_away(client: Client) -> None:
     assert "Too many requests" not in response.text
 
 
+@pytest.mark.parametrize("kind", [Client, AsyncClient])
+def test_the_page_of_a_site_may_ask_the_database(kind: type[Client] | type[AsyncClient]) -> None:
+    limit_tier("anonymous", 1)
+    loaders = [("django.template.loaders.locmem.Loader", {PAGE: "{% count_users %} users"})]
+    engine = {
+        "BACKEND": "django.template.backends.django.DjangoTemplates",
+        "OPTIONS": {"loaders": loaders, "builtins": ["tests.site"]},
+    }
+    get = async_to_sync(kind().get) if kind is AsyncClient else kind().get
+    with override_settings(TEMPLATES=[engine]):
+        get("/plain/")
+        response = get("/plain/", headers={"Accept": "text/html"})
+    assert (response.status_code, response.text) == (429, "0 users")
+
+
 @pytest.mark.parametrize("apps", [None, False])
 def test_a_site_without_our_templates_refuses_in_plain_text(
     client: Client, apps: bool | None
@@ -163,6 +178,20 @@ def test_the_setting_response_may_ask_the_database(
     with override_settings(RATELIMIT_TIERS={"RESPONSE": f"tests.site.{make}"}):
         get("/plain/")
         response = get("/plain/")
+    assert (response.status_code, response.text) == (429, "0 users")
+
+
+@pytest.mark.parametrize("path", ["/plain/", "/nothing/", "/marked/", "/at-the-door/"])
+@pytest.mark.parametrize("kind", [Client, AsyncClient])
+def test_the_setting_response_may_make_a_page_that_is_yet_to_be_rendered(
+    kind: type[Client] | type[AsyncClient], path: str
+) -> None:
+    limit_tier("anonymous", 1)
+    make_rule("at-the-door", 1)
+    get = async_to_sync(kind().get) if kind is AsyncClient else kind().get
+    with override_settings(RATELIMIT_TIERS={"RESPONSE": "tests.site.busy"}):
+        get(path)
+        response = get(path)
     assert (response.status_code, response.text) == (429, "0 users")
 
 
