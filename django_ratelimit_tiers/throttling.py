@@ -19,7 +19,7 @@ from django_ratelimit_tiers.core.headers import (
 from django_ratelimit_tiers.policy.flows import drive
 from django_ratelimit_tiers.policy.ledgers import ledger_of
 from django_ratelimit_tiers.policy.limiter import limiter
-from django_ratelimit_tiers.responses import decision_fields, error_status
+from django_ratelimit_tiers.responses import add_fields, error_status
 
 if TYPE_CHECKING:  # as a default throttle this module is imported while that one is being imported
     from rest_framework.views import APIView
@@ -47,16 +47,17 @@ class Refused(Throttled):
         self.decision = decision
 
 
-def _settle_afterwards(request: Request, view: APIView) -> None:
+def _tell_afterwards(request: Request, view: APIView, decision: Decision) -> None:
     """Have the response of a view looked at, as the middleware would where it is installed.
 
     What the view raises and the REST framework does not handle has no response but Django's.
     """
     finalize, handle = view.finalize_response, view.handle_exception
 
-    def finalize_and_settle(given: Request, response: Response, *args: Any, **options: Any) -> Any:
+    def finalize_and_tell(given: Request, response: Response, *args: Any, **options: Any) -> Any:
         finalized = finalize(given, response, *args, **options)
         drive(limiter().settle(request._request, finalized.status_code))
+        add_fields(finalized, decision)
         return finalized
 
     def handle_or_settle(error: Exception) -> Response:
@@ -66,7 +67,7 @@ def _settle_afterwards(request: Request, view: APIView) -> None:
             drive(limiter().settle(request._request, error_status(unhandled)))
             raise
 
-    view.finalize_response = finalize_and_settle  # type: ignore[assignment,method-assign]
+    view.finalize_response = finalize_and_tell  # type: ignore[assignment,method-assign]
     view.handle_exception = handle_or_settle  # type: ignore[assignment,method-assign]
 
 
@@ -86,8 +87,7 @@ class TierThrottle(BaseThrottle):
         is_alone = ledger_of(request._request) is None
         decision = drive(limiter().client(request._request, request.user))
         if is_alone:
-            _settle_afterwards(request, view)
-            view.headers.update(decision_fields(decision))
+            _tell_afterwards(request, view, decision)
         if not decision.allowed:
             raise Refused(decision)
         return True

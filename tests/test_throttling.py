@@ -116,6 +116,14 @@ def test_the_view_of_a_refused_request_never_runs(is_installed: bool, client: Cl
     assert site.RUNS["drf"] == 1
 
 
+def test_django_does_not_log_a_refusal(
+    is_installed: bool, client: Client, caplog: pytest.LogCaptureFixture
+) -> None:
+    limit_tier("anonymous", 1)
+    assert statuses(client, "/drf/", 2) == [200, 429]
+    assert "django.request" not in {record.name for record in caplog.records}
+
+
 def test_rules_by_address_and_by_view_apply_and_none_is_charged_twice(
     is_installed: bool, client: Client, valkey_client: redis.Redis
 ) -> None:
