@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from functools import partial
 from typing import Any
 
 from asgiref.sync import iscoroutinefunction, sync_to_async
@@ -347,6 +348,8 @@ urlpatterns = [
     path("amarked/<int:status>/", amarked),
     path("dear-class/", DearClass.as_view()),
     path("dear-async-class/", DearAsyncClass.as_view()),
+    path("dear-partial/", partial(dear)),
+    path("free-partial/", partial(free)),
     path("raising/", raising),
     path("araising/", araising),
     path("dear-drf/", ratelimit(cost=3)(Throttled.as_view())),

@@ -55,7 +55,8 @@ def test_a_marked_view_is_limited_charged_once_and_told(
 
 
 DEAR_DRF = ["/dear-drf/", "/dear-drf-dispatch/"]
-DEAR = ["/dear/", "/adear/", "/dear-class/", "/dear-to-read/", "/dear-async-class/", *DEAR_DRF]
+DEAR_CLASSES = ["/dear-class/", "/dear-to-read/", "/dear-async-class/", *DEAR_DRF]
+DEAR = ["/dear/", "/adear/", "/dear-partial/", *DEAR_CLASSES]
 
 
 @pytest.mark.parametrize("path", DEAR)
@@ -146,7 +147,7 @@ def test_a_rule_for_failures_counts_what_a_view_raises_by_its_status(
         assert statuses(client, f"/{view}/", 2) == answers
 
 
-@pytest.mark.parametrize("path", ["/free/", "/afree/"])
+@pytest.mark.parametrize("path", ["/free/", "/afree/", "/free-partial/"])
 def test_an_exempt_view_is_left_alone(
     is_installed: bool, client: Client, valkey_client: redis.Redis, path: str
 ) -> None:

@@ -88,6 +88,8 @@ def view_marks(callback: View, method: str) -> Marks:
 
 
 def _mark(callback: View, method: str, name: str, default: Any) -> Any:
+    if isinstance(callback, partial):
+        default = _mark(callback.func, method, name, default)
     marked = getattr(callback, name, default)
     cls = _view_class(callback)
     if cls is None:
