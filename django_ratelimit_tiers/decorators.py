@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import wraps
+from functools import partial, wraps
 from typing import Any, TypeVar
 
 from asgiref.sync import iscoroutinefunction
@@ -88,10 +88,14 @@ def _is_asynchronous(view: Any) -> bool:
     """Return whether a view is to be awaited.
 
     `dispatch()` of an asynchronous class is a plain function that returns a coroutine;
-    `method_decorator` hands it over as a partial of the bound method.
+    `method_decorator` hands it over as a partial of the bound method, maybe below other decorators.
     """
+    if iscoroutinefunction(view):
+        return True
+    while not isinstance(view, partial) and hasattr(view, "__wrapped__"):
+        view = view.__wrapped__
     instance = getattr(getattr(view, "func", None), "__self__", None)
-    return iscoroutinefunction(view) or getattr(instance, "view_is_async", False)
+    return getattr(instance, "view_is_async", False)
 
 
 def _enter(request: HttpRequest, view: View, cost: int) -> Flow[HttpResponse | None]:

@@ -17,6 +17,7 @@ from django.urls import path
 from django.utils.decorators import method_decorator, sync_and_async_middleware
 from django.utils.functional import SimpleLazyObject
 from django.views import View
+from django.views.decorators.csrf import csrf_exempt
 from rest_framework.decorators import action, api_view, throttle_classes
 from rest_framework.permissions import IsAuthenticated
 from rest_framework.request import Request
@@ -95,6 +96,12 @@ class DearClass(View):
 
 @method_decorator(ratelimit(cost=3), name="dispatch")
 class DearAsyncClass(View):
+    async def get(self, request: HttpRequest) -> JsonResponse:
+        return await asynchronous(request)
+
+
+@method_decorator([ratelimit(cost=3), csrf_exempt], name="dispatch")
+class DearUnprotectedAsyncClass(View):
     async def get(self, request: HttpRequest) -> JsonResponse:
         return await asynchronous(request)
 
@@ -348,6 +355,7 @@ urlpatterns = [
     path("amarked/<int:status>/", amarked),
     path("dear-class/", DearClass.as_view()),
     path("dear-async-class/", DearAsyncClass.as_view()),
+    path("dear-unprotected-async-class/", DearUnprotectedAsyncClass.as_view()),
     path("dear-partial/", partial(dear)),
     path("free-partial/", partial(free)),
     path("raising/", raising),

@@ -55,7 +55,8 @@ def test_a_marked_view_is_limited_charged_once_and_told(
 
 
 DEAR_DRF = ["/dear-drf/", "/dear-drf-dispatch/"]
-DEAR_CLASSES = ["/dear-class/", "/dear-to-read/", "/dear-async-class/", *DEAR_DRF]
+DEAR_ASYNC_CLASSES = ["/dear-async-class/", "/dear-unprotected-async-class/"]
+DEAR_CLASSES = ["/dear-class/", "/dear-to-read/", *DEAR_ASYNC_CLASSES, *DEAR_DRF]
 DEAR = ["/dear/", "/adear/", "/dear-partial/", *DEAR_CLASSES]
 
 
