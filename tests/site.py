@@ -298,6 +298,21 @@ def user_from_header(get_response: Any) -> Any:
     return amiddleware if iscoroutinefunction(get_response) else middleware
 
 
+@sync_and_async_middleware
+def dictionary_session(get_response: Any) -> Any:
+    """Put a dictionary where views look for a session, as sites without sessions do."""
+
+    def middleware(request: HttpRequest) -> HttpResponse:
+        request.session = {}
+        return get_response(request)
+
+    async def amiddleware(request: HttpRequest) -> HttpResponse:
+        request.session = {}
+        return await get_response(request)
+
+    return amiddleware if iscoroutinefunction(get_response) else middleware
+
+
 class SessionsByHeader(SessionMiddleware):
     """Take the key of a session from a header, as for clients that keep no cookies."""
 

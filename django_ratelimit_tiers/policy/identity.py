@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 from asgiref.sync import sync_to_async
 from django.contrib.auth import get_user_model
+from django.contrib.sessions.backends.base import SessionBase
 from django.db.models import Model
 from django.http import HttpRequest
 from django.utils.functional import LazyObject, SimpleLazyObject, empty
@@ -191,9 +192,13 @@ async def asession_user(request: HttpRequest) -> Any:
 
 
 def _unread_session(request: HttpRequest) -> dict[str, Any] | None:
-    """Return the state of a session that nobody has read yet, None if there is none."""
+    """Return the state of a session that nobody has read yet, None if there is none.
+
+    A site may put something else in its place, such as a dictionary.
+    """
     session = getattr(request, "session", None)
-    return None if session is None or session.accessed else dict(vars(session))
+    is_read = not isinstance(session, SessionBase) or session.accessed
+    return None if is_read else dict(vars(session))
 
 
 def _hide_access(request: HttpRequest, user: Any, unread: dict[str, Any]) -> None:

@@ -152,3 +152,19 @@ def test_a_user_whom_other_code_has_found_is_charged_and_leaves_no_trace(
     assert used(valkey_client) == {f"user:{anna.pk}": [1]}
     get(path, cookie)
     assert used(valkey_client)[ANYBODY] == [1]
+
+
+@override_settings(
+    MIDDLEWARE=[
+        "django_ratelimit_tiers.middleware.RateLimitMiddleware",
+        "tests.site.dictionary_session",
+        "tests.site.user_from_header",
+    ]
+)
+@pytest.mark.parametrize("path", ["/plain/", "/async/", "/who/", "/alazy-who/"])
+def test_a_user_is_charged_where_a_dictionary_takes_the_place_of_the_session(
+    get: Get, anna: User, valkey_client: redis.Redis, path: str
+) -> None:
+    limit_tier("free", 5)
+    assert get(path, X_User="anna").status_code == 200
+    assert used(valkey_client) == {f"user:{anna.pk}": [1]}
