@@ -78,6 +78,13 @@ class TestAddresses:
         found = [client.get("/plain/", REMOTE_ADDR=a).status_code for a in addresses]
         assert found == STOPPED
 
+    @pytest.mark.parametrize("peer", ["", None])
+    def test_peers_without_an_address_are_one_client(
+        self, client: Client, peer: str | None
+    ) -> None:
+        found = [client.get("/plain/", REMOTE_ADDR=peer).status_code for _ in TOO_MANY]
+        assert found == STOPPED
+
     def test_an_ipv4_address_in_ipv6_clothes_is_the_same_client(self, client: Client) -> None:
         addresses = ["192.0.2.9", "::ffff:192.0.2.9", "::ffff:c000:209", "192.0.2.9", "192.0.2.9"]
         found = [client.get("/plain/", REMOTE_ADDR=a).status_code for a in addresses]
