@@ -158,24 +158,27 @@ class Limiter:
     def _introduced(
         self, ledger: Ledger, request: HttpRequest, user: Any, cost: int
     ) -> Flow[Decision]:
-        """Decide the second stage where the site itself has a say in who the client is."""
-        key_id, known, fare = None, self._known(ledger), None
-        if conf.API_KEY_RESOLVER is not None:
-            key_id = yield call(import_string(conf.API_KEY_RESOLVER), request)
-        keys = verified_key(key_id)
-        _identify(ledger, request, user, keys)
-        if known is not None and is_usual(known, ledger, request):
-            yield from ask_site(known, ledger, request)
-            fare = usual_fare(known, ledger, request, user, keys, cost)
-        stage = partial(stages.client_bill, cost)
-        return (yield from self._decide(ledger, request, stage, fare))
+        """Decide the second stage where the site itself has a say in who the client is.
+
+        Whom its functions turn away, by raising, is left to be charged as who reached no view.
+        """
+        key_id, known, fare, door = None, self._known(ledger), None, ledger.client
+        try:
+            if conf.API_KEY_RESOLVER is not None:
+                key_id = yield call(import_string(conf.API_KEY_RESOLVER), request)
+            keys = verified_key(key_id)
+            _identify(ledger, request, user, keys)
+            if known is not None and is_usual(known, ledger, request):
+                yield from ask_site(known, ledger, request)
+                fare = usual_fare(known, ledger, request, user, keys, cost)
+            stage = partial(stages.client_bill, cost)
+            return (yield from self._decide(ledger, request, stage, fare))
+        except Exception:
+            ledger.client, ledger.user, ledger.client_decided = door, None, False
+            raise
 
     def _decide(
-        self,
-        ledger: Ledger,
-        request: HttpRequest,
-        stage: stages.Stage,
-        fare: Fare | None = None,
+        self, ledger: Ledger, request: HttpRequest, stage: stages.Stage, fare: Fare | None = None
     ) -> Flow[Decision]:
         """Plan with the snapshot, ask once, and again only after an edit that came in between.
 

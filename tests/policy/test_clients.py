@@ -12,8 +12,9 @@ import redis
 from django.contrib.auth.base_user import AbstractBaseUser
 from django.contrib.auth.models import AnonymousUser, Group, User
 from django.contrib.contenttypes.models import ContentType
+from django.core.exceptions import PermissionDenied
 from django.db import models
-from django.http import HttpResponse
+from django.http import HttpRequest, HttpResponse
 from django.test import Client, RequestFactory, override_settings
 from django.test.utils import isolate_apps
 from django.utils import timezone
@@ -301,6 +302,29 @@ def test_a_resolver_that_tells_only_whether_a_key_holds_is_told_what_would_be_ri
     expected = r"API_KEY_RESOLVER \(tests.site.key_from_header\) must return the id of a verified"
     with pytest.raises(TypeError, match=expected):
         client.get("/plain/")
+
+
+@pytest.mark.parametrize("path", ["/plain/", "/async/", "/drf/"])
+@pytest.mark.parametrize("resolver", ["key_from_header", "tier_from_header"])
+def test_whom_a_resolver_turns_away_is_charged_to_the_address(
+    client: Client,
+    anna: User,
+    monkeypatch: pytest.MonkeyPatch,
+    valkey_client: redis.Redis,
+    path: str,
+    resolver: str,
+) -> None:
+    def turn_away(_request: HttpRequest) -> None:
+        raise PermissionDenied
+
+    limit_tier("anonymous", 2)
+    client.force_login(anna)
+    with override_settings(RATELIMIT_TIERS=RESOLVING):
+        with monkeypatch.context() as patch:
+            patch.setattr(f"tests.site.{resolver}", turn_away)
+            assert [client.get(path).status_code for _ in range(4)] == [403, 403, 429, 429]
+        assert client.get(path).status_code == 200
+    assert used(valkey_client) == {ANYBODY: [2], f"user:{anna.pk}": [1]}
 
 
 @pytest.mark.parametrize("path", ["/plain/", "/async/", "/drf/"])
