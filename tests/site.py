@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections import Counter
 from functools import partial
@@ -45,6 +46,12 @@ def plain(request: HttpRequest, status: int = 200) -> JsonResponse:
 async def asynchronous(request: HttpRequest, status: int = 200) -> JsonResponse:
     RUNS["async"] += 1
     return JsonResponse({"method": request.method}, status=status)
+
+
+async def endless(request: HttpRequest) -> HttpResponse:
+    RUNS["endless"] += 1
+    await asyncio.Event().wait()
+    raise AssertionError("nobody sets the event")
 
 
 def broken(request: HttpRequest) -> HttpResponse:
@@ -356,6 +363,8 @@ urlpatterns = [
     path("plain/<int:status>/", plain),
     path("async/", asynchronous),
     path("async/<int:status>/", asynchronous),
+    path("endless/", endless),
+    path("endless-marked/", ratelimit()(endless)),
     path("broken/", broken),
     path("who/", who),
     path("awho/", awho),

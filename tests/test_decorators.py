@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 import redis
+from asgiref.sync import async_to_sync
 from django.conf import settings
 from django.contrib.auth.models import User
 from django.core.exceptions import BadRequest, PermissionDenied
 from django.db.models import QuerySet
 from django.http import Http404
 from django.http.multipartparser import MultiPartParserError
-from django.test import Client, RequestFactory, override_settings
+from django.test import AsyncClient, Client, RequestFactory, override_settings
 from rest_framework.authtoken.models import Token
 
 from django_ratelimit_tiers.decorators import ratelimit
@@ -146,6 +148,24 @@ def test_a_rule_for_failures_counts_what_a_view_raises_by_its_status(
     client.raise_request_exception = False
     with override_settings(RATELIMIT_TIERS={"FAILED_STATUSES": [400, 403, 404]}):
         assert statuses(client, f"/{view}/", 2) == answers
+
+
+def test_a_request_whose_client_goes_away_counts_as_failed(
+    is_installed: bool, valkey_client: redis.Redis
+) -> None:
+    site.RUNS.clear()
+    make_rule("endless-marked", 5, count="failed", tier_policies="replace")
+
+    async def go_away() -> None:
+        request = asyncio.create_task(AsyncClient().get("/endless-marked/"))
+        while not site.RUNS["endless"]:
+            await asyncio.sleep(0.01)
+        request.cancel()  # as Django does when its server tells that the client has gone
+        with pytest.raises(asyncio.CancelledError):
+            await request
+
+    async_to_sync(go_away)()
+    assert used(valkey_client) == {ANYBODY: [1]}
 
 
 @pytest.mark.parametrize("path", ["/free/", "/afree/", "/free-partial/"])
