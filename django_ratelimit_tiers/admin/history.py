@@ -29,6 +29,7 @@ from django_ratelimit_tiers.models import (
 )
 from django_ratelimit_tiers.models.words import model_words, number_words
 from django_ratelimit_tiers.policy.explanations import explain
+from django_ratelimit_tiers.policy.revisions import start_anew
 from django_ratelimit_tiers.store.configured import configured_store
 
 MOST_RESETS = 1_000
@@ -62,7 +63,7 @@ class ClientHistoryAdmin(ReadOnlyAdmin):
             return message % {"n": number_words(MOST_RESETS)}, messages.ERROR
         try:
             for subject in rows:
-                configured_store().reset(subject)
+                start_anew(subject)
         except StoreUnavailable:
             return gettext("The store does not answer: try again."), messages.ERROR
         log_changes(request, list(self.model.objects.in_bulk(rows.values()).values()), "usage")

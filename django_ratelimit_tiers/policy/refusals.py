@@ -3,11 +3,13 @@
 A client that is refused and goes on asking will be refused again until its wait is over, unless
 somebody edits, resets or refunds. Once it shows itself to be one, by so many refusals in a second,
 its next requests are answered from here; every tenth of a second one of them goes to the store and
-finds out what has changed. Only refusals are remembered, never an allowance.
+finds out what has changed. An edit or a reset that this process makes itself is obeyed at once.
+Only refusals are remembered, never an allowance.
 """
 
 from __future__ import annotations
 
+import math
 import time
 from collections import OrderedDict
 from collections.abc import Callable
@@ -17,6 +19,7 @@ from threading import Lock
 from django_ratelimit_tiers.core.decisions import Outcome
 from django_ratelimit_tiers.core.plans import Plan, Reply
 from django_ratelimit_tiers.core.policies import MICROSECONDS, Charge, Mode
+from django_ratelimit_tiers.policy.revisions import own_edits
 
 SIGNS_OF_ATTACK = 10
 """Refusals of one charge within a second after which the next are remembered."""
@@ -56,6 +59,7 @@ class RefusalMemory:
         self._clock = clock
         self.remembered: OrderedDict[Key, Refusal] = OrderedDict()
         self._lock = Lock()
+        self._own_edit, self._edited_at = own_edits.last, -math.inf
 
     def recall(self, plan: Plan) -> tuple[int, Reply] | None:
         """Return which charge of a plan is refused again, and the reply to it alone, if one is.
@@ -66,6 +70,8 @@ class RefusalMemory:
         if not self.remembered:
             return None
         now, found, ends = self._clock(), None, 0.0
+        if self._own_edit is not own_edits.last:
+            self._own_edit, self._edited_at = own_edits.last, now
         for place, charge in enumerate(plan.charges):
             subject, policy, cost = charge  # `_key`, written out as every request comes here
             if policy.mode is SHADOW:
@@ -74,6 +80,7 @@ class RefusalMemory:
             if (
                 refusal is not None
                 and refusal.count >= SIGNS_OF_ATTACK
+                and self._edited_at < refusal.at
                 and now < refusal.until
                 and ends < refusal.ends
             ):

@@ -28,7 +28,7 @@ from django_ratelimit_tiers.policy.assignments import REMEMBERED_SECONDS, Assign
 from django_ratelimit_tiers.policy.breaker import Breaker
 from django_ratelimit_tiers.policy.compilation import CompiledTier, compile_rules, compile_tier
 from django_ratelimit_tiers.policy.passages import PassageBook
-from django_ratelimit_tiers.policy.revisions import announce_policy
+from django_ratelimit_tiers.policy.revisions import announce_policy, own_edits
 from django_ratelimit_tiers.policy.routes import RouteIndex
 from django_ratelimit_tiers.policy.trials import AS_IT_IS, Trial
 from django_ratelimit_tiers.querysets import primary
@@ -119,6 +119,7 @@ class SnapshotCache:
         self._lock = Lock()
         self._confirmed = self._compared = self._unreadable_until = -math.inf
         self._recoveries = 0
+        self._own_edit = own_edits.last
 
     @property
     def current(self) -> Snapshot | None:
@@ -135,7 +136,10 @@ class SnapshotCache:
         self._confirmed = self._clock()
 
     def wants_look(self) -> bool:
-        """Return whether nothing has confirmed the revision for too long."""
+        """Return whether nothing has confirmed the revision for too long, or since an edit here."""
+        if self._own_edit is not own_edits.last:
+            self._own_edit = own_edits.last
+            return True
         return self._clock() - self._confirmed > IDLE_LOOK_SECONDS
 
     def _wants_comparison(self) -> bool:

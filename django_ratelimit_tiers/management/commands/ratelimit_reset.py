@@ -14,6 +14,7 @@ from django_ratelimit_tiers.core.addresses import address_subject
 from django_ratelimit_tiers.digests import DIGEST, key_digest
 from django_ratelimit_tiers.exceptions import StoreUnavailable
 from django_ratelimit_tiers.models import user_key
+from django_ratelimit_tiers.policy.revisions import start_anew
 from django_ratelimit_tiers.store.configured import configured_store
 
 NAMES = "user:42, key:<digest or id>, field:<digest>, ip:192.0.2.7, ip:2001:db8::/64 or all"
@@ -35,7 +36,7 @@ class Command(BaseCommand):
         for name in [subject(text) for text in subjects]:  # all are read before any is reset
             try:
                 for counted in _counted_as(name):
-                    configured_store().reset(counted)
+                    start_anew(counted)
             except StoreUnavailable as error:
                 raise CommandError(f"The store does not answer: {error}") from error
             self.stdout.write(f"{name} starts anew.")
