@@ -16,7 +16,13 @@ from django.db import connection
 from django.test import AsyncClient, Client, RequestFactory, override_settings
 from django.utils import timezone
 
-from django_ratelimit_tiers.models import EndpointRule, RulePolicy, ServiceAccount, Tier
+from django_ratelimit_tiers.models import (
+    EndpointRule,
+    RulePolicy,
+    ServiceAccount,
+    Tier,
+    TierAssignment,
+)
 from django_ratelimit_tiers.store.configured import configured_store
 from tests import site
 from tests.policies import ANYBODY, limit_tier, make_rule, used
@@ -485,6 +491,20 @@ def test_an_unlimited_tier_has_no_limits_but_those_of_rules(client: Client, tigh
     make_rule("async", 1)
     assert statuses(client, "/plain/", 4) == [200] * 4
     assert statuses(client, "/async/", 2) == [200, 429]
+
+
+@pytest.mark.parametrize("identify_by", ["ip", "user", "user_or_ip", "everyone"])
+@pytest.mark.parametrize("other_tier", [False, True])
+def test_a_limit_for_every_tier_holds_for_an_unlimited_one_whomever_the_rule_counts(
+    client: Client, anna: User, identify_by: str, other_tier: bool
+) -> None:
+    rule = make_rule("plain", 1, identify_by=identify_by)
+    if other_tier:
+        row = {"tier": Tier.objects.get(slug="pro"), "period": 60}
+        RulePolicy.objects.create(rule=rule, requests=9, **row)
+    TierAssignment.objects.create(user=anna, tier=Tier.objects.get(slug="internal"))
+    client.force_login(anna)
+    assert statuses(client, "/plain/", 2) == [200, 429]
 
 
 def test_a_row_that_no_form_accepts_leaves_the_other_rules_in_force(

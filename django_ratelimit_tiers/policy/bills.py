@@ -184,10 +184,10 @@ def _rule_items(
 
 
 def _policies_for(rule: Rule, tier: CompiledTier | None) -> tuple[QuotaPolicy, ...]:
-    """Return a rule's policies for a tier; an unlimited tier only has those that name it."""
+    """Return a rule's policies for a tier: those that name it, or those for every other tier."""
     if tier is not None and (named := rule.policies.get(tier.slug)) is not None:
         return named
-    return () if tier is not None and tier.unlimited else rule.policies.get(None, ())
+    return rule.policies.get(None, ())
 
 
 @lru_cache(maxsize=4096)
