@@ -84,8 +84,17 @@ class KeyDigestField(_CanonicalField, models.CharField):  # type: ignore[type-ar
         return super().formfield(**{"max_length": MAX_RAW_KEY} | options)
 
 
+def _items(value: Any) -> list[str]:
+    """Return the items of a text, or of a list that code assigns."""
+    text = ",".join(map(str, value)) if isinstance(value, list | tuple) else str(value or "")
+    return [item for item in _SEPARATOR.split(text) if item]
+
+
 class _ListField(_CanonicalField, models.TextField):  # type: ignore[type-arg]
-    """A text of items, separated by white space or commas, each checked and written one way."""
+    """A text of items, separated by white space or commas, each checked and written one way.
+
+    Lists can be assigned, too, and are stored as such a text.
+    """
 
     def item(self, text: str) -> str:
         """Return an item in its one form; raises ValidationError when it is not one."""
@@ -93,8 +102,7 @@ class _ListField(_CanonicalField, models.TextField):  # type: ignore[type-arg]
 
     def to_python(self, value: Any) -> Any:
         """Return the items on a line each, without repetition."""
-        items = [item for item in _SEPARATOR.split(str(value or "")) if item]
-        return "\n".join(dict.fromkeys(self.item(item) for item in items))
+        return "\n".join(dict.fromkeys(self.item(item) for item in _items(value)))
 
 
 class NetworksField(_ListField):
@@ -131,7 +139,7 @@ class MethodsField(_CanonicalField, models.CharField):  # type: ignore[type-arg]
 
     def to_python(self, value: Any) -> Any:
         """Return the methods in capitals, sorted, without repetition."""
-        methods = [item for item in _SEPARATOR.split(str(value or "")) if item]
+        methods = _items(value)
         for method in methods:
             if not _METHOD.match(method):
                 message = _("“%(method)s” is not an HTTP method: write them like GET,POST.")

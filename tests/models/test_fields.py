@@ -36,6 +36,17 @@ def test_an_assignment_is_found_by_its_raw_key_and_by_its_digest(tier):
 
 
 @pytest.mark.django_db
+def test_lists_are_stored_as_the_text_that_staff_would_type():
+    known = {"name": "m", "owner": "o", "reason": "r"}
+    account = ServiceAccount.objects.create(networks=["192.0.2.7", "2001:db8::/64"], **known)
+    rule = EndpointRule.objects.create(name="r", path="/r/", methods=("get", "post"))
+    assert account.networks == "192.0.2.7/32\n2001:db8::/64"
+    assert rule.methods == "GET,POST"
+    with pytest.raises(ValidationError):
+        ServiceAccount.objects.create(networks=["192.0.2.7", None], **known)
+
+
+@pytest.mark.django_db
 def test_a_digest_is_not_digested_again(tier):
     assignment = TierAssignment.objects.create(api_key=key_digest("k1"), tier=tier)
     assignment.save()
