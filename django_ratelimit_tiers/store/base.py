@@ -75,11 +75,11 @@ class Store(ABC):
         await sync_to_async(self.reset, thread_sensitive=False)(subject)
 
     @abstractmethod
-    def ping(self) -> None:
-        """Raise StoreUnavailable unless the store answers."""
+    def ping(self) -> bool:
+        """Return True, or raise StoreUnavailable when the store does not answer."""
 
-    async def aping(self) -> None:
-        await sync_to_async(self.ping, thread_sensitive=False)()
+    async def aping(self) -> bool:
+        return await sync_to_async(self.ping, thread_sensitive=False)()
 
     def examine(self) -> Iterator[Finding]:
         """Yield what is worth knowing about the store before traffic finds it out."""

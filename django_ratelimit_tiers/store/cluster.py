@@ -96,13 +96,15 @@ class RedisClusterStore(Store):
     async def areset(self, subject: str) -> None:
         await self._part_of(subject).areset(subject)
 
-    def ping(self) -> None:
+    def ping(self) -> bool:
         for part in self._parts:
             part.ping()
+        return True
 
-    async def aping(self) -> None:
+    async def aping(self) -> bool:
         for part in self._parts:
             await part.aping()
+        return True
 
     def examine(self) -> Iterator[Finding]:
         for number, part in enumerate(self._parts, 1):

@@ -92,8 +92,9 @@ class MemoryStore(Store):
         with self._lock:
             self._subjects.pop(subject, None)
 
-    def ping(self) -> None:
-        """Do nothing: memory always answers."""
+    def ping(self) -> bool:
+        """Return True: memory always answers."""
+        return True
 
     def examine(self) -> Iterator[Finding]:
         advice = "Serve the cache with django-redis, so that all processes count together."

@@ -82,11 +82,13 @@ class RedisStore(Store):
     async def areset(self, subject: str) -> None:
         await self._arun(self.protocol.reset(subject))
 
-    def ping(self) -> None:
+    def ping(self) -> bool:
         self.command("PING")
+        return True
 
-    async def aping(self) -> None:
+    async def aping(self) -> bool:
         await self.acommand("PING")
+        return True
 
     def examine(self) -> Iterator[Finding]:
         yield from examine_server(self, self.command, self.timeout)

@@ -295,14 +295,14 @@ def test_a_node_that_left_the_cluster_leaves_it_to_the_others() -> None:
     with Cluster() as cluster:
         left = cluster.nodes[-1]
         store = RedisClusterStore(url=left.url, timeout=5)
-        store.ping()
+        assert store.ping()
         name = cluster.call(left, "CLUSTER MYID")
         for node in cluster.nodes[:-1]:
             cluster.call(node, "CLUSTER FORGET", name)  # type: ignore[arg-type]
         cluster.call(left, "CLUSTER RESET", "SOFT")
 
         async def ping() -> None:
-            await store.aping()
+            assert await store.aping()
             await store.aclose()
 
         for _ in range(2):

@@ -91,11 +91,12 @@ def test_threads_and_event_loops_share_one_memory(algorithm: Algorithm) -> None:
 
     async def run() -> None:
         await store.aacquire([charge], now=0)
-        await store.aping()
+        assert await store.aping()
         await store.arefund([charge], now=0, charged_at=0)
         await store.aacquire([charge], now=0)
 
     store.acquire([charge], now=0)
+    assert store.ping()
     asyncio.run(run())
     (outcome,) = store.peek([charge], now=0)
     assert outcome.remaining == 7

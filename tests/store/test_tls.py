@@ -129,11 +129,11 @@ def test_connections_share_what_is_read_once_and_open_in_a_crowd(
     store = RedisStore(url=url(tls_port, certificate), timeout=5)
 
     async def crowd() -> None:
-        await asyncio.gather(*(store.aping() for _ in range(4)))
+        assert all(await asyncio.gather(*(store.aping() for _ in range(4))))
         await store.aclose()
 
     with ThreadPoolExecutor(4) as threads:
-        list(threads.map(lambda _: store.ping(), range(4)))
+        assert all(threads.map(lambda _: store.ping(), range(4)))
     asyncio.run(crowd())
     store.close()
     assert len(read) == 1
