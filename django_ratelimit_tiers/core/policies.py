@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import FrozenInstanceError, dataclass, field
 from enum import StrEnum
 from hashlib import blake2b
-from typing import NamedTuple
+from typing import NamedTuple, NoReturn
 
 from django_ratelimit_tiers.core.strings import quoted
 
@@ -141,3 +141,7 @@ class Charge(_Charge):
         if not 0 <= cost <= MAX_REQUESTS:
             raise ValueError(f"cost must be from 0 to {MAX_REQUESTS:,}, not {cost}")
         return super().__new__(cls, subject, policy, cost)
+
+    def __setattr__(self, name: str, value: object) -> NoReturn:
+        """Refuse as a frozen dataclass, such as a policy, does."""
+        raise FrozenInstanceError(f"cannot assign to field {name!r}")

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import FrozenInstanceError
 from typing import Any
 
 import pytest
@@ -74,3 +75,11 @@ def test_different_counters_are_named_differently(
     one: tuple[str, int, Algorithm], other: tuple[str, int, Algorithm]
 ) -> None:
     assert (counter_id(*one) == counter_id(*other)) == (one == other)
+
+
+@pytest.mark.parametrize("name", ["cost", "subject", "note"])
+def test_charges_are_as_frozen_as_policies(name: str) -> None:
+    charge = Charge("user:1", QuotaPolicy("p", 5, 60))
+    with pytest.raises(FrozenInstanceError):
+        setattr(charge, name, 2)
+    assert charge == Charge("user:1", QuotaPolicy("p", 5, 60), 1)
