@@ -230,6 +230,26 @@ def function(request: Request) -> Response:
     return Response({"user": request.user.get_username()})
 
 
+@api_view(["GET"])
+@throttle_classes([TierThrottle])
+@ratelimit(cost=3)
+def dear_function(request: Request) -> Response:
+    return Response({})
+
+
+@api_view(["GET"])
+@throttle_classes([])
+@ratelimit(cost=3)
+def dear_unthrottled_function(request: Request) -> Response:
+    return Response({})
+
+
+@api_view(["GET"])
+@ratelimit_exempt
+def free_function(request: Request) -> Response:
+    return Response({})
+
+
 class OtherThrottle(BaseThrottle):
     def allow_request(self, request: Request, view: APIView) -> bool:
         return True
@@ -403,6 +423,9 @@ urlpatterns = [
     path("drf-raising/", RaisingThrottled.as_view()),
     path("drf-private/", Private.as_view()),
     path("drf-function/", function),
+    path("dear-drf-function/", dear_function),
+    path("dear-drf-unthrottled-function/", dear_unthrottled_function),
+    path("free-drf-function/", free_function),
     path("drf-option/", Unthrottled.as_view(throttle_classes=[OtherThrottle, TierThrottle])),
     path("drf-unthrottled/", Unthrottled.as_view()),
     path("things/", Things.as_view({"get": "list"})),

@@ -56,10 +56,11 @@ def test_a_marked_view_is_limited_charged_once_and_told(
     assert site.RUNS.total() == 2
 
 
-DEAR_DRF = ["/dear-drf/", "/dear-drf-dispatch/"]
+DEAR_DRF = ["/dear-drf/", "/dear-drf-dispatch/", "/dear-drf-function/"]
 DEAR_ASYNC_CLASSES = ["/dear-async-class/", "/dear-unprotected-async-class/"]
-DEAR_CLASSES = ["/dear-class/", "/dear-to-read/", *DEAR_ASYNC_CLASSES, *DEAR_DRF]
-DEAR = ["/dear/", "/adear/", "/dear-partial/", *DEAR_CLASSES]
+DEAR_CLASSES = ["/dear-class/", "/dear-to-read/", *DEAR_ASYNC_CLASSES]
+DEAR_PLAIN = ["/dear/", "/adear/", "/dear-partial/", *DEAR_CLASSES]
+DEAR = [*DEAR_PLAIN, *DEAR_DRF, "/dear-drf-unthrottled-function/"]
 
 
 @pytest.mark.parametrize("path", DEAR)

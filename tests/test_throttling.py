@@ -191,6 +191,7 @@ def test_an_exempt_view_is_not_charged(
 ) -> None:
     limit_tier("free", 1)
     assert statuses(client, "/free-drf/", 3, headers=token) == [200] * 3
+    assert statuses(client, "/free-drf-function/", 3, headers=token) == [200] * 3
     assert used(valkey_client) == {}
 
 

@@ -15,6 +15,8 @@ View: TypeAlias = Callable[..., Any]
 MOST_MARKED = 10_000
 """How many views' marks are remembered."""
 
+API_VIEW_MODULE = "rest_framework.decorators"
+
 COSMETIC = frozenset(("basename", "detail", "suffix", "name", "description"))
 """Arguments with which DRF's routers only label a view."""
 
@@ -98,8 +100,21 @@ def _mark(callback: View, method: str, name: str, default: Any) -> Any:
     for word in (method.lower(), "get") if method == "HEAD" else (method.lower(),):
         answering = getattr(cls, actions.get(word, word), None)
         if answering is not None:
-            return getattr(answering, name, marked)
+            below = getattr(_below_api_view(answering), name, marked)
+            return getattr(answering, name, below)
     return marked
+
+
+def _below_api_view(answering: Any) -> Any:
+    """Return the function that `@api_view` has made a method of, any other method as it is.
+
+    Only the method's closure tells of it, and marks may well be below: that is where DRF's own are.
+    """
+    if getattr(answering, "__module__", "") != API_VIEW_MODULE:
+        return answering
+    of_closure = zip(answering.__code__.co_freevars, answering.__closure__ or (), strict=True)
+    cell = dict(of_closure).get("func")
+    return answering if cell is None else cell.cell_contents
 
 
 def _unwrapped(callback: View) -> View:
