@@ -75,15 +75,6 @@ class RouteMap:
             for leaf in self._leaves
         )
 
-    def reached_routes(self, pattern: Pattern) -> frozenset[str]:
-        """Return all routes of the views that a pattern reaches, in the site's own language."""
-        reached = self.reached_views(pattern)
-        return frozenset(
-            endpoint.route
-            for leaf, endpoint in zip(self._leaves, self.endpoints, strict=True)
-            if leaf.view in reached
-        )
-
     def reached_views(self, pattern: Pattern) -> frozenset[Hashable]:
         """Return the identities of the views that a pattern reaches."""
         if pattern not in self._remembered:

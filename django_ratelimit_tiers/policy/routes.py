@@ -93,14 +93,6 @@ def endpoints() -> tuple[Endpoint, ...]:
     return route_map().endpoints
 
 
-def reached_routes(path: str) -> frozenset[str]:
-    """Return the routes through which a rule by path covers requests.
-
-    Raises ValueError for a path that is no pattern.
-    """
-    return route_map().reached_routes(parse_pattern(path))
-
-
 def resolution(path: str, urlconf: Any = None) -> ResolverMatch:
     """Return what Django is going to resolve a path to, before middleware has chosen a language.
 

@@ -41,13 +41,7 @@ from django_ratelimit_tiers.core.rules import Rule
 from django_ratelimit_tiers.policy import passages
 from django_ratelimit_tiers.policy.passages import PassageBook
 from django_ratelimit_tiers.policy.routemaps import RouteMap
-from django_ratelimit_tiers.policy.routes import (
-    RouteIndex,
-    endpoints,
-    reached_routes,
-    resolution,
-    route_map,
-)
+from django_ratelimit_tiers.policy.routes import RouteIndex, endpoints, resolution, route_map
 from django_ratelimit_tiers.policy.views import view_identity
 
 
@@ -397,7 +391,6 @@ def test_translated_routes_are_reached_in_every_language() -> None:
             with override(language):
                 assert covers("/Monday", spelling)
                 assert covers("/Montag", spelling)
-                assert reached_routes("/Montag/") == {"Monday"}
         with override("de"):
             assert covers("/May/**", "/Mai")
 
@@ -485,14 +478,6 @@ def test_every_route_is_listed_in_the_sites_own_language() -> None:
         f"api:{here}.report",
     }
     assert listed["about/"].view_names == {"about"}
-
-
-def test_the_reached_routes_are_all_routes_of_the_reached_views() -> None:
-    assert reached_routes("/signin") == {"api/login/", "signin/"}
-    assert reached_routes("/de/about") == {"about/"}
-    assert reached_routes("/nowhere/**") == frozenset()
-    with pytest.raises(ValueError, match="must start with a slash"):
-        reached_routes("nowhere")
 
 
 def test_what_is_remembered_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
