@@ -177,5 +177,5 @@ def test_twins_take_the_same_arguments_and_return_the_same() -> None:
 
 @pytest.mark.parametrize("store", [MemoryStore, RedisStore])
 def test_a_store_has_a_twin_of_everything_that_a_request_needs(store: type[Store]) -> None:
-    for name in ("execute", "acquire", "peek", "refund", "reset", "ping", "revision"):
+    for name in ("execute", "acquire", "peek", "refund", "reset", "ping"):
         assert inspect.iscoroutinefunction(getattr(store, f"a{name}"))

@@ -92,9 +92,6 @@ class Store(ABC):
     def revision(self) -> str:
         """Return the token of the current policy edition; a store without one makes one."""
 
-    async def arevision(self) -> str:
-        return await sync_to_async(self.revision, thread_sensitive=False)()
-
     @abstractmethod
     def announce_policy(self) -> None:
         """Make every plan stale that was made with the policy edition until now."""
