@@ -7,7 +7,6 @@ after its rows are committed, so it can be done again at whatever point it was i
 
 from __future__ import annotations
 
-import logging
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
@@ -26,8 +25,6 @@ from django_ratelimit_tiers.core.tallies import Usage
 from django_ratelimit_tiers.models import ServiceAccount, ThrottleCount, ThrottleEvent, UsageCount
 from django_ratelimit_tiers.store.configured import configured_store
 from django_ratelimit_tiers.store.records import HOUR, MINUTE, Lease, Records, closed
-
-logger = logging.getLogger(__name__)
 
 LOCK = "aggregate"
 
