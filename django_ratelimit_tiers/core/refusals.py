@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 from unicodedata import category
 
 from django_ratelimit_tiers.core.decisions import Outcome
@@ -25,9 +26,8 @@ LONGEST_USER_AGENT = 255
 """Characters of a user agent that are kept."""
 
 
-@dataclass(frozen=True, slots=True)
-class RefusalKey:
-    """What a refusal is counted under."""
+class RefusalKey(NamedTuple):
+    """What a refusal is counted under; its parts are in the order in which they are written."""
 
     mode: Mode
     policy: str
@@ -100,14 +100,14 @@ def parse_sample(text: str) -> SampledRefusal | None:
 
 def written_sample(refusal: SampledRefusal) -> str:
     """Return the text that `parse_sample` makes a sampled refusal of."""
-    key = refusal.key
-    parts = (
-        *(refusal.at, refusal.retry_after),
-        *(key.mode, key.policy, key.tier, key.endpoint, key.subject),
-        *(refusal.rule, refusal.decision_id, refusal.revision),
-        *(refusal.method, refusal.address, refusal.path, refusal.user_agent),
-    )
-    return SEPARATOR.join(map(str, parts))
+    of_request = refusal.method, refusal.address, refusal.path, refusal.user_agent
+    detail = SEPARATOR.join((refusal.decision_id, str(refusal.revision), *of_request))
+    return sample_text(refusal.at, refusal.retry_after, refusal.key, refusal.rule, detail)
+
+
+def sample_text(at: int, wait: int, key: RefusalKey, rule: str, detail: str) -> str:
+    """Return a sampled refusal as the store's script writes one; `detail` is that of the plan."""
+    return SEPARATOR.join((str(at), str(wait), *key, rule, detail))
 
 
 def counted_outcomes(outcomes: Sequence[Outcome]) -> list[int]:

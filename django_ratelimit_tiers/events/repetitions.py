@@ -16,12 +16,12 @@ from django_ratelimit_tiers.core.decisions import Outcome
 from django_ratelimit_tiers.core.policies import Mode
 from django_ratelimit_tiers.core.refusals import (
     OTHERS,
-    SEPARATOR,
     Counts,
     RefusalKey,
     SampledRefusal,
     labelled_key,
     parse_sample,
+    sample_text,
 )
 from django_ratelimit_tiers.events.tallies import MOST_SAMPLED
 
@@ -66,11 +66,10 @@ class Repetitions:
         with self._lock:
             sample = list(self._sample)
             self._sample.clear()
-        refusals = (parse_sample(_written(*told)) for told in sample)
+        refusals = (parse_sample(_text(*told)) for told in sample)
         return [refusal for refusal in refusals if refusal is not None]
 
 
-def _written(at: int, wait: int, label: str, subject: str, detail: str) -> str:
+def _text(at: int, wait: int, label: str, subject: str, detail: str) -> str:
     key, rule = labelled_key(label, Mode.ENFORCE, subject)
-    of_key = key.mode, key.policy, key.tier, key.endpoint, key.subject
-    return SEPARATOR.join((str(at), str(wait), *of_key, rule, detail))
+    return sample_text(at, wait, key, rule, detail)

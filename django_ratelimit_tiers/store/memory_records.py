@@ -6,7 +6,6 @@ import random
 import time
 from collections import deque
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import replace
 from threading import RLock
 from uuid import uuid4
 
@@ -15,6 +14,7 @@ from django_ratelimit_tiers.core.decisions import Outcome
 from django_ratelimit_tiers.core.plans import Plan
 from django_ratelimit_tiers.core.refusals import (
     OTHERS,
+    SEPARATOR,
     Counts,
     RefusalKey,
     SampledRefusal,
@@ -23,6 +23,7 @@ from django_ratelimit_tiers.core.refusals import (
     parse_key,
     parse_sample,
     printable,
+    sample_text,
     written_sample,
 )
 from django_ratelimit_tiers.core.sightings import Sighting
@@ -66,12 +67,11 @@ class MemoryRecords(Records):
         for place in filter(plan.labels.__getitem__, counted_outcomes(outcomes)):
             charge = plan.charges[place]
             key, rule = labelled_key(plan.labels[place], charge.policy.mode, charge.subject)
-            wait = outcomes[place].retry_after or 0
-            parts = time.time_ns() // 1000, wait, *_written(key), rule, plan.detail
+            at, wait = time.time_ns() // 1000, outcomes[place].retry_after or 0
             with self._lock:
                 self._count(key, 1)
                 if plan.detail:
-                    self._sample.append("\0".join(map(str, parts)))
+                    self._sample.append(sample_text(at, wait, key, rule, plan.detail))
 
     def now(self) -> int:
         return int(time.time())
@@ -82,7 +82,7 @@ class MemoryRecords(Records):
     def counts(self, minute: int) -> Counts:
         with self._lock:
             found = [
-                (parse_key("\0".join(_written(key))), count)
+                (parse_key(SEPARATOR.join(key)), count)
                 for key, count in self._counts.get(minute, {}).items()
             ]
         return {key: count for key, count in found if key is not None}
@@ -191,7 +191,7 @@ class MemoryRecords(Records):
         counts = self._counts.setdefault(minute, {})
         is_full = len(counts) >= self._cardinality or len(self._counts) > BACKLOG
         if key not in counts and is_full:
-            key = replace(key, subject=OTHERS)
+            key = key._replace(subject=OTHERS)
         counts[key] = counts.get(key, 0) + count
 
     def _add_usage(self, hour: int, subject: str, usage: Usage) -> None:
@@ -220,7 +220,3 @@ class MemoryRecords(Records):
         while len(seen) > MOST_SEEN:
             seen[random.randrange(len(seen))] = seen[-1]  # noqa: S311 (a sample, not a key)
             seen.pop()
-
-
-def _written(key: RefusalKey) -> tuple[str, ...]:
-    return key.mode, key.policy, key.tier, key.endpoint, key.subject

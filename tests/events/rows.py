@@ -38,8 +38,7 @@ def fill_minute(minute: int, counts: Mapping[RefusalKey, int]) -> None:
     assert isinstance(store, RedisStore)
     base = store.protocol.counts_key
     for k, count in counts.items():
-        subject = store.protocol.counters_key(k.subject)
-        field = "\0".join((k.mode, k.policy, k.tier, k.endpoint, subject))
+        field = "\0".join(k._replace(subject=store.protocol.counters_key(k.subject)))
         store.command("HINCRBY", f"{base}:{minute}", field, count)
     store.command("ZADD", f"{base}:minutes", minute, minute)
 
