@@ -18,7 +18,7 @@ from zlib import crc32
 from redis.connection import ConnectionPool
 from redis.crc import REDIS_CLUSTER_HASH_SLOTS, key_slot
 
-from django_ratelimit_tiers.core.plans import Plan, Reply, Stale
+from django_ratelimit_tiers.core.plans import Plan, Reply
 from django_ratelimit_tiers.core.policies import Charge, Mode
 from django_ratelimit_tiers.core.refusals import Counts, RefusalKey, SampledRefusal
 from django_ratelimit_tiers.exceptions import StoreUnavailable
@@ -166,6 +166,7 @@ class RedisClusterStore(Store):
         answered: list[tuple[Share, Reply]] = []
         shares = list(self._shares(plan))
         now = plan.now
+        reply: Reply
         for share in shares:
             try:
                 reply = yield share.part, "execute", (share.plan._replace(now=now),), {}
@@ -174,7 +175,7 @@ class RedisClusterStore(Store):
                 raise
             if reply.stale:
                 yield from _undo(answered)
-                return Reply((), 0, Stale(reply.stale.revision, reply.stale.subject_revisions))
+                return reply
             now = reply.now  # one clock for all parts, so that a refund finds what was charged
             answered.append((share, reply))
             if plan.spend and any(outcome.refuses for outcome in reply.outcomes):
@@ -199,8 +200,9 @@ class RedisClusterStore(Store):
         with suppress(StoreUnavailable):
             for share in shares:
                 if share is not refused[0]:
-                    changes: dict[str, Any] = {"spend": False, "revision": None}
-                    look = share.plan._replace(now=refused[1].now, subject_revisions={}, **changes)
+                    look = share.plan._replace(
+                        spend=False, now=refused[1].now, revision=None, subject_revisions={}
+                    )
                     answers.append((share, (yield share.part, "execute", (look,), {})))
         return answers
 
