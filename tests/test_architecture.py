@@ -127,11 +127,7 @@ def is_ours(*functions: object) -> bool:
 
 
 def test_sync_and_async_twins_take_the_same_arguments_and_return_the_same() -> None:
-    twins = list(sync_and_async_twins())
-    assert twins, "no pair was found: the search is broken"
-    different = [
-        name
-        for name, function, twin in twins
-        if inspect.signature(function) != inspect.signature(twin)
-    ]
-    assert different == []
+    twins = {name: pair for name, *pair in sync_and_async_twins()}
+    assert {"Store.execute", "RedisStore.refund", "RateLimitMiddleware.process_view"} <= set(twins)
+    for name, (function, twin) in twins.items():
+        assert inspect.signature(function) == inspect.signature(twin), name

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,9 +14,7 @@ from django.contrib.auth.models import User
 from django.test import AsyncClient, Client, override_settings
 from django.test.signals import setting_changed
 
-from django_ratelimit_tiers.middleware import RateLimitMiddleware
 from django_ratelimit_tiers.models import ServiceAccount, Tier, TierAssignment
-from django_ratelimit_tiers.policy import identity
 from django_ratelimit_tiers.store.base import Store
 from django_ratelimit_tiers.store.memory import MemoryStore
 from django_ratelimit_tiers.store.redis import RedisStore
@@ -155,24 +153,6 @@ def told(response: Any) -> Any:
         content = bytes(byte for byte in content if not chr(byte).isdigit())
         headers.pop("Content-Length", None)
     return response.status_code, headers, content
-
-
-TWINS = [Store, MemoryStore, RedisStore, RateLimitMiddleware, identity]
-
-
-def twins() -> Iterator[tuple[str, Any, Any]]:
-    for owner in TWINS:
-        for name, function in inspect.getmembers(owner, inspect.isfunction):
-            twin = getattr(owner, f"a{name}", None)
-            if inspect.iscoroutinefunction(twin):
-                yield f"{owner.__name__}.{name}", function, twin
-
-
-def test_twins_take_the_same_arguments_and_return_the_same() -> None:
-    found = {name: (function, twin) for name, function, twin in twins()}
-    assert {"Store.execute", "RedisStore.refund", "RateLimitMiddleware.process_view"} <= set(found)
-    for name, (function, twin) in found.items():
-        assert inspect.signature(function) == inspect.signature(twin), name
 
 
 @pytest.mark.parametrize("store", [MemoryStore, RedisStore])
