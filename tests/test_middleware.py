@@ -242,15 +242,6 @@ def test_a_view_that_fails_is_charged_once(
     assert used(valkey_client) == {ANYBODY: [2]}
 
 
-@pytest.mark.parametrize("path", ["/dear/", "/adear/", "/dear-class/", "/dear-drf/"])
-def test_a_dear_view_costs_its_client_more(
-    client: Client, valkey_client: redis.Redis, path: str
-) -> None:
-    limit_tier("anonymous", 7)
-    assert statuses(client, path, 3) == [200, 200, 429]
-    assert used(valkey_client) == {ANYBODY: [6]}
-
-
 @pytest.mark.parametrize("path", ["/free/", "/afree/"])
 def test_an_exempt_view_is_neither_charged_nor_told(
     client: Client, tight: Tier, valkey_client: redis.Redis, path: str
