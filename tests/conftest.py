@@ -23,11 +23,12 @@ import pytest
 import redis
 from django.conf import settings
 from django.db import connection
+from django.test import override_settings
 from django.test.signals import setting_changed
 from hypothesis import HealthCheck
 from hypothesis import settings as hypothesis_settings
 
-from django_ratelimit_tiers.conf import DEFAULTS
+from django_ratelimit_tiers.conf import DEFAULTS, MIDDLEWARE
 from tests import databases
 from tests.databases import MariadbProcess, PostgresProcess
 from tests.rabbit import RabbitProcess, rabbit_server
@@ -163,6 +164,14 @@ def _nothing_used(valkey_client: redis.Redis) -> None:
 def redis_url(valkey: ValkeyProcess) -> str:
     """The URL of the session's Valkey, which every test finds empty."""
     return valkey.url
+
+
+@pytest.fixture(params=[True, False], ids=["with the middleware", "without the middleware"])
+def is_installed(request: pytest.FixtureRequest) -> Iterator[bool]:
+    """Run a test twice: with the middleware and without it."""
+    others = [path for path in settings.MIDDLEWARE if path != MIDDLEWARE]
+    with override_settings(MIDDLEWARE=[MIDDLEWARE, *others] if request.param else others):
+        yield request.param
 
 
 @pytest.fixture(scope="session")

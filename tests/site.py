@@ -14,6 +14,7 @@ from django.contrib.sessions.middleware import SessionMiddleware
 from django.http import HttpRequest, HttpResponse, JsonResponse
 from django.template import Library, engines
 from django.template.response import TemplateResponse
+from django.test import Client
 from django.urls import path
 from django.utils.decorators import method_decorator, sync_and_async_middleware
 from django.utils.functional import SimpleLazyObject
@@ -431,3 +432,8 @@ urlpatterns = [
     path("things/", Things.as_view({"get": "list"})),
     path("things/unthrottled/", Things.as_view({"get": "unthrottled"}, throttle_classes=[])),
 ]
+
+
+def statuses(client: Client, route: str, times: int, **options: Any) -> list[int]:
+    """Return how so many requests to a view are answered."""
+    return [client.get(route, **options).status_code for _ in range(times)]

@@ -2,14 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Iterator
-from typing import Any
-
 import pytest
 import redis
 from asgiref.sync import async_to_sync
-from django.conf import settings
 from django.contrib.auth.models import User
 from django.core.exceptions import BadRequest, PermissionDenied
 from django.db.models import QuerySet
@@ -23,21 +18,9 @@ from django_ratelimit_tiers.models import PolicyRevision, TierPolicy
 from django_ratelimit_tiers.policy import snapshots
 from tests import site
 from tests.policies import ANYBODY, limit_tier, make_rule, used
+from tests.site import statuses
 
 pytestmark = [pytest.mark.django_db, pytest.mark.urls("tests.site")]
-
-MINE = "django_ratelimit_tiers.middleware.RateLimitMiddleware"
-
-
-@pytest.fixture(params=[True, False], ids=["with the middleware", "without the middleware"])
-def is_installed(request: pytest.FixtureRequest) -> Iterator[bool]:
-    middleware = [path for path in settings.MIDDLEWARE if path != MINE]
-    with override_settings(MIDDLEWARE=[MINE, *middleware] if request.param else middleware):
-        yield request.param
-
-
-def statuses(client: Client, path: str, times: int, **options: Any) -> list[int]:
-    return [client.get(path, **options).status_code for _ in range(times)]
 
 
 @pytest.mark.parametrize("path", ["/marked/", "/amarked/"])

@@ -26,6 +26,7 @@ from django_ratelimit_tiers.models import (
 from django_ratelimit_tiers.store.configured import configured_store
 from tests import site
 from tests.policies import ANYBODY, limit_tier, make_rule, used
+from tests.site import statuses
 
 pytestmark = [pytest.mark.django_db, pytest.mark.urls("tests.site")]
 
@@ -48,10 +49,6 @@ def anna() -> User:
 def tight() -> Tier:
     """The tier of anonymous clients, which are allowed two requests."""
     return limit_tier("anonymous", 2)
-
-
-def statuses(client: Client, path: str, times: int, **options: Any) -> list[int]:
-    return [client.get(path, **options).status_code for _ in range(times)]
 
 
 VIEWS = ["/plain/", "/async/", "/marked/", "/amarked/", "/drf/", "/drf-function/", "/drf-option/"]

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
 import redis
-from django.conf import settings
 from django.contrib.auth.models import User
 from django.core.exceptions import SuspiciousOperation
 from django.http.multipartparser import MultiPartParserError
@@ -18,17 +16,9 @@ from rest_framework.response import Response
 
 from tests import site
 from tests.policies import ANYBODY, limit_tier, make_rule, used
+from tests.site import statuses
 
 pytestmark = [pytest.mark.django_db, pytest.mark.urls("tests.site")]
-
-MINE = "django_ratelimit_tiers.middleware.RateLimitMiddleware"
-
-
-@pytest.fixture(params=[True, False], ids=["with the middleware", "without the middleware"])
-def is_installed(request: pytest.FixtureRequest) -> Iterator[bool]:
-    middleware = [path for path in settings.MIDDLEWARE if path != MINE]
-    with override_settings(MIDDLEWARE=[MINE, *middleware] if request.param else middleware):
-        yield request.param
 
 
 @pytest.fixture
@@ -44,10 +34,6 @@ def token(anna: User) -> dict[str, str]:
 @pytest.fixture(autouse=True)
 def _counted_runs() -> None:
     site.RUNS.clear()
-
-
-def statuses(client: Client, path: str, times: int, **options: Any) -> list[int]:
-    return [client.get(path, **options).status_code for _ in range(times)]
 
 
 @pytest.mark.parametrize("path", ["/drf/", "/drf-function/", "/drf-option/", "/things/"])
