@@ -14,17 +14,11 @@ from django_ratelimit_tiers.events.tallies import FLUSH_SECONDS, MOST_ENTRIES, T
 from django_ratelimit_tiers.models import ServiceAccount
 from django_ratelimit_tiers.policy.limiter import limiter
 from django_ratelimit_tiers.store.configured import configured_store
+from tests.clocks import Clock
 from tests.policies import limit_tier
 
 MINUTE = QuotaPolicy("free-minute", 60, 60)
 DAY = QuotaPolicy("free-day", 100, 86_400)
-
-
-class Clock:
-    now = 0.0
-
-    def __call__(self) -> float:
-        return self.now
 
 
 def decided(*outcomes: tuple[QuotaPolicy, int], allowed: bool = True) -> Decision:

@@ -14,6 +14,7 @@ from django_ratelimit_tiers.policy.limiter import Limiter, limiter
 from django_ratelimit_tiers.store.configured import configured_store
 from django_ratelimit_tiers.store.redis import RedisStore
 from tests import site
+from tests.clocks import Clock
 from tests.faults.proxies import FaultProxy
 from tests.policies import limit_tier
 from tests.servers import ValkeyProcess
@@ -25,14 +26,8 @@ LIMIT = 4
 """Requests of one address in a test that never ends."""
 
 
-@dataclass
-class Clock:
-    """A clock that only tests move."""
-
-    now: float = 1000.0
-
-    def __call__(self) -> float:
-        return self.now
+class BreakerClock(Clock):
+    """The clock of a circuit breaker."""
 
     def pass_cool_down(self) -> None:
         """Let so much time pass that the store may be asked again."""
@@ -45,7 +40,7 @@ class Site:
 
     server: ValkeyProcess
     proxy: FaultProxy
-    clock: Clock
+    clock: BreakerClock
 
     @property
     def limiter(self) -> Limiter:
@@ -97,7 +92,7 @@ def faulty(
     with module_server.client() as client:
         client.flushall()
     with FaultProxy(module_server.port) as proxy:
-        yield Site(module_server, proxy, Clock())
+        yield Site(module_server, proxy, BreakerClock())
     site.RUNS.clear()
 
 

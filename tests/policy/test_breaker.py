@@ -12,13 +12,7 @@ import pytest
 from django_ratelimit_tiers.exceptions import StoreRefused, StoreUnavailable
 from django_ratelimit_tiers.policy.breaker import Breaker
 from django_ratelimit_tiers.signals import store_recovered, store_unavailable
-
-
-class Clock:
-    now = 0.0
-
-    def __call__(self) -> float:
-        return self.now
+from tests.clocks import Clock
 
 
 @pytest.fixture

@@ -17,6 +17,7 @@ from django_ratelimit_tiers.policy.limiter import limiter
 from django_ratelimit_tiers.policy.refusals import SIGNS_OF_ATTACK, SPENT_SECONDS, RefusalMemory
 from django_ratelimit_tiers.signals import request_throttled
 from django_ratelimit_tiers.store.configured import configured_store
+from tests.clocks import Clock
 from tests.policies import limit_tier, make_rule
 from tests.servers import wait_until
 
@@ -40,16 +41,9 @@ REFUSED = Reply(
 ALLOWED = Reply(tuple(Outcome(c, True, 1, 1, None) for c in PLAN.charges), now=1001 * SECOND)
 
 
-class Clock:
-    now = 100.0
-
-    def __call__(self) -> float:
-        return self.now
-
-
 @pytest.fixture
 def clock() -> Clock:
-    return Clock()
+    return Clock(100.0)
 
 
 @pytest.fixture
