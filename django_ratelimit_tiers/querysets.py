@@ -40,8 +40,6 @@ class PolicyQuerySet(models.QuerySet[Any]):
                 policy_edited.send(self.model, using=self.db, reason="updated in bulk")
         return rows
 
-    update.alters_data = True  # type: ignore[attr-defined]
-
     def bulk_create(
         self,
         objs: Iterable[Any],
@@ -59,8 +57,6 @@ class PolicyQuerySet(models.QuerySet[Any]):
             if created:
                 self._announce_created(created, replaced=update_conflicts)
         return created
-
-    bulk_create.alters_data = True  # type: ignore[attr-defined]
 
     def _announce_created(self, created: list[Any], *, replaced: bool) -> None:
         policy_edited.send(self.model, using=self.db, reason="created in bulk")
@@ -81,8 +77,6 @@ class AssignmentQuerySet(PolicyQuerySet):
             known = updated == len(rows)
             self.announce(before + after if known else [None], "updated in bulk")
         return updated
-
-    update.alters_data = True  # type: ignore[attr-defined]
 
     def announce(self, subjects: Collection[str | None], reason: str) -> None:
         """Announce an edit that touched these subjects; None stands for a group's members."""
