@@ -219,7 +219,6 @@ class RulePolicy(Limit):
     tier_key = unique_key(Coalesce("tier", models.Value(0)), models.BigIntegerField())
 
     class Meta(Limit.Meta):
-        abstract = False
         verbose_name = _("limit of a rule")
         verbose_name_plural = _("limits of rules")
         ordering = ("rule", "tier", "period", "algorithm")

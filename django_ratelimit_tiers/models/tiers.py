@@ -157,7 +157,6 @@ class TierPolicy(Limit):
     )
 
     class Meta(Limit.Meta):
-        abstract = False
         verbose_name = _("limit of a tier")
         verbose_name_plural = _("limits of tiers")
         ordering = ("tier", "period", "algorithm")
