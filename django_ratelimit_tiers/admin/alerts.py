@@ -101,8 +101,8 @@ class AlertRuleAdmin(admin.ModelAdmin):
 
     @admin.display(description=_("who is told"))
     def told(self, rule: AlertRule) -> str:
-        targets = [*rule.emails.split(), gettext("webhook")] if rule.webhook_url else None
-        return ", ".join(targets or rule.emails.split())
+        webhook = [gettext("webhook")] if rule.webhook_url else []
+        return ", ".join([*rule.emails.split(), *webhook])
 
 
 class AlertNoticeInline(admin.TabularInline):
