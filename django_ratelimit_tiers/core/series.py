@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Set
 from dataclasses import dataclass
 
-HOUR = 60
-"""Minutes in an hour: an hour is named by its minute since the epoch divided by this."""
+HOUR_MINUTES = 60
+"""Minutes in an hour; hours and minutes are numbered from the Unix epoch."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,7 +18,7 @@ class Hour:
 
     total: int
     peak: int | None = None
-    known: int = HOUR
+    known: int = HOUR_MINUTES
 
     @property
     def mean(self) -> float:
@@ -65,7 +65,7 @@ class History:
 
     def hour(self, hour: int) -> Hour | None:
         """Return the roll-up of an hour, None when nothing of it is known."""
-        if hour < self.since // HOUR:
+        if hour < self.since // HOUR_MINUTES:
             return None
         found = self.hours.get(hour, EMPTY_HOUR)
         return found if found.known else None
@@ -76,8 +76,8 @@ def rolled_up(
 ) -> dict[int, Hour]:
     """Return the hours from minute `since` up to but without minute `until`, by hour."""
     hours = {}
-    for hour in range(since // HOUR, -(-until // HOUR)):
-        span = range(max(since, hour * HOUR), min(until, (hour + 1) * HOUR))
+    for hour in range(since // HOUR_MINUTES, -(-until // HOUR_MINUTES)):
+        span = range(max(since, hour * HOUR_MINUTES), min(until, (hour + 1) * HOUR_MINUTES))
         counts = [minutes.get(minute, 0) for minute in span if minute not in unknown]
         hours[hour] = Hour(total=sum(counts), peak=max(counts, default=0), known=len(counts))
     return hours

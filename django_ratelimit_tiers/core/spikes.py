@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from itertools import islice
 
 from django_ratelimit_tiers.core.alerts import Sensitivity
-from django_ratelimit_tiers.core.series import HOUR, History
+from django_ratelimit_tiers.core.series import HOUR_MINUTES, History
 from django_ratelimit_tiers.core.verdicts import Verdict, clock, number
 
 DEVIATIONS = {Sensitivity.LOW: 10.0, Sensitivity.NORMAL: 6.0, Sensitivity.HIGH: 4.0}
@@ -111,7 +111,7 @@ def baseline_at(history: History, minute: int) -> Baseline:
     """Return what the series makes one expect for a minute, from what came before it."""
     recent = history.between(minute - RECENT, minute)
     days = list(_same_time_of_day(history, minute))
-    habits = _complete_hours(history, minute // HOUR)
+    habits = _complete_hours(history, minute // HOUR_MINUTES)
     usual = _low_median(mean for mean, _ in days)
     level = max(_low_median(recent), usual, _repeated(mean for mean, _ in days))
     deviation = DEVIATION * _low_median(abs(mean - usual) for mean, _ in days)
@@ -130,8 +130,8 @@ def _same_time_of_day(history: History, minute: int) -> Iterator[tuple[float, fl
 
     The nearer of the neighbouring hours counts as well: what comes at nine may come a bit early.
     """
-    hour = minute // HOUR
-    neighbour = hour - 1 if minute % HOUR < HOUR // 2 else hour + 1
+    hour = minute // HOUR_MINUTES
+    neighbour = hour - 1 if minute % HOUR_MINUTES < HOUR_MINUTES // 2 else hour + 1
     for day in range(1, DAYS + 1):
         pair = (history.hour(hour - 24 * day), history.hour(neighbour - 24 * day))
         if known := [found for found in pair if found is not None]:

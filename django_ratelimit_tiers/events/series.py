@@ -12,7 +12,7 @@ from django.db.models import Aggregate, Count, F, Min, QuerySet, Sum
 
 from django_ratelimit_tiers.core.alerts import Grouping, Resolution
 from django_ratelimit_tiers.core.policies import Mode
-from django_ratelimit_tiers.core.series import EMPTY_HOUR, HOUR, History, Hour, rolled_up
+from django_ratelimit_tiers.core.series import EMPTY_HOUR, HOUR_MINUTES, History, Hour, rolled_up
 from django_ratelimit_tiers.core.spikes import DAYS, RECENT
 from django_ratelimit_tiers.core.verdicts import MINUTE
 from django_ratelimit_tiers.events.aggregation import moment, upsert
@@ -23,11 +23,12 @@ from django_ratelimit_tiers.models import (
     ThrottleCount,
     ThrottleEvent,
 )
+from django_ratelimit_tiers.store.records import HOUR
 
 AGAIN = 60
 """Minutes judged in every run: those of runs that were missed, and no harm if they were not."""
 
-RECENT_HOURS = -(-(AGAIN + RECENT) // HOUR)
+RECENT_HOURS = -(-(AGAIN + RECENT) // HOUR_MINUTES)
 """How many hours before this one are read by minute every time."""
 
 MOST_HOURS = 47
@@ -57,14 +58,16 @@ class SeriesReader:
     def __init__(self, rule: AlertRule, minute: int) -> None:
         self._rule = rule
         self._minute = minute
-        self._this_hour = minute // HOUR
+        self._this_hour = minute // HOUR_MINUTES
         self._since = recording_since(minute)
         self._unwritten = self._first_unwritten()
         made_up = max(self._unwritten, self._this_hour - MOST_HOURS)
         self._start = min(made_up, self._this_hour - RECENT_HOURS)
         self.minutes: Minutes = self._read_minutes()
         self._recent = {
-            series: rolled_up(counts, since=self._start * HOUR, until=self._this_hour * HOUR)
+            series: rolled_up(
+                counts, since=self._start * HOUR_MINUTES, until=self._this_hour * HOUR_MINUTES
+            )
             for series, counts in self.minutes.items()
         }
         if self._unwritten < self._this_hour:
@@ -72,9 +75,9 @@ class SeriesReader:
 
     def history(self, series: str) -> History:
         """Return what is known of one series."""
-        oldest = moment((self._this_hour - OLDEST_HOURS) * 3600)
+        oldest = hour_start(self._this_hour - OLDEST_HOURS)
         stored = self._rule.hours.filter(series=series, hour__gte=oldest)
-        hours = {_hour(row.hour): Hour(total=row.total, peak=row.peak) for row in stored}
+        hours = {hour_of(row.hour): Hour(total=row.total, peak=row.peak) for row in stored}
         hours |= self._recent.get(series, {})
         return History(since=self._since, minutes=self.minutes.get(series, {}), hours=hours)
 
@@ -82,7 +85,7 @@ class SeriesReader:
         """Return the hour after the latest one that was written."""
         latest = self._rule.hours.order_by("-hour").values_list("hour", flat=True).first()
         oldest = self._this_hour - OLDEST_HOURS
-        return max(oldest, _hour(latest) + 1) if latest else oldest
+        return max(oldest, hour_of(latest) + 1) if latest else oldest
 
     def _read_minutes(self) -> Minutes:
         until = moment(self._minute * MINUTE)
@@ -95,11 +98,13 @@ class SeriesReader:
     def _read_older_hours(self) -> Hours:
         lengths = (Resolution.MINUTE.value, Resolution.HOUR.value)
         rows = _about(self._rule, ThrottleCount.objects.filter(resolution__in=lengths))
-        until = moment(self._start * 3600)
+        until = hour_start(self._start)
         totals: Counter[tuple[str, int]] = Counter()
         for series, at, total in self._sums(rows.filter(minute__lt=until), self._unwritten):
-            totals[series, _hour(at)] += total
-        return {key: Hour(total=total, peak=-(-total // HOUR)) for key, total in totals.items()}
+            totals[series, hour_of(at)] += total
+        return {
+            key: Hour(total=total, peak=-(-total // HOUR_MINUTES)) for key, total in totals.items()
+        }
 
     def _sums(
         self, rows: QuerySet[ThrottleCount], hour: int
@@ -107,7 +112,7 @@ class SeriesReader:
         """Yield series, time and sum of the counts from the beginning of an hour on."""
         field = series_field(self._rule)
         names = ["minute", field] if field else ["minute"]
-        rows = rows.filter(minute__gte=moment(hour * 3600))
+        rows = rows.filter(minute__gte=hour_start(hour))
         for row in rows.values(*names).annotate(total=Sum("count")).order_by():
             yield row[field] if field else "", row["minute"], row["total"]
 
@@ -122,7 +127,7 @@ class SeriesReader:
             SeriesHour(
                 rule=self._rule,
                 series=series,
-                hour=moment(hour * 3600),
+                hour=hour_start(hour),
                 total=found.total,
                 peak=found.peak or 0,
             )
@@ -130,6 +135,16 @@ class SeriesReader:
         ]
         with transaction.atomic(using=router.db_for_write(SeriesHour)):
             upsert(SeriesHour, rows, ("rule_id", "series", "hour"), ["total", "peak"])
+
+
+def hour_of(at: datetime) -> int:
+    """Return the hour, since the epoch, that a time is in."""
+    return int(at.timestamp()) // HOUR
+
+
+def hour_start(hour: int) -> datetime:
+    """Return the time at which an hour begins."""
+    return moment(hour * HOUR)
 
 
 def recording_since(minute: int) -> int:
@@ -179,10 +194,6 @@ def _about(rule: AlertRule, rows: QuerySet[Any]) -> QuerySet[Any]:
     only = {"policy": rule.policy, "endpoint": rule.endpoint, "tier": rule.tier}
     chosen = {name: value for name, value in only.items() if value}
     return rows.filter(mode=Mode.ENFORCE.value, **chosen)
-
-
-def _hour(at: datetime) -> int:
-    return int(at.timestamp()) // 3600
 
 
 def _most(rows: Any, measure: Aggregate) -> list[str]:

@@ -19,6 +19,7 @@ from django_ratelimit_tiers.core.policies import MICROSECONDS
 from django_ratelimit_tiers.core.quotas import short_at
 from django_ratelimit_tiers.core.refusals import Counts, SampledRefusal
 from django_ratelimit_tiers.core.tallies import Tally, Usage
+from django_ratelimit_tiers.store.records import HOUR, MINUTE
 
 FLUSH_SECONDS = 2.0
 """How often a process tells the store."""
@@ -32,8 +33,6 @@ MOST_REFUSALS = 250
 
 MOST_SAMPLED = 20
 """Refusals decided without the store that a tally tells in full: the newest."""
-
-HOUR, MINUTE = 3600, 60
 
 
 class TallySheet:

@@ -22,7 +22,7 @@ from django_ratelimit_tiers.core.consumption import (
     SubjectUsage,
     slow_drip,
 )
-from django_ratelimit_tiers.core.series import HOUR
+from django_ratelimit_tiers.core.series import HOUR_MINUTES
 from django_ratelimit_tiers.core.sightings import (
     NetworkSubjects,
     SubjectNetworks,
@@ -32,9 +32,16 @@ from django_ratelimit_tiers.core.sightings import (
 from django_ratelimit_tiers.core.spikes import spike
 from django_ratelimit_tiers.core.verdicts import MINUTE, Verdict, distinct
 from django_ratelimit_tiers.events.aggregation import moment
-from django_ratelimit_tiers.events.series import AGAIN, SHOWN, SeriesReader, top
+from django_ratelimit_tiers.events.series import (
+    AGAIN,
+    SHOWN,
+    SeriesReader,
+    hour_of,
+    hour_start,
+    top,
+)
 from django_ratelimit_tiers.models import AlertRule, UsageCount, user_key
-from django_ratelimit_tiers.store.records import SEEN_SECONDS, SEEN_TTL, Records
+from django_ratelimit_tiers.store.records import HOUR, SEEN_SECONDS, SEEN_TTL, Records
 
 FACTORS = {Sensitivity.LOW: 2.0, Sensitivity.NORMAL: 1.0, Sensitivity.HIGH: 0.5}
 """How many times its usual number makes a subject or address abnormal, by sensitivity."""
@@ -109,10 +116,10 @@ class SightingWatch(Watch):
         self._rule = rule
         self._minute = minute
         now = (minute + 1) * MINUTE
-        self._now = self._grouped(records, now - HOUR * MINUTE - SEEN_SECONDS, now)
+        self._now = self._grouped(records, now - HOUR - SEEN_SECONDS, now)
         self._earlier = [
-            self._grouped(records, end - HOUR * MINUTE, end)
-            for end in range(now - HOUR * MINUTE - SEEN_SECONDS, now - SEEN_TTL, -HOUR * MINUTE)
+            self._grouped(records, end - HOUR, end)
+            for end in range(now - HOUR - SEEN_SECONDS, now - SEEN_TTL, -HOUR)
         ]
 
     @property
@@ -194,7 +201,7 @@ class FarmingWatch(SightingWatch):
             return frozenset()
         names = [name.removeprefix("user:") for name in subjects if name.startswith("user:")]
         keys = [key for key in map(user_key, names) if key is not None]
-        since = moment(self._minute * MINUTE - HOUR * MINUTE)
+        since = moment(self._minute * MINUTE - HOUR)
         young = users._default_manager.filter(pk__in=keys, date_joined__gte=since)
         return frozenset(f"user:{pk}" for pk in young.values_list("pk", flat=True))
 
@@ -211,13 +218,13 @@ class DripWatch(Watch):
     def __init__(self, rule: AlertRule, minute: int, records: Records) -> None:
         self._hours = self.HOURS[Sensitivity(rule.sensitivity)]
         newest = UsageCount.objects.order_by("-hour").values_list("hour", flat=True).first()
-        self._newest = int(newest.timestamp()) // 3600 if newest else 0
+        self._newest = hour_of(newest) if newest else 0
         self._limit_least = rule.minimum_volume
 
     @property
     def candidates(self) -> Set[str]:
         rows = UsageCount.objects.filter(
-            hour=moment(self._newest * 3600),
+            hour=hour_start(self._newest),
             hourly_limit__gte=self._limit_least,
             allowed__gte=F("hourly_limit") * JUST_UNDER,
         )
@@ -225,14 +232,14 @@ class DripWatch(Watch):
 
     def verdicts(self, name: str, judged: int | None) -> Iterator[Verdict]:
         span = range(self._newest - self._hours - 3, self._newest + 1)
-        rows = UsageCount.objects.filter(subject=name, hour__gte=moment(span[0] * 3600))
-        found = {int(row.hour.timestamp()) // 3600: row for row in rows}
+        rows = UsageCount.objects.filter(subject=name, hour__gte=hour_start(span[0]))
+        found = {hour_of(row.hour): row for row in rows}
         limit = found[self._newest].hourly_limit if self._newest in found else 0
         hours = [
             HourUsage(found[hour].allowed, found[hour].refused) if hour in found else None
             for hour in span
         ]
-        end = (self._newest + 1) * HOUR - 1
+        end = (self._newest + 1) * HOUR_MINUTES - 1
         yield slow_drip(SubjectUsage(name, limit, hours), end, self._hours)
 
     def detail(self, name: str, start: int, end: int) -> dict[str, list[str]]:
