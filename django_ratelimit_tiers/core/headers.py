@@ -12,7 +12,7 @@ from typing import NamedTuple, TypeAlias
 
 from django_ratelimit_tiers.core.decisions import Decision, Grant, Outcome
 from django_ratelimit_tiers.core.policies import MICROSECONDS, Charge, QuotaPolicy
-from django_ratelimit_tiers.core.strings import printable
+from django_ratelimit_tiers.core.strings import encoded
 
 DEGRADED_WAIT = 5
 """Seconds to wait after a refusal that no policy made, because the store was unavailable."""
@@ -123,7 +123,7 @@ def problem_body(decision: Decision) -> dict[str, str | int | list[str]]:
         "detail": refusal_message(decision),
     }
     if exceeded and _is_disclosed(decision):
-        names = (printable(outcome.charge.policy.name) for outcome in decision.refusing)
+        names = (encoded(outcome.charge.policy.name) for outcome in decision.refusing)
         body["violated-policies"] = list(dict.fromkeys(names))
     return body
 

@@ -10,12 +10,12 @@ PRINTABLE = string.ascii_letters + string.digits + string.punctuation + " "
 
 
 def quoted(name: str) -> str:
-    """Write a String of RFC 9651, section 4.1.6."""
-    return '"' + printable(name).replace("\\", "\\\\").replace('"', '\\"') + '"'
+    """Return a name as a String of RFC 9651, section 4.1.6."""
+    return '"' + encoded(name).replace("\\", "\\\\").replace('"', '\\"') + '"'
 
 
-def printable(name: str) -> str:
-    """Percent-encode what a field cannot hold, so that different names stay different."""
+def encoded(name: str) -> str:
+    """Return a name with what a field cannot hold percent-encoded: different names stay so."""
     if name.isascii() and name.isprintable():
         return name
     return quote(name, safe=PRINTABLE, errors="surrogatepass")
