@@ -87,10 +87,10 @@ class AssignmentQuerySet(PolicyQuerySet):
             subjects = tuple(sorted(named))
             subject_edited.send(self.model, using=self.db, subjects=subjects, reason=reason)
 
-    def announce_stored(self, pk: object, reason: str) -> None:
-        """Announce an edit of one row for the subject that the database still has for it."""
+    def announce_stored(self, pk: object) -> None:
+        """Announce whom a row names in the database, before it is changed or deleted."""
         with transaction.atomic(using=self.db, savepoint=False):
-            self.announce([row.subject for row in self._lock([pk])], reason)
+            self.announce([row.subject for row in self._lock([pk])], "changed or deleted")
 
     def _lock(self, pks: Iterable[object]) -> list[Any]:
         """Return these rows, kept from other writers until the transaction ends."""

@@ -137,9 +137,9 @@ def on_alert_rule_saving(instance: AlertRule, using: str, **_: Any) -> None:
 def on_assignment_leaving(
     sender: type[TierAssignment], instance: TierAssignment, using: str, **_: Any
 ) -> None:
-    """Announce whom a row names in the database, before it is changed or deleted."""
+    """Announce whom a row still names, unless it is a new one."""
     if instance.pk is not None:
-        sender.objects.using(using).announce_stored(instance.pk, "changed or deleted")
+        sender.objects.using(using).announce_stored(instance.pk)
 
 
 def on_assignment_saved(
