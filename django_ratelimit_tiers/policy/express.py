@@ -8,7 +8,6 @@ is left to the plain way. Both charge the same, which the tests compare.
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 from django.http import HttpRequest
@@ -22,6 +21,7 @@ from django_ratelimit_tiers.policy.identity import Client, identified_client, us
 from django_ratelimit_tiers.policy.ledgers import Ledger
 from django_ratelimit_tiers.policy.passages import Fare, Passage
 from django_ratelimit_tiers.policy.snapshots import Snapshot
+from django_ratelimit_tiers.policy.tariffs import Bill
 from django_ratelimit_tiers.policy.tiers import (
     ask_resolver,
     ask_test,
@@ -99,8 +99,7 @@ def usual_door_fare(snapshot: Snapshot, ledger: Ledger, request: HttpRequest) ->
     if fare is None:
         if account_of(snapshot, client, request) is not None:
             return None
-        bill = bills.door_bill(passage, ledger, request)
-        fare = Fare(client, {}, {}, bill, bills.make_order(bill, snapshot, {}, False))
+        fare = _fare(snapshot, client, bills.door_bill(passage, ledger, request), {})
         _keep(snapshot, key, fare)
     is_exempt_ahead = fare.bill.charges and stages.is_exempt_ahead(snapshot, ledger, request)
     return None if is_exempt_ahead else fare
@@ -118,8 +117,7 @@ def usual_late_fare(snapshot: Snapshot, ledger: Ledger, request: HttpRequest) ->
         if account_of(snapshot, client, request) is not None:
             return None
         tier = snapshot.default_tier("anonymous")
-        bill = bills.late_bill(passage, tier, ledger, request)
-        fare = Fare(client, {}, {}, bill, bills.make_order(bill, snapshot, {}, False))
+        fare = _fare(snapshot, client, bills.late_bill(passage, tier, ledger, request), {})
         _keep(snapshot, key, fare)
     return fare
 
@@ -132,8 +130,8 @@ def _keep(snapshot: Snapshot, key: object, fare: Fare) -> None:
     if fare.bill.tariff.reads_body:
         return
     kept = fare.bill._replace(is_kept=True)
-    order = bills.make_order(kept, snapshot, fare.revisions, False)
-    snapshot.passages.remember_fare(key, replace(fare, bill=kept, order=order))
+    fare = _fare(snapshot, fare.client, kept, fare.assignments)
+    snapshot.passages.remember_fare(key, fare)
 
 
 def _holds(fare: Fare, snapshot: Snapshot) -> bool:
@@ -164,8 +162,15 @@ def _new_fare(
             if ledger.is_verified is None and depends_on_verification(snapshot, client):
                 return None
             tier = usual_tier(snapshot, client, ledger.is_verified)
-    revisions = {subject: known.revision for subject, known in assignments.items()}
     bill = bills.client_bill(passage, tier, client, ledger, request, cost)
+    return _fare(snapshot, client, bill, assignments)
+
+
+def _fare(
+    snapshot: Snapshot, client: Client, bill: Bill, assignments: dict[str, Assignment]
+) -> Fare:
+    """Return the fare of a client who is charged a bill, with what the store is asked for it."""
+    revisions = {subject: known.revision for subject, known in assignments.items()}
     order = bills.make_order(bill, snapshot, revisions, False)
     return Fare(client, assignments, revisions, bill, order)
 

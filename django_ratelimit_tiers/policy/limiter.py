@@ -133,9 +133,8 @@ class Limiter:
             return ledger.decision
         ledger.client_decided = True
         exempt_by_view(ledger, request)
-        known, fare = self._known(ledger), None
-        if known is not None:
-            fare = usual_late_fare(known, ledger, request)
+        known = self._known(ledger)
+        fare = None if known is None else usual_late_fare(known, ledger, request)
         return (yield from self._decide(ledger, request, stages.late_bill, fare))
 
     def settle(self, request: HttpRequest, status: int) -> Flow[None]:
