@@ -83,9 +83,10 @@ class Settings:
     HEADERS: Sequence[str]
     RESPONSE: str | None
 
-    @property
+    @cached_property
     def ON_STORE_FAILURE(self) -> FailurePolicy:  # noqa: N802 - named like its setting
-        return FailurePolicy(getattr(settings, SETTING, {}).get("ON_STORE_FAILURE", "open"))
+        values = DEFAULTS | getattr(settings, SETTING, {})
+        return FailurePolicy(values["ON_STORE_FAILURE"])
 
     @cached_property
     def trusted_proxies(self) -> Sequence[str] | int:
