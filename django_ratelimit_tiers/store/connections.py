@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from os import register_at_fork
 from typing import Any, Protocol
@@ -248,6 +248,13 @@ class Server:
         of_loop = self._aidle[loop] = LoopConnections()
         await of_loop.close_with(loop, self._aidle)
         return of_loop
+
+
+def in_turn(servers: Sequence[Server], deadline: float) -> Iterator[tuple[Server, float]]:
+    """Yield servers one by one, each with the end of its share of the time that is left."""
+    for left, server in zip(range(len(servers), 0, -1), servers, strict=True):
+        now = time.monotonic()
+        yield server, now + (deadline - now) / left
 
 
 class TcpConnection(Bounded, connections.Connection): ...

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any
 
 from redis.exceptions import AskError, ClusterDownError, MovedError, ResponseError
 
 from django_ratelimit_tiers.exceptions import StoreUnavailable
-from django_ratelimit_tiers.store.connections import Server
+from django_ratelimit_tiers.store.connections import Server, in_turn
 from django_ratelimit_tiers.store.deadlines import Command
 
 MOST_REDIRECTIONS = 5
@@ -32,7 +31,7 @@ class Nodes:
     def owner(self, slot: int, deadline: float) -> Server:
         """Return the server of a slot; raises StoreUnavailable if none is known to serve it."""
         if slot not in self._owners:
-            for server, until in self._asked(deadline):
+            for server, until in in_turn([*self._servers.values()], deadline):
                 with suppress(StoreUnavailable, ResponseError):
                     self._learn(server.run(("CLUSTER", "SLOTS"), until))
                 if slot in self._owners:  # a server that has left the cluster knows none
@@ -42,7 +41,7 @@ class Nodes:
     async def aowner(self, slot: int, deadline: float) -> Server:
         """Return the server of a slot; raises StoreUnavailable if none is known to serve it."""
         if slot not in self._owners:
-            for server, until in self._asked(deadline):
+            for server, until in in_turn([*self._servers.values()], deadline):
                 with suppress(StoreUnavailable, ResponseError):
                     self._learn(await server.arun(("CLUSTER", "SLOTS"), until))
                 if slot in self._owners:  # a server that has left the cluster knows none
@@ -74,13 +73,6 @@ class Nodes:
         """Close the idle connections of the running event loop."""
         for server in self._servers.values():
             await server.aclose()
-
-    def _asked(self, deadline: float) -> Iterator[tuple[Server, float]]:
-        """Yield every known server with its share of the time that is left."""
-        servers = list(self._servers.values())
-        for left, server in zip(range(len(servers), 0, -1), servers, strict=True):
-            now = time.monotonic()
-            yield server, now + (deadline - now) / left
 
     def _learn(self, ranges: Sequence[Any]) -> None:
         owners: dict[int, Address] = {}

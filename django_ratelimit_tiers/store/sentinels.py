@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Sequence
 from typing import Any
 
 from redis.exceptions import ResponseError
 
 from django_ratelimit_tiers.exceptions import StoreUnavailable
-from django_ratelimit_tiers.store.connections import Server
+from django_ratelimit_tiers.store.connections import Server, in_turn
 
 
 class Sentinels:
@@ -22,10 +21,9 @@ class Sentinels:
 
     def locate(self, deadline: float) -> dict[str, Any]:
         """Return host and port; the sentinel that knew is asked first the next time."""
-        for left, server in zip(range(len(self._servers), 0, -1), self._servers, strict=True):
-            now = time.monotonic()
+        for server, until in in_turn(self._servers, deadline):
             try:
-                found = server.run(self._question, now + (deadline - now) / left)
+                found = server.run(self._question, until)
             except (StoreUnavailable, ResponseError):
                 continue
             if found:
