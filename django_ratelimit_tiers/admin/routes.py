@@ -9,12 +9,13 @@ from django.contrib.admin.widgets import AdminTextInputWidget
 from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString
 
-from django_ratelimit_tiers.policy.routes import endpoints
+from django_ratelimit_tiers.policy.routes import route_map
 
 
 def view_names() -> list[str]:
     """Return what a rule may call the views of this project: names of routes, and dotted paths."""
-    return sorted({name for route in endpoints() for name in (*route.view_names, route.view_path)})
+    endpoints = route_map().endpoints
+    return sorted({name for one in endpoints for name in (*one.view_names, one.view_path)})
 
 
 def similar_names(name: str) -> list[str]:

@@ -36,7 +36,7 @@ NOBODYS_WORD = "zqxjkvbw"
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """One route of the project, as it is listed for staff."""
+    """One route of the project, as it is listed for staff to choose from."""
 
     route: str
     view_names: frozenset[str]

@@ -15,7 +15,7 @@ from django.utils.translation import get_language_from_path, override
 from django_ratelimit_tiers.core.patterns import parse_pattern
 from django_ratelimit_tiers.core.rules import Rule
 from django_ratelimit_tiers.core.rulesets import RulesByMethod
-from django_ratelimit_tiers.policy.routemaps import Endpoint, RouteMap
+from django_ratelimit_tiers.policy.routemaps import RouteMap
 from django_ratelimit_tiers.policy.views import steady_view, view_identity
 
 REMEMBERED_VIEWS = 10_000
@@ -86,11 +86,6 @@ def route_map() -> RouteMap:
 def routes_of(urlconf: Any) -> RouteMap:
     """Return the map of the routes of a URLconf (None: the project's)."""
     return _route_map(get_resolver(urlconf))
-
-
-def endpoints() -> tuple[Endpoint, ...]:
-    """Return every route of the project for staff to choose from."""
-    return route_map().endpoints
 
 
 def resolution(path: str, urlconf: Any = None) -> ResolverMatch:

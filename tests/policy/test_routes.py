@@ -41,7 +41,7 @@ from django_ratelimit_tiers.core.rules import Rule
 from django_ratelimit_tiers.policy import passages
 from django_ratelimit_tiers.policy.passages import PassageBook
 from django_ratelimit_tiers.policy.routemaps import RouteMap
-from django_ratelimit_tiers.policy.routes import RouteIndex, endpoints, resolution, route_map
+from django_ratelimit_tiers.policy.routes import RouteIndex, resolution, route_map
 from django_ratelimit_tiers.policy.views import view_identity
 
 
@@ -399,7 +399,7 @@ def test_a_urlconf_that_includes_itself_is_walked_once() -> None:
     urls = urlconf()
     urls.urlpatterns = [path("login/", login), path("again/", include(urls))]  # type: ignore[attr-defined]
     with override_settings(ROOT_URLCONF=urls):
-        assert [endpoint.route for endpoint in endpoints()] == ["login/"]
+        assert [endpoint.route for endpoint in route_map().endpoints] == ["login/"]
         assert covers("/login", "/again/again/login/")
         assert covers("/again/login", "/login/")
 
@@ -467,7 +467,7 @@ def test_routes_that_changed_are_read_anew() -> None:
 
 def test_every_route_is_listed_in_the_sites_own_language() -> None:
     with override("de"):
-        listed = {endpoint.route: endpoint for endpoint in endpoints()}
+        listed = {endpoint.route: endpoint for endpoint in route_map().endpoints}
     here = __name__
     assert list(listed)[:3] == ["api/login/", "api/search/", "api/find/"]
     assert listed["api/login/"].view_names == {"v1:login", "api:login"}
