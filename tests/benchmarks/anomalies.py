@@ -278,14 +278,11 @@ def main() -> None:
     """Print the report, and write it where asked to."""
     parser = argparse.ArgumentParser(description="Score the spike detector on labelled series.")
     parser.add_argument("--seeds", type=int, default=20, help="series of each made-up family")
-    parser.add_argument("--data", type=Path, default=Path("../shared/data/anomaly-series"))
+    parser.add_argument("--data", type=Path, help="a folder of real series, with a labels.json")
     parser.add_argument("--sweep", action="store_true", help="vary sensitivity and constants")
     parser.add_argument("--markdown", type=Path, help="also write the report to this file")
     options = parser.parse_args()
-    folder = options.data if (options.data / "labels.json").is_file() else None
-    if folder is None:
-        sys.stderr.write(f"No labels.json in {options.data}: only made-up series.\n")
-    text = report(options.seeds, folder, with_sweep=options.sweep)
+    text = report(options.seeds, options.data, with_sweep=options.sweep)
     sys.stdout.write(text)
     if options.markdown is not None:
         options.markdown.write_text(text)
