@@ -11,6 +11,8 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+import redis
+
 
 def resident_bytes(pid: int) -> int:
     """Return the memory of a process, 0 when it has ended."""
@@ -19,6 +21,11 @@ def resident_bytes(pid: int) -> int:
     except (FileNotFoundError, ProcessLookupError):
         return 0
     return pages * os.sysconf("SC_PAGE_SIZE")
+
+
+def server_bytes(client: redis.Redis) -> int:
+    """Return the memory that a Redis or Valkey says it uses."""
+    return int(client.info("memory")["used_memory"])
 
 
 def children(pid: int) -> list[int]:

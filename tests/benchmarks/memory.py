@@ -14,6 +14,7 @@ from django_ratelimit_tiers.core.policies import Algorithm, Charge, QuotaPolicy
 from django_ratelimit_tiers.store.protocol import Protocol
 from django_ratelimit_tiers.store.scripts import ACQUIRE
 from tests.benchmarks.pipelines import answers
+from tests.memory import server_bytes
 from tests.servers import ValkeyProcess
 
 CLIENTS = 50_000
@@ -53,7 +54,7 @@ def bytes_per_client(
     protocol = Protocol()
     with server.client() as client:
         client.script_load(ACQUIRE.text)
-        before = client.info("memory")["used_memory"]
+        before = server_bytes(client)
         for first in range(0, CLIENTS, BATCH):
             subjects = [f"user:{number}" for number in range(first, first + BATCH)]
             plans = [
@@ -62,11 +63,11 @@ def bytes_per_client(
             ]
             for _ in range(requests):
                 answers(client, [protocol.acquire(plan)[0] for plan in plans])
-        used = client.info("memory")["used_memory"] - before
+        used = server_bytes(client) - before
         space = client.info("keyspace")["db0"]
         if space["expires"] != space["keys"]:
             raise AssertionError(f"some keys never expire: {space}")
-        return float(used) / CLIENTS
+        return used / CLIENTS
 
 
 def main() -> None:

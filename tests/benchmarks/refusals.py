@@ -20,6 +20,7 @@ import django
 import redis
 from django.core.management import call_command
 
+from tests.memory import server_bytes
 from tests.servers import ValkeyProcess
 
 BATCH = 500
@@ -51,9 +52,9 @@ def attack(refusals: int, addresses: int, client: redis.Redis) -> Attack:
     from django_ratelimit_tiers.store.configured import configured_store  # noqa: PLC0415
 
     records = configured_store().records
-    before = used_memory(client)
+    before = server_bytes(client)
     seconds = timed(lambda: refuse(refusals, addresses, client))
-    after = used_memory(client)
+    after = server_bytes(client)
     keys = [key.decode() for key in client.scan_iter("rlt:counts*", count=1000)]
     minutes = records.minutes()
     fields = sum(client.hlen(f"rlt:counts:{minute}") for minute in minutes)
@@ -99,11 +100,6 @@ def timed(run: Callable[[], Any]) -> float:
     began = time.perf_counter()
     run()
     return time.perf_counter() - began
-
-
-def used_memory(client: redis.Redis) -> int:
-    """Return what the server says it uses, in bytes."""
-    return int(client.info("memory")["used_memory"])
 
 
 def main() -> None:

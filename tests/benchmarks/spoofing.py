@@ -26,7 +26,7 @@ import redis
 from django.core.management import call_command
 
 from django_ratelimit_tiers.core.policies import Algorithm
-from tests.memory import resident_bytes
+from tests.memory import resident_bytes, server_bytes
 from tests.servers import ValkeyProcess, wait_until
 
 MOST_PER_SUBJECT = 200
@@ -184,7 +184,7 @@ def examine(addresses: int, refused: int, before: int, client: redis.Redis) -> S
         before=before,
         used=memory["used_memory"],
         peak=memory["used_memory_peak"],
-        after=client.info("memory")["used_memory"],
+        after=server_bytes(client),
         keys=space["keys"],
         eternal_keys=space["keys"] - space["expires"],
         longest_ttl=longest,
@@ -217,11 +217,6 @@ def batches(client: redis.Redis) -> Iterator[list[bytes]]:
         if cursor == 0:
             return
         cursor, keys = client.scan(cursor, count=BATCH)
-
-
-def used_memory(client: redis.Redis) -> int:
-    """Return what the server says it uses, in bytes."""
-    return int(client.info("memory")["used_memory"])
 
 
 def report(found: Spoofing) -> list[str]:
@@ -258,7 +253,7 @@ def main() -> int:
         call_command("migrate", verbosity=0)
         limit_anonymous()
         with valkey.client() as client:
-            before, refused, resident = used_memory(client), 0, []
+            before, refused, resident = server_bytes(client), 0, []
             visitors = options.addresses // 10
             for first in range(0, visitors, -(-visitors // 5)):
                 refused += visit(range(first, min(first + -(-visitors // 5), visitors)))

@@ -11,7 +11,7 @@ from django_ratelimit_tiers.policy.identity import address_client
 from django_ratelimit_tiers.store import protocol
 from tests.benchmarks import spoofing
 from tests.benchmarks.refusals import attack
-from tests.memory import counted_objects
+from tests.memory import counted_objects, server_bytes
 from tests.servers import ValkeyProcess
 
 CARDINALITY, SAMPLE = 2000, 1000
@@ -38,7 +38,7 @@ def test_20_000_refusals_from_5_000_addresses_stay_within_their_bounds(
 def test_20_000_spoofed_addresses_take_what_is_told_and_leave_nothing() -> None:
     spoofing.limit_anonymous()
     with ValkeyProcess() as server, server.client() as client:  # its peak is of no other test
-        before = spoofing.used_memory(client)
+        before = server_bytes(client)
         refused = spoofing.charge(range(20_000), client)
         found = spoofing.examine(20_000, refused, before, client)
     assert refused == 2_000

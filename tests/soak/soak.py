@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from statistics import mean
 
 from django.db import close_old_connections
 
@@ -17,9 +18,9 @@ from django_ratelimit_tiers.models import TierPolicy
 from django_ratelimit_tiers.policy.assignments import AssignmentCache
 from django_ratelimit_tiers.policy.snapshots import build_snapshot
 from django_ratelimit_tiers.store.configured import configured_store
-from tests.memory import children, resident_bytes
+from tests.memory import children, resident_bytes, server_bytes
 from tests.policies import YEAR, limit_tier
-from tests.servers import SiteProcess, ValkeyProcess, wait_until
+from tests.servers import SiteProcess, ValkeyProcess
 from tests.soak.traffic import YEAR_LIMIT, ClientThread, Seen, ask
 
 PROBE = "192.0.2.1"
@@ -93,9 +94,9 @@ class Report:
             f"store killed and restarted: {self.kills}, workers recycled: {self.recycles}",
             f"charges lost: {self.lost}, charged twice: {self.doubled}",
             f"refusals seen: {seen.refused:,}, counted: {self.counted_refusals:,}",
-            f"memory of a worker: {_range(largest, 1024 * 1024)} MB",
+            f"memory of a worker: {_range(largest)} MB",
             *([] if self.recycles else self._growth()),
-            f"memory of the store: {_range(self.store_bytes, 1024 * 1024)} MB",
+            f"memory of the store: {_range(self.store_bytes)} MB",
             *self.errors,
         ]
 
@@ -114,12 +115,13 @@ class Report:
         ]
 
 
-def _range(values: list[int], unit: int) -> str:
-    if not values:
+def _range(sizes: list[int]) -> str:
+    """Return the mean of the first and of the last third of some sizes, in megabytes."""
+    if not sizes:
         return "not measured"
-    third = max(1, len(values) // 3)
-    early, late = values[:third], values[-third:]
-    return f"{sum(early) / third / unit:.1f} early, {sum(late) / third / unit:.1f} late"
+    third = max(1, len(sizes) // 3)
+    early, late = mean(sizes[:third]), mean(sizes[-third:])
+    return f"{early / 1024**2:.1f} early, {late / 1024**2:.1f} late"
 
 
 class Soak:
@@ -171,7 +173,7 @@ class Soak:
         A process tells the store of refusals that it answered from memory when it ends.
         """
         store = configured_store()
-        assert wait_until(store.ping, 5)
+        store.ping()
         tier = build_snapshot("", AssignmentCache()).tiers["anonymous"]
         (policy,) = [policy for policy in tier.policies if policy.period == YEAR]
         seen = self._report.seen
@@ -235,4 +237,4 @@ class Soak:
             self._report.worker_sizes.append((asked, sizes))
         if self._store_is_settled():
             with self._store.client() as client:
-                self._report.store_bytes.append(client.info("memory")["used_memory"])
+                self._report.store_bytes.append(server_bytes(client))
