@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import random
-import subprocess
 import sys
 import time
 from collections.abc import Mapping
@@ -14,7 +13,7 @@ from typing import Any
 
 import httpx
 
-from testproject.demo.servers import ROOT, manage, running
+from testproject.demo.servers import manage, running
 from testproject.demo.stages import Stage
 from testproject.demo.traffic import sent_by
 
@@ -109,16 +108,7 @@ def load_quiet_hours(environment: Mapping[str, str]) -> None:
         }
         for minute in range(5, QUIET_MINUTES)
     ]
-    command = [sys.executable, str(ROOT / "testproject" / "manage.py"), "loaddata"]
-    subprocess.run(
-        [*command, "--format", "json", "-"],
-        cwd=ROOT,
-        env=environment,
-        input=json.dumps(rows),
-        text=True,
-        check=True,
-        capture_output=True,
-    )
+    manage(environment, "loaddata", "--format", "json", "-", given=json.dumps(rows))
 
 
 def wait_for_room_in_minute() -> None:

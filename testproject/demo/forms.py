@@ -14,18 +14,19 @@ UNSENT = frozenset(("submit", "button", "image", "reset", "file"))
 
 def form_fields(html: str) -> Fields:
     """Return the fields of all POST forms of a page with the values that they show."""
-    reader = _Reader()
-    reader.feed(html)
-    reader.close()
-    return reader.fields
+    return _read(html).fields
 
 
 def errors(html: str) -> list[str]:
     """Return the texts of the page's error lists."""
+    return _read(html).errors
+
+
+def _read(html: str) -> _Reader:
     reader = _Reader()
     reader.feed(html)
     reader.close()
-    return reader.errors
+    return reader
 
 
 @dataclass(slots=True)

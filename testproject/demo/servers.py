@@ -56,10 +56,12 @@ def environment(redis_url: str, directory: Path) -> dict[str, str]:
     }
 
 
-def manage(env: Mapping[str, str], *arguments: str) -> str:
-    """Run a management command of the test project and return what it printed."""
+def manage(env: Mapping[str, str], *arguments: str, given: str = "") -> str:
+    """Run a management command of the test project, give it a text and return what it printed."""
     command = [sys.executable, str(ROOT / "testproject" / "manage.py"), *arguments]
-    done = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        command, cwd=ROOT, env=env, input=given, capture_output=True, text=True, check=False
+    )
     if done.returncode:
         raise ServerDidNotStart(f"manage.py {' '.join(arguments)}\n{done.stderr[-4000:]}")
     return done.stdout
