@@ -17,16 +17,14 @@ from celery import Task
 from django.core.management import call_command
 from django.core.management.base import CommandError
 from django.db import InterfaceError, OperationalError, connection
-from django.db.models import Sum
 from django.test import Client
 from kombu import Connection
 
 from django_ratelimit_tiers import tasks
 from django_ratelimit_tiers.management.commands.ratelimit_worker import _run
-from django_ratelimit_tiers.models import ThrottleCount
 from django_ratelimit_tiers.store.configured import configured_store
 from testproject.celery import app
-from tests.events.rows import REFUSALS, expire_locks, fill_minute, key, refuse
+from tests.events.rows import REFUSALS, counted, expire_locks, fill_minute, key, refuse
 from tests.policies import limit_tier
 from tests.servers import PATIENT_SECONDS, ROOT, ServerProcess, wait_until
 
@@ -95,10 +93,6 @@ def succeeded(worker: WorkerProcess, name: str = "") -> int:
     """Return how many tasks, or runs of one, a worker has finished."""
     lines = worker.log.read_text().splitlines()
     return sum(f"Task {name}" in line and " succeeded in " in line for line in lines)
-
-
-def counted() -> int:
-    return ThrottleCount.objects.aggregate(total=Sum("count"))["total"] or 0
 
 
 @pytest.mark.django_db(transaction=True)

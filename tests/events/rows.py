@@ -1,15 +1,17 @@
-"""Refusals in the store, as old as a test wants them."""
+"""Refusals in the store, as old as a test wants them, and what the database has of them."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
 
+from django.db.models import Sum
 from django.test import Client
 
 from django_ratelimit_tiers.core.policies import Mode
 from django_ratelimit_tiers.core.refusals import RefusalKey
 from django_ratelimit_tiers.events.aggregation import LOCK
+from django_ratelimit_tiers.models import ThrottleCount
 from django_ratelimit_tiers.store.configured import configured_store
 from django_ratelimit_tiers.store.redis import RedisStore
 
@@ -71,6 +73,11 @@ def refuse(client: Client, minutes: Sequence[int], clients: int = CLIENTS) -> in
             received += sum(answer.status_code == 429 for answer in answers)
         age_refusals(OLD + 60 * minute, since=LATEST)
     return received
+
+
+def counted() -> int:
+    """Return how many refusals the database has."""
+    return ThrottleCount.objects.aggregate(total=Sum("count"))["total"] or 0
 
 
 def expire_locks() -> None:

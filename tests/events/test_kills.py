@@ -12,13 +12,11 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 
 import pytest
-from django.db.models import Sum
 from django.test import Client
 
 from django_ratelimit_tiers.events.aggregation import aggregate_throttle_events
-from django_ratelimit_tiers.models import ThrottleCount
 from django_ratelimit_tiers.store.configured import configured_store
-from tests.events.rows import CLIENTS, LATEST, REFUSALS, expire_locks, refuse
+from tests.events.rows import CLIENTS, LATEST, REFUSALS, counted, expire_locks, refuse
 from tests.policies import limit_tier
 from tests.servers import ROOT
 
@@ -60,10 +58,6 @@ def start(process: subprocess.Popen[str]) -> None:
     assert process.stdin
     process.stdin.write(f"{LATEST}\n")
     process.stdin.flush()
-
-
-def counted() -> int:
-    return ThrottleCount.objects.aggregate(total=Sum("count"))["total"] or 0
 
 
 @pytest.mark.django_db(transaction=True)
