@@ -16,8 +16,6 @@ test: $(VENV)/.installed-test
 	$(RUN) -m ruff check
 	$(RUN) -m ruff format --check
 	$(RUN) -m mypy
-	$(VENV)/bin/lint-imports
-	$(RUN) testproject/manage.py makemigrations --check --dry-run
 	$(RUN) -m pytest || $(RUN) -m pytest $(AGAIN)
 
 matrix: $(VENV)/.installed-test

@@ -32,7 +32,8 @@ class Editor:
 
 
 def test_the_migrations_say_what_the_models_say():
-    call_command("makemigrations", "django_ratelimit_tiers", check=True, stdout=StringIO())
+    apps_of_ours = "django_ratelimit_tiers", "testproject"
+    call_command("makemigrations", *apps_of_ours, check=True, stdout=StringIO())
 
 
 def limits(slug: str) -> list[tuple[int, int, str, int | None]]:
