@@ -1,4 +1,4 @@
-"""Whose request it is, by network address: the peer, or the client that trusted proxies tell of."""
+"""The address a request comes from: the peer's, or the client's if trusted proxies name it."""
 
 from __future__ import annotations
 
@@ -144,7 +144,7 @@ def _walk_hops(client: _Address, hops: Iterator[_Address | None], proxies: int) 
 
 
 def _hops(headers: Mapping[str, str], header: str) -> Iterator[_Address | None]:
-    """Yield the hops that a header tells of, nearest first, None for one that cannot be read."""
+    """Yield the hops that a header names, nearest first; None is one that cannot be read."""
     read = _forwarded_for if header.lower() == "forwarded" else _parse
     for element in _elements(_value(headers, header)):
         yield read(element)

@@ -108,7 +108,7 @@ def standings(
 ) -> list[tuple[int, int]]:
     """Return the standing of each counter, whose state is in `states` from its place on.
 
-    It is asked for every request, and so is one function of the bare numbers for all of them.
+    Every request comes here, so one function works on the bare numbers of all its counters.
     """
     found = []
     for policy, place in counters:

@@ -17,7 +17,7 @@ MAX_COPIES = 12
 """The most copies made of a repeated expression; one that is repeated more often may loop."""
 
 MAX_STATES = 5_000
-"""With so many states, no copies of repeated expressions are made any more."""
+"""From this many states on, repeated expressions are no longer copied."""
 
 ANYTHING = re.compile(r"(?s:.)")
 """Any one character."""
@@ -33,7 +33,7 @@ Tree: TypeAlias = "Iterable[tuple[Any, Any]]"
 
 @dataclass(frozen=True, slots=True)
 class RoutePart:
-    """One part of a route, as it is tried on what the parts before it left of the path.
+    """One part of a route, matched with what the parts before it left of the path.
 
     `expressions` are alternatives, one for each language. With `anywhere` the part may begin later
     than the rest of the path does, as with `re.search`.
@@ -45,7 +45,7 @@ class RoutePart:
 
 @dataclass(frozen=True, slots=True)
 class Automaton:
-    """States with what they accept next; every state can still come to an accepting one.
+    """States and what each accepts next; from every one an accepting state can be reached.
 
     The start is state 0; without any state nothing is accepted.
     """
@@ -66,7 +66,7 @@ def route_automaton(parts: Sequence[RoutePart], *, open_end: bool) -> Automaton:
 
 
 class _Mark(Enum):
-    """A way to the next state that takes no character; `CHECK` has a condition not looked into."""
+    """A way to the next state that takes no character; `CHECK` is a condition left unexamined."""
 
     SKIP = auto()
     CHECK = auto()
@@ -247,7 +247,7 @@ def _without_marks(edges: Sequence[Sequence[tuple[Label | _Mark, int]]], final: 
 def _closure(
     edges: Sequence[Sequence[tuple[Label | _Mark, int]]], place: _Place
 ) -> Iterator[_Place]:
-    """Yield the places that can be had from one without taking a character."""
+    """Yield the places that can be reached from one without taking a character."""
     seen = {place}
     for here in (queue := [place]):
         yield here

@@ -39,9 +39,9 @@ class Outcome(NamedTuple):
 
 @final
 class Grant(NamedTuple):
-    """The answer of policies all of which let the request in, in as little as it takes.
+    """The answer when every policy lets the request in, kept as small as can be.
 
-    `standings` has what each has remaining, and the microseconds to its full quota.
+    `standings` holds what remains of each policy, and the microseconds to its full quota.
     """
 
     charges: tuple[Charge, ...]
@@ -136,7 +136,7 @@ class Decision(_Decision):
 
     @classmethod
     def of(cls, answer: Answer, now: int) -> Decision:
-        """Return the decision that is a store's answer."""
+        """Return the decision that a store's answer makes."""
         if type(answer) is Grant:  # nearly always, and Decision(...) takes three times as long
             return tuple.__new__(cls, (answer, now, None, "", (), True))
         return cls(answer, now)
@@ -159,4 +159,4 @@ class Decision(_Decision):
 
 
 NOTHING_DECIDED = Decision()
-"""What is decided of a request for which nothing was charged."""
+"""The decision on a request that was charged nothing."""

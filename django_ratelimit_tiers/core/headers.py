@@ -1,6 +1,6 @@
 """What a client is told of a decision: header fields and the data of a refusal's body.
 
-Shadow policies and policies that are not disclosed are never told of. When one that is not
+Clients never hear of shadow policies or of policies that are not disclosed. When one that is not
 disclosed refuses, the wait is all that is told.
 """
 
@@ -18,7 +18,7 @@ DEGRADED_WAIT = 5
 """Seconds to wait after a refusal that no policy made, because the store was unavailable."""
 
 ALMOST_A_SECOND = MICROSECONDS - 1
-"""What is added to microseconds so that the seconds that they are divided into round up."""
+"""Added to microseconds before they are divided into seconds, so that these round up."""
 
 DECISION_FIELD = "X-RateLimit-Decision"
 """Names the decision of a refusal."""
@@ -27,8 +27,8 @@ PROBLEM_TYPES = "https://iana.org/assignments/http-problem-types#"
 """Where the RateLimit draft registers its problem types (section 10.2)."""
 
 Telling: TypeAlias = tuple[QuotaPolicy, int, int, int]
-"""What a client is told of one policy: requests remaining, and in microseconds when it is full
-again and the wait of one that refuses, 0 for any other."""
+"""What a client is told of one policy: the requests remaining, the microseconds until it is full
+again, and the microseconds to wait if it refuses, otherwise 0."""
 
 Serializer = Callable[[Sequence[Telling], int], dict[str, str]]
 
@@ -86,7 +86,7 @@ class Likeness(NamedTuple):
 
 
 def likeness(decision: Decision) -> Likeness | None:
-    """Return what a refusal by one policy has in common with others, None for any other one."""
+    """Return what a refusal by one policy tells its client, None for any other decision."""
     answer, now, degraded, name, refusing, _ = decision
     if degraded is not None or not name or not refusing or len(answer) != 1:
         return None  # where something refuses, the answer is outcomes and no grant
@@ -208,4 +208,4 @@ SERIALIZERS: dict[str, Serializer] = {
     HeaderStyle.X_RATELIMIT: _x_ratelimit,
     HeaderStyle.DRAFT_11: _draft_11,
 }
-"""What writes the fields of each style: the draft still moves, and has one entry per version."""
+"""What writes the fields of each style; the draft still changes and has an entry per version."""

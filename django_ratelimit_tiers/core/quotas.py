@@ -12,7 +12,7 @@ DAY = 86_400
 
 
 def short_at(policy: QuotaPolicy) -> int:
-    """Return with how many requests left a day quota reaches its first mark, -1 if it is none."""
+    """Return how many requests are left at the first mark of a day quota, -1 for any other."""
     if policy.period < DAY or not policy.is_enforced:
         return -1
     return policy.capacity * (100 - MARKS[0]) // 100
@@ -22,9 +22,9 @@ def short_at(policy: QuotaPolicy) -> int:
 class Quotas:
     """The policies of some charges, in their order.
 
-    `told` are those of which a client is told when they let it in, with their places; None if two
-    of them have one name, as then the numbers decide. `short_at` has the place of each day quota,
-    and with how many requests left it reaches its first mark.
+    `told` are those that a client hears of when it is let in, with their places; None if two of
+    them share a name, since then the numbers decide. `short_at` holds the place of each day quota,
+    and how many requests are left at its first mark.
     """
 
     policies: tuple[QuotaPolicy, ...]

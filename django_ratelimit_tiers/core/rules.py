@@ -22,7 +22,7 @@ class IdentifyBy(StrEnum):
 
 
 BEFORE_AUTHENTICATION = frozenset((IdentifyBy.IP, IdentifyBy.EVERYONE, IdentifyBy.FIELD))
-"""By what a client is known before anybody has looked at its credentials."""
+"""How a client can be identified before anybody has looked at its credentials."""
 
 
 class Count(StrEnum):

@@ -11,7 +11,7 @@ from django_ratelimit_tiers.core.rules import Rule
 from django_ratelimit_tiers.core.tries import Trie
 
 MOST_REMEMBERED, LONGEST_REMEMBERED = 2000, 200
-"""How many paths, of how many characters, a set of rules remembers the answers for."""
+"""How many paths, and of how many characters at most, a set of rules remembers."""
 
 
 class RulesByMethod:
@@ -55,8 +55,8 @@ class RuleSet:
     def match(self, method: str, path: str) -> tuple[Rule, ...]:
         """Return the rules by path that cover a request, whatever it resolves to.
 
-        `path` is Django's `path_info`, as it is. A rule without methods covers `OPTIONS` too; who
-        answers CORS preflights uncharged keeps only the rules that name it.
+        `path` is Django's `path_info`, as it is. A rule without methods covers `OPTIONS`, too:
+        whoever leaves CORS preflights uncharged keeps only the rules that name it.
         """
         find = self._find_again if len(path) <= LONGEST_REMEMBERED else self._by_path.find
         return find(path).get(method)

@@ -19,7 +19,7 @@ MOST_NEW_SUBJECTS = 10
 """How many subjects never seen before in an hour make an address a farm."""
 
 TIMES_USUAL = 3
-"""A subject or address that is known for many must show so many times what it usually does."""
+"""Where many are usual, only so many times as many are abnormal."""
 
 IPV6_PREFIX = 64
 """Bits of an IPv6 address that name one network: what a single customer is given at least."""

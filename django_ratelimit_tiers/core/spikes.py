@@ -23,13 +23,13 @@ RECENT = 120
 """Minutes that make the recent level: half of it is how long a spike may last unlearned."""
 
 DAYS = 14
-"""How many earlier days are asked for the same time of day."""
+"""How many earlier days are compared at the same time of day."""
 
 LATEST = 4
-"""Of so many days before this one two are enough: a weekend and two working days."""
+"""What two of so many latest days had is usual: they span a weekend and two working days."""
 
 LEARNING = 10
-"""Known minutes without which nothing is judged, when no earlier day is known either."""
+"""How many minutes have to be known before anything is judged, if no earlier day is."""
 
 DEVIATION = 1.4826
 """Turns a median absolute deviation into the standard deviation of a normal distribution."""

@@ -27,8 +27,8 @@ class Tally:
     """Usage by subject, who was seen from which network, and the day quotas that run short.
 
     `refusals` are those that were decided in the process, without the store, and `sample` the
-    newest of them in full. A teller numbers its tallies upwards, so that one that is told again is
-    known.
+    newest of them in full. A teller numbers its tallies upwards, so that the store recognizes one
+    that it is told twice.
     """
 
     usage: Mapping[str, Usage] = field(default_factory=dict)

@@ -194,7 +194,7 @@ class RedisClusterStore(Store):
     ) -> Generator[Request, Any, list[tuple[Share, Reply]]]:
         """Return what every part says now that nothing is charged: the numbers of a refusal.
 
-        It stays one when a part does not answer: then those are told that are known.
+        When a part does not answer it stays a refusal, with the numbers that are known by then.
         """
         answers = [refused]
         with suppress(StoreUnavailable):

@@ -28,7 +28,7 @@ MOST_READ = 65_536
 """Bytes of an answer that are read at once."""
 
 INCOMPLETE = False
-"""What a reader says that needs more bytes; no answer of this protocol is false."""
+"""What a reader returns until an answer is whole; no answer of this protocol is false."""
 
 OF_SCRIPT = re.compile(r"^ERR Error running script \(call to f_\w+\): (@user_script: ?\d+: )+-?")
 """What Redis before 7.0 puts before the error of a command that a script called."""
@@ -162,7 +162,7 @@ class Bounded:
 
 @contextmanager
 def connecting() -> Iterator[None]:
-    """Take whatever an address or a provider of passwords raises for a connection that failed."""
+    """Turn whatever the look-up of an address or a password raises into a failed connection."""
     try:
         yield
     except (RedisError, OSError):

@@ -21,10 +21,10 @@ GOODBYE_SECONDS = 1.0
 
 
 class Dialogue(asyncio.Protocol):
-    """Takes an open transport over from the library's stream, to ask and be answered.
+    """Takes an open transport over from the library's stream, to send commands and get answers.
 
-    A stream wakes who reads for every piece; here the caller goes on once, with the answer. There
-    is nothing to drain: whoever sent a command waits for its answer before the next.
+    A stream wakes its reader for every piece; here the caller goes on once, with the whole answer.
+    There is nothing to drain: whoever sent a command waits for its answer before the next.
     """
 
     def __init__(self, transport: Any) -> None:
@@ -45,8 +45,8 @@ class Dialogue(asyncio.Protocol):
         loop = asyncio.get_running_loop()
         answer = self._answer = loop.create_future()
         self._transport.write(command)
-        # What `Until` does for the many waits of connecting, done for a single one: the timer lets
-        # what has arrived be handed on first, as a loop that is held up is late for both.
+        # As `Until` does for the many waits of connecting: once time is up, what has arrived is
+        # handed on first, since a loop that was held up is late for both.
         limit = loop.call_later(left, loop.call_soon, _give_up, answer)
         try:
             return await answer

@@ -49,7 +49,7 @@ def examine_server(
 ) -> Iterator[Finding]:
     """Yield what is found by sending a server commands.
 
-    Once nothing else is wrong, a subject that nobody is makes charges of every kind.
+    Where nothing else is wrong, charges of every kind are tried on a made-up subject.
     """
     findings = list(_findings(command, timeout, where))
     yield from findings
@@ -75,7 +75,7 @@ def _findings(command: Command, timeout: float, where: str) -> Iterator[Finding]
 
 
 def _latency(command: Command) -> float:
-    """Return how long the middle one of some calls took, without the one that connects."""
+    """Return the median time of some calls, the one that connects left out."""
     command("PING")
     taken = []
     for _ in range(9):

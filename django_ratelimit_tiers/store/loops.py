@@ -44,10 +44,10 @@ class Until:
 
 
 async def others_first() -> float:
-    """Let a loop go through all that it has to do by now, and return the seconds that it took.
+    """Let the loop do all that is waiting by now, and return the seconds that it took.
 
-    A call that has to connect needs the loop several times: with a crowd before it, it would find
-    its time spent on others, and the store would be blamed. An answer alone is not missed so.
+    A call that has to connect needs the loop several times: behind a crowd its time would be spent
+    on others, and the store would be blamed. One that only waits for an answer does not miss it.
     """
     begin = time.monotonic()
     await asyncio.sleep(0)
@@ -57,7 +57,7 @@ async def others_first() -> float:
 class LoopConnections:
     """The idle connections of one event loop, closed when it ends as `asyncio.run` ends one.
 
-    A loop that ends so closes the generators that have begun in it, and this waits in one.
+    Such a loop closes the generators that were begun on it, and this one waits in a generator.
     """
 
     def __init__(self) -> None:
