@@ -40,12 +40,14 @@ class RateLimitMiddleware:
             return self.__acall__(request)
         response = None if _passes_door(request) else drive(self._enter(request))
         response = response or self.get_response(request)
-        return response if _is_told(request, response) else drive(self._leave(request, response))
+        if _is_concluded(request, response):
+            return response
+        return drive(self._leave(request, response))
 
     async def __acall__(self, request: HttpRequest) -> HttpResponseBase:
         response = None if _passes_door(request) else await adrive(self._enter(request))
         response = response or await self.get_response(request)
-        if _is_told(request, response):
+        if _is_concluded(request, response):
             return response
         return await adrive(self._leave(request, response))
 
@@ -89,8 +91,8 @@ def _passes_door(request: HttpRequest) -> bool:
     return not conf.ENABLED or limiter().passes_door(request)
 
 
-def _is_told(request: HttpRequest, response: HttpResponseBase) -> bool:
-    """Tell what was decided, unless something is left to be; returns whether that is all."""
+def _is_concluded(request: HttpRequest, response: HttpResponseBase) -> bool:
+    """Add the header fields and return True, unless there is more to decide or to give back."""
     ledger = ledger_of(request)
     if ledger is None:
         return True
