@@ -12,7 +12,7 @@ from typing import Any
 TASKS = "django_ratelimit_tiers.tasks"
 
 EVERY_SECONDS = 30.0
-"""A minute is over for at most so long before its refusals are written, and again until judged."""
+"""How long a minute that is over waits at most to be written, and as long again to be judged."""
 
 MOST_SECONDS = 1800
 """Half of the hour that each run looks back: one run may be missed."""

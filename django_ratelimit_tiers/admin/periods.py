@@ -39,7 +39,7 @@ class LimitForm(forms.ModelForm):
         error_messages = {"period": {"invalid": _("Write a period like 300 or “5 minutes”.")}}
 
     def _get_validation_exclusions(self) -> set[str]:
-        """Leave it to all rows together that none is there twice: they may change places."""
+        """Leave duplicates to the check of all rows together: rows may change places."""
         excluded: set[str] = super()._get_validation_exclusions()  # type: ignore[misc]  # no stub
         parents = (
             name for name, field in self.fields.items() if isinstance(field, InlineForeignKeyField)

@@ -30,7 +30,7 @@ class TierForm(forms.ModelForm):
         fields = "__all__"  # noqa: DJ007 (staff edits every field)
 
     def _get_validation_exclusions(self) -> Any:
-        """Refuse no default because another tier is it so far: that one gives it up."""
+        """Allow a default that another tier is so far: that one gives it up."""
         excluded = super()._get_validation_exclusions()  # type: ignore[misc]  # not in stubs
         return excluded | {"default_for"}
 

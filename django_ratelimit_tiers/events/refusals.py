@@ -40,7 +40,7 @@ class LogGate:
             return False, left_out
 
     def leaves_out(self, most: int) -> bool:
-        """Count one more line as left out if it is, otherwise leave it to `passes`."""
+        """Return whether one more line is left out, and count it then; otherwise `passes` does."""
         with self._lock:
             if self._passed < most or int(self._clock()) != self._second:
                 return False
@@ -52,7 +52,7 @@ _gate = LogGate()
 
 
 def unnoticed() -> bool:
-    """Return whether nobody receives the signal and no line is to be logged, which then counts."""
+    """Return whether nobody receives the signal and the line is left out; then it is counted."""
     return not request_throttled.receivers and _gate.leaves_out(conf.EVENTS["LOG_PER_SECOND"])
 
 

@@ -35,7 +35,7 @@ MOST_HOURS = 47
 """How far back hours are made up of minutes: these are kept for two days at least."""
 
 OLDEST_HOURS = 24 * DAYS + 2
-"""How far back anything is compared with."""
+"""How far back the hours go that a minute is compared with."""
 
 SHOWN = 5
 """How many names an alert lists of each kind."""

@@ -25,8 +25,8 @@ FLUSH_SECONDS = 2.0
 """How often a process tells the store."""
 
 MOST_ENTRIES = 250
-"""Subjects, by network, after which it tells the store at once; quotas kept until then. The store
-does nothing else while it adds a tally, and has to answer within its time-out."""
+"""How many subjects, by network, make a process tell the store at once, and how many quotas it
+keeps until then. While the store adds a tally it does nothing else, and has to answer in time."""
 
 MOST_REFUSALS = 250
 """Refusals decided without the store, by what they are counted under, that one tally tells."""
@@ -53,7 +53,7 @@ class TallySheet:
     def note(self, subject: str, address_subject: str, decision: Decision) -> None:
         """Count one request of a subject (`user:42`) from an address, and how it was decided.
 
-        Limits decided without the store are a share of this process: nobody is told of them.
+        Limits decided without the store are only this process's share, and are left out.
         """
         key = subject, address_subject
         with self._lock:

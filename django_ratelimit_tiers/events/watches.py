@@ -172,7 +172,7 @@ class FarmingWatch(SightingWatch):
     """Unusually many users or keys, or new ones, from one address."""
 
     NEW_SHARE = 0.4
-    """So many times the number of subjects that is abnormal is abnormal for new ones."""
+    """The share of the abnormal number of subjects that is abnormal if they are new."""
 
     @property
     def most_new(self) -> int:
@@ -193,7 +193,7 @@ class FarmingWatch(SightingWatch):
         return network, subject
 
     def _new(self, subjects: Set[str]) -> frozenset[str]:
-        """Return those users whose accounts are as young as the look goes back."""
+        """Return the users whose accounts were made in the last hour."""
         users = get_user_model()
         try:
             users._meta.get_field("date_joined")

@@ -35,7 +35,7 @@ def validate_year(moment: datetime) -> None:
 
 
 class ExactCharField(models.CharField):  # type: ignore[type-arg]
-    """A text that the database takes for another only if every character is the same.
+    """A text that equals another in the database only if every character is the same.
 
     Most databases always do. MySQL and MariaDB by default make no difference between upper and
     lower case, letters with accents and without, or spaces at the end and none.

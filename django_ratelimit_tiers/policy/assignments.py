@@ -28,7 +28,7 @@ REMEMBERED_SECONDS = 300.0
 """A looked-up tier is forgotten after this long: sooner than its subject's revision."""
 
 UNREADABLE_SECONDS = 1.0
-"""How soon a tier is looked up again that the database could not tell."""
+"""How soon a tier is looked up again after the database failed."""
 
 MAX_REMEMBERED = 10_000
 
@@ -53,7 +53,7 @@ UNASSIGNED = Assignment(None, None, "", 0.0)
 class AssignmentCache:
     """The assignments of the subjects that this process has seen lately.
 
-    What `former` ones held counts only for whom the database cannot be asked anew.
+    What a `former` cache held counts only where the database fails to answer anew.
     """
 
     def __init__(
@@ -75,7 +75,7 @@ class AssignmentCache:
     def look_up_user(self, subject: str, user: Any, revision: str) -> Assignment:
         """Ask the database for a user's own tier and that of the best group, in one query.
 
-        Whom the database cannot have as a user, nothing is assigned, and nothing is asked.
+        A user that the database cannot have is assigned nothing, without a query.
         """
         pk = _primary_key(user)
         condition = Q(pk__in=()) if pk is None else Q(user_id=pk)
@@ -116,7 +116,7 @@ class AssignmentCache:
 def group_field() -> Any:
     """Return the field by which users are in Django's own groups, None without such a field.
 
-    What another user model calls its `groups` may be anything.
+    The `groups` of another user model may be anything.
     """
     users: Any = get_user_model()  # not only Django's own, of whose groups more is known
     try:
@@ -128,7 +128,7 @@ def group_field() -> Any:
 
 
 def _primary_key(user: Any) -> Any:
-    """Return the primary key of a user as the database has it, None if it can have none such."""
+    """Return the primary key of a user as the database has it, None if it cannot have it."""
     if isinstance(user, Model):
         return user.pk if isinstance(user, get_user_model()) else None
     return user_key(user.pk)

@@ -28,8 +28,7 @@ from django_ratelimit_tiers.policy.tariffs import Bill, Item, RuleGroup, Tariff,
 KNOWN_METHODS = frozenset(("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE"))
 
 DOOR = "door"
-"""What a passage remembers tariffs under of requests before authentication, with the rules that
-were charged."""
+"""With the rules that were charged, what a passage remembers a tariff before authentication by."""
 
 
 def door_bill(passage: Passage, ledger: Ledger, request: HttpRequest) -> Bill:
@@ -46,7 +45,7 @@ def client_bill(
     request: HttpRequest,
     cost: int,
 ) -> Bill:
-    """Return what a client of a tier is charged: that, and those rules which were not yet."""
+    """Return what a client is charged by its tier, and by the rules that were not charged yet."""
     cost = passage.cost or cost
     key = tier and tier.slug, client.user_subject is None, cost, ledger.charged_rules
     new = partial(_client_items, passage.rules, tier, client, ledger, cost)
@@ -109,7 +108,7 @@ def endpoint_name(ledger: Ledger, rule: Rule | None = None) -> str:
 
 
 def refused_endpoint(charged: Bill, ledger: Ledger) -> str:
-    """Return what the refusal of a bill is counted under."""
+    """Return the endpoint that the refusal of a bill is counted under."""
     binding = ledger.decision.binding if ledger.decision.refusing else None
     if binding is None:  # the store's failure alone refuses
         return endpoint_name(ledger)
@@ -119,7 +118,7 @@ def refused_endpoint(charged: Bill, ledger: Ledger) -> str:
 
 
 def _tariff(passage: Passage, key: object, new: Callable[[], list[Item]]) -> Tariff:
-    """Return the tariff that the passage remembers under a key, at first one of the new items."""
+    """Return the tariff that the passage remembers under a key, made of new items at first."""
     tariff = passage.tariffs.get(key)
     if tariff is None:
         tariff = Tariff(tuple(new()))

@@ -96,7 +96,7 @@ class Breaker:
 
 
 class Guarded:
-    """A pause of a flow in which the store is asked, with its failure noticed."""
+    """A pause in which a flow asks the store; the breaker notices when that fails."""
 
     __slots__ = ("_arguments", "_arun", "_breaker", "_run")
 

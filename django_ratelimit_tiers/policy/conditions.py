@@ -25,7 +25,7 @@ LATE_SECONDS = 600
 
 @dataclass(frozen=True, slots=True)
 class Condition:
-    """Whether this process limits as it should: the store answers, and the policy is the last."""
+    """Whether this process limits as it should: the store answers, and the policy is current."""
 
     store_answers: bool
     breaker_is_closed: bool

@@ -20,7 +20,7 @@ from django_ratelimit_tiers.policy.views import view_marks
 def account_of(snapshot: Snapshot, client: Client, request: HttpRequest) -> CompiledAccount | None:
     """Return the service account that asks, by whatever is known of the client at this stage.
 
-    As accounts only ever expire, a client that is none stays none as long as the snapshot does,
+    Accounts only ever expire: a client that is none stays none as long as the snapshot lasts,
     unless it presents a key.
     """
     if not snapshot.has_accounts:
@@ -49,7 +49,7 @@ def exempt_account(snapshot: Snapshot, ledger: Ledger, request: HttpRequest) -> 
 
 
 def exempt_by_view(ledger: Ledger, request: HttpRequest) -> None:
-    """Exempt a view that is decorated so, or whose method is."""
+    """Exempt a view that is decorated as exempt, or whose method is."""
     match = request.resolver_match
     if match is not None and view_marks(match.func, ledger.method).is_exempt:
         ledger.exempt = ledger.exempt or "view"

@@ -1,4 +1,4 @@
-"""The short way for requests like others before: all is remembered about them but who asks.
+"""The short way, for requests like earlier ones: all about them is remembered but who asks.
 
 Nearly every request comes from a client that was here a moment ago, to a view that others came to.
 The plain way (`limiter`, `stages`, `tiers`) finds out in some forty calls of functions that nothing
@@ -32,7 +32,7 @@ from django_ratelimit_tiers.policy.tiers import (
 )
 
 LATE = "late"
-"""What tells the fares of requests that never reached a view from those at the door."""
+"""Tells the fares of requests that never reached a view from those at the door."""
 
 
 def is_usual(snapshot: Snapshot, ledger: Ledger, request: HttpRequest) -> bool:
@@ -64,8 +64,8 @@ def usual_fare(
 ) -> Fare | None:
     """Return what the plain way would charge, None for it to find out.
 
-    The ledger then knows the client. `keys` are the digests of its API key; what the site itself
-    says of the tier, the ledger knows before (`ask_site`).
+    The ledger then knows the client. `keys` are the digests of its API key. What the site itself
+    says of the tier, the ledger knows already (`ask_site`).
     """
     passage = stages.passage(snapshot, ledger, request)
     if not passage.is_usual or ledger.exempt or presents_key(snapshot, request):
@@ -123,9 +123,9 @@ def usual_late_fare(snapshot: Snapshot, ledger: Ledger, request: HttpRequest) ->
 
 
 def _keep(snapshot: Snapshot, key: object, fare: Fare) -> None:
-    """Remember a fare for the next time; only then the store keeps what it is asked.
+    """Remember a fare for the next time, and let the store keep what it is asked for it.
 
-    One that depends on the body is none for the next time.
+    A fare that depends on the body of a request is not remembered.
     """
     if fare.bill.tariff.reads_body:
         return

@@ -26,10 +26,10 @@ TOO_LONG = "field:too-long"
 """The one subject of all longer bodies: padding a body must not make a client of its own."""
 
 UNCLEAR = "field:unclear"
-"""The one subject of all bodies that name several: a decoy must not make one, either."""
+"""The one subject of all bodies that name several: no decoy must make a client of its own."""
 
 HOST_NAMES = ("idna", "punycode")
-"""What Python calls encodings of text, and HTTP does not."""
+"""Encodings of host names: to Python they are encodings of text, to HTTP they are not."""
 
 UNSEEN = frozenset(("Cc", "Cf", "Me", "Mn"))
 """Control and format characters, and marks: many databases compare text without them."""
@@ -38,7 +38,7 @@ LINE_BREAKS = frozenset("\t\n\v\f\r\x85")
 """The control characters that they compare as white space."""
 
 FORMS = ("x-www-form-urlencoded", "*")
-"""What a content type calls forms: DRF also takes one that leaves it open, as "*/*" does."""
+"""How content types of forms end: DRF also takes one that leaves it open, such as "*/*"."""
 
 NO_FRACTION = re.compile(r"\.0*\Z")
 

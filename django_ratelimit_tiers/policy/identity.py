@@ -24,7 +24,7 @@ SERVICE_KEY_PREFIX = "rlt_"
 """How the keys of service accounts begin; nothing else is looked up."""
 
 LONGEST_REMEMBERED = 200
-"""What proxies tell is remembered up to so many characters; a client can make it long."""
+"""Longer headers of proxies are not remembered: a client can make them long."""
 
 AUTHENTICATION_MODULE = "django.contrib.auth.middleware"
 

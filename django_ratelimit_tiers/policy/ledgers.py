@@ -27,8 +27,8 @@ class Ledger:
     """The running account of one request; it is `request.ratelimit`.
 
     `user` is the one that authentication found, if it did. `resolved_tier` is the slug that the
-    site's own function has named, None where it `has_asked` none or that named none, and
-    `is_verified` what the site's own test said of the user, None where it was not asked.
+    site's own function has named, None if it named none or was not asked yet (`has_asked`), and
+    `is_verified` what the site's own test said of the user, None if it was not asked.
     `exempt` says why no limit applies, empty when limits do. `route` stands for the view that the
     request was resolved to, None before and when there is none. `on_path` are the rules on the path
     and `passage` is the way to the view, both by the `snapshot`. `charged` has what each stage

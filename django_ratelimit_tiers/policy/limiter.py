@@ -67,7 +67,7 @@ class Limiter:
         self._refusals = RefusalMemory(conf.REFUSAL_MEMORY)
 
     def passes_door(self, request: HttpRequest) -> bool:
-        """Return whether nobody can be exempt and nothing be charged at the first stage."""
+        """Return whether the first stage can be left out: it would charge and exempt nobody."""
         ledger = open_ledger(request)
         known = self._snapshots.in_force
         if known is None or stages.door_passage(known, ledger).rules.acts_early:
@@ -122,8 +122,8 @@ class Limiter:
     def unreached(self, request: HttpRequest, status: int) -> Flow[Decision]:
         """Charge a request that never reached a view, or its throttle, to its address.
 
-        A preflight that was answered is free; one that found nothing is a scanner's. So is what a
-        view has done whose throttle was left out: a refusal would say that it was not.
+        A preflight is free, unless it found nothing: that is a scanner's. Free, too, is what a view
+        has done whose throttle was left out: a refusal would deny that it was done.
         """
         ledger = open_ledger(request)
         is_done = request.resolver_match is not None and request.method not in SAFE_METHODS
@@ -281,7 +281,7 @@ def limiter() -> Limiter:
 
 @atexit.register
 def _tell_the_rest() -> None:
-    """Tell the store what a process has counted that ends in good order."""
+    """Tell the store what has not been told yet when a process ends in good order."""
     if limiter.cache_info().currsize:
         limiter().teller.tell_the_rest()
 

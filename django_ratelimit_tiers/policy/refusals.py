@@ -39,7 +39,7 @@ Key = tuple[str, int, int]
 class Refusal:
     """The last refusal of a charge by the store, and how many there were since a second began.
 
-    It is believed `until` then; what it told the client to wait `ends` later.
+    It is believed up to `until`; the wait that the client was told `ends` later.
     """
 
     outcome: Outcome

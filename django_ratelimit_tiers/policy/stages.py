@@ -25,7 +25,7 @@ from django_ratelimit_tiers.policy.tariffs import NOTHING, Bill
 from django_ratelimit_tiers.policy.tiers import find_tier
 
 Stage = Callable[[Snapshot, Ledger, HttpRequest, dict[str, str]], Flow[Bill]]
-"""What is charged by a snapshot; revisions of subjects that it used are added to the others."""
+"""Tells what a snapshot charges, and adds the revisions of subjects that it used to the others."""
 
 
 def door_passage(snapshot: Snapshot, ledger: Ledger) -> Passage:
@@ -119,7 +119,7 @@ def late_bill(
 ) -> Flow[Bill]:
     """Return what a request that never reached a view is charged.
 
-    Who or what is exempt was asked before, but maybe of the policy before an edit.
+    Exemptions were looked at before, but maybe those of the policy before an edit.
     """
     exempt_account(snapshot, ledger, request)
     way, tier = passage(snapshot, ledger, request), snapshot.default_tier("anonymous")

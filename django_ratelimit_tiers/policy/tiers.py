@@ -51,7 +51,7 @@ def ask_resolver(ledger: Ledger, request: HttpRequest) -> Flow[None]:
 
 
 def ask_test(snapshot: Snapshot, ledger: Ledger) -> Flow[None]:
-    """Ask the site's own function whether a user without another tier is verified, but once."""
+    """Ask the site's own function, once, whether a user without another tier is verified."""
     if ledger.is_verified is None and depends_on_verification(snapshot, ledger.client):
         is_verified = import_string(conf.VERIFIED_TEST or "")
         ledger.is_verified = bool((yield call(is_verified, ledger.user)))
