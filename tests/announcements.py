@@ -2,8 +2,18 @@
 
 from __future__ import annotations
 
+from django.contrib.auth.models import User
+
 from django_ratelimit_tiers.conf import conf
 from tests.servers import ValkeyProcess
+
+POLICY = {"policy"}
+"""What is announced of an edit that concerns everyone."""
+
+
+def named(*users: User) -> set[str]:
+    """Return what is announced of edits that concern these users."""
+    return {f"user:{user.pk}" for user in users}
 
 
 class Announced:

@@ -25,16 +25,9 @@ from django_ratelimit_tiers.models import (
 )
 from django_ratelimit_tiers.models.history import edits_by
 from django_ratelimit_tiers.models.tiers import PolicyModel
-from tests.announcements import Announced
+from tests.announcements import POLICY, Announced, named
 
 pytestmark = pytest.mark.django_db(transaction=True, serialized_rollback=True)
-
-POLICY = {"policy"}
-
-
-@pytest.fixture
-def free() -> Tier:
-    return Tier.objects.get(slug="free")
 
 
 @pytest.fixture
@@ -52,24 +45,7 @@ def account() -> ServiceAccount:
 
 
 @pytest.fixture
-def user() -> User:
-    return User.objects.create(username="ada")
-
-
-@pytest.fixture
-def other() -> User:
-    return User.objects.create(username="bob")
-
-
-@pytest.fixture
-def group() -> Group:
-    return Group.objects.create(name="customers")
-
-
-@pytest.fixture
-def announced(redis_url, valkey, free, rule, account, user, other, group) -> Announced:
-    announced = Announced(valkey)
-    PolicyRevision.objects.all().delete()
+def announced(rule, account, announced) -> Announced:
     return announced
 
 
@@ -125,15 +101,6 @@ def test_a_write_that_is_rolled_back_leaves_no_trace(write, announced):
         transaction.set_rollback(True)
     assert announced.new() == set()
     assert not PolicyRevision.objects.exists()
-
-
-@pytest.fixture
-def assignment(user, free) -> TierAssignment:
-    return TierAssignment.objects.create(user=user, tier=free)
-
-
-def named(*users: User) -> set[str]:
-    return {f"user:{user.pk}" for user in users}
 
 
 MEMBERSHIPS: dict[str, Callable[[User, Group], object]] = {

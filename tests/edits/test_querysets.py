@@ -3,51 +3,13 @@
 from __future__ import annotations
 
 import pytest
-from django.contrib.auth.models import Group, User
+from django.contrib.auth.models import User
 from django.db import connection, transaction
 
 from django_ratelimit_tiers.models import PolicyRevision, Tier, TierAssignment
-from tests.announcements import Announced
+from tests.announcements import POLICY, named
 
 pytestmark = pytest.mark.django_db(transaction=True, serialized_rollback=True)
-
-POLICY = {"policy"}
-
-
-@pytest.fixture
-def free() -> Tier:
-    return Tier.objects.get(slug="free")
-
-
-@pytest.fixture
-def user() -> User:
-    return User.objects.create(username="ada")
-
-
-@pytest.fixture
-def other() -> User:
-    return User.objects.create(username="bob")
-
-
-@pytest.fixture
-def group() -> Group:
-    return Group.objects.create(name="customers")
-
-
-@pytest.fixture
-def announced(redis_url, valkey, free, user, other, group) -> Announced:
-    announced = Announced(valkey)
-    PolicyRevision.objects.all().delete()
-    return announced
-
-
-@pytest.fixture
-def assignment(user, free) -> TierAssignment:
-    return TierAssignment.objects.create(user=user, tier=free)
-
-
-def named(*users: User) -> set[str]:
-    return {f"user:{user.pk}" for user in users}
 
 
 def test_an_assignment_is_announced_for_its_user_alone(announced, user, free):
