@@ -193,6 +193,15 @@ def test_what_a_view_without_its_throttle_was_asked_to_read_is_limited(
     assert statuses(client, "/drf-to-read/", 3) == [200, 200, 429]
 
 
+def test_a_refusal_of_what_reaches_no_view_gives_back_what_came_before(
+    client: Client, valkey_client: redis.Redis
+) -> None:
+    limit_tier("anonymous", 1)
+    make_rule("all", 100, path="/**")
+    assert statuses(client, "/nowhere/", 2) == [404, 429]
+    assert used(valkey_client) == {ANYBODY: [1, 1]}
+
+
 def test_a_refusal_tells_nothing_of_what_was_given_back(client: Client) -> None:
     limit_tier("anonymous", 1)
     make_rule("plain", 5)
