@@ -105,10 +105,14 @@ def on_policy_edited(sender: type[models.Model], using: str, reason: str, **_: A
 
 
 def on_subject_edited(
-    sender: type[models.Model], using: str, subjects: tuple[str, ...], **options: Any
+    sender: type[models.Model],
+    using: str,
+    subjects: tuple[str, ...],
+    reason: str = "edited",
+    **_: Any,
 ) -> None:
     """Raise the revision of single subjects."""
-    _raise_revision(sender, using, options.get("reason", "edited"), subjects)
+    _raise_revision(sender, using, reason, subjects)
 
 
 def on_policy_saved(

@@ -9,7 +9,10 @@ policy_edited = Signal()
 """Tiers, rules or service accounts were written. Arguments: sender (model), using, reason."""
 
 subject_edited = Signal()
-"""The tier of single subjects may have changed. Arguments: sender (model), using, subjects."""
+"""The tier of single subjects may have changed.
+
+Arguments: sender (model), using, subjects, and mostly reason.
+"""
 
 store_unavailable = Signal()
 """The store stopped answering this process. Arguments: error."""
