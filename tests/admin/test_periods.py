@@ -12,7 +12,7 @@ from django_ratelimit_tiers.models import PolicyRevision, Tier
 from django_ratelimit_tiers.models.words import period_words
 from tests.admin.conftest import errors, page, rows, sent_form
 
-NEW = {"name": "Gold", "slug": "gold", "rank": 25, "default_for": ""}
+NEW = {"name": "Gold", "slug": "gold", "rank": 25, "default_for": "", "mode": "enforce"}
 
 
 @pytest.mark.parametrize(
