@@ -169,9 +169,9 @@ def _weight_falls_to(policy: QuotaPolicy, count: int, most: int) -> int:
     """Return the offset in a window at which a previous window's `count` weighs at most `most`.
 
     count * (P - e) // P <= most  <=>  P - e <= ceil((most + 1) * P / count) - 1
+
+    `count` is more than `most`: it would weigh no more at once.
     """
-    if count <= most:
-        return 0
     return policy.window - (_ceil_div((most + 1) * policy.window, count) - 1)
 
 

@@ -33,6 +33,20 @@ def reset_after(policy: QuotaPolicy, state: CounterState, now: int) -> int:
     return algorithms.standing(policy, *algorithms.settle(policy, state, now)[:3])[1]
 
 
+def fits(policy: QuotaPolicy, state: CounterState, now: int, cost: int) -> bool:
+    """Say by the table of docs/algorithms.md, and not by the wait, whether a cost may be taken."""
+    settled = algorithms.settle(policy, state, now)
+    match policy.algorithm:
+        case Algorithm.TOKEN_BUCKET:
+            used = settled.current * policy.window + settled.previous
+            return used + cost * policy.window <= policy.capacity * policy.window
+        case Algorithm.SLIDING_WINDOW_COUNTER:
+            weighted = settled.previous * (policy.window - now % policy.window) // policy.window
+            return settled.current + weighted + cost <= policy.requests
+        case _:
+            return settled.current + cost <= policy.requests
+
+
 @st.composite
 def histories(draw: st.DrawFn) -> tuple[QuotaPolicy, CounterState, int, int]:
     """A policy, a state that real requests led to, a present moment and a cost."""
@@ -42,8 +56,9 @@ def histories(draw: st.DrawFn) -> tuple[QuotaPolicy, CounterState, int, int]:
     state = EMPTY
     for _ in range(draw(st.integers(0, 8))):
         now = max(0, now + draw(own.steps(policy.window)))
-        cost = draw(st.sampled_from([1, 1, 2, most]))
         settled = algorithms.settle(policy, state, now)
+        left = algorithms.standing(policy, *settled[:3])[0]
+        cost = draw(st.sampled_from([1, 2, most, max(1, left)]))
         if algorithms.wait(policy, settled, cost) == 0:
             state = algorithms.spend(policy, settled, cost)
     now = max(0, now + draw(own.steps(policy.window)))
@@ -61,6 +76,18 @@ class TestEveryAlgorithm:
         if 0 < wait < algorithms.FOREVER and cost <= policy.capacity:
             assert waits(policy, state, now + wait, cost) == 0
             assert waits(policy, state, now + wait - 1, cost) == 1
+
+    @given(histories())
+    def test_a_request_passes_exactly_when_it_fits(
+        self, history: tuple[QuotaPolicy, CounterState, int, int]
+    ) -> None:
+        policy, state, now, cost = history
+        now = max(now, state.last)
+        wait = waits(policy, state, now, cost)
+        for moment in (now, now + wait - 1, now + wait):
+            if moment >= now and wait < algorithms.FOREVER and cost <= policy.capacity:
+                passes = waits(policy, state, moment, cost) == 0
+                assert passes is fits(policy, state, moment, cost) is (moment == now + wait)
 
     @given(histories())
     def test_the_reset_is_the_first_moment_of_the_full_quota(
@@ -224,6 +251,12 @@ class TestGivingBack:
         policy = QuotaPolicy("a", 9, 60, algorithm)
         settled = algorithms.settle(policy, take(policy, EMPTY, 0, cost=2), 0)
         assert remaining(policy, algorithms.give_back(policy, settled, 5), 0) == 9
+
+    def test_no_more_is_given_back_to_a_log_than_was_charged_at_that_moment(self) -> None:
+        policy = QuotaPolicy("a", 9, 60, Algorithm.SLIDING_WINDOW_LOG)
+        state = take(policy, take(policy, EMPTY, 0, cost=3), SECOND, cost=2)
+        settled = algorithms.settle(policy, state, SECOND)
+        assert algorithms.give_back(policy, settled, 4, charged_at=SECOND).log == (0, 0, 0)
 
     def test_what_the_present_window_has_not_is_given_back_to_the_one_before(self) -> None:
         policy = QuotaPolicy("a", 10, 60)

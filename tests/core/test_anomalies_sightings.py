@@ -1,6 +1,9 @@
 from __future__ import annotations
 
-from hypothesis import given
+from collections import defaultdict
+
+import pytest
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from django_ratelimit_tiers.core.anomalies import (
@@ -13,7 +16,7 @@ from django_ratelimit_tiers.core.anomalies import (
     networks_by_subject,
     subjects_by_network,
 )
-from django_ratelimit_tiers.core.verdicts import LONGEST_NAME, shown
+from django_ratelimit_tiers.core.verdicts import LONGEST_NAME, distinct, number, shown
 
 NOW = 29_000_000
 
@@ -67,6 +70,28 @@ def test_a_few_new_subjects_are_a_farm_where_as_many_known_ones_are_not() -> Non
     assert "10 new users or keys" in account_farming(new, NOW).explanation
 
 
+@pytest.mark.parametrize(("networks", "abnormal"), [(119, False), (120, True)])
+def test_three_times_what_is_usual_is_rotation_whoever_it_is(networks: int, abnormal: bool) -> None:
+    verdict = ip_rotation(SubjectNetworks("key:a", named("n", networks), usual=40), NOW, most=20)
+    assert (verdict.abnormal, verdict.level, verdict.threshold) == (abnormal, 40, 120)
+
+
+@pytest.mark.parametrize(("subjects", "abnormal"), [(209, False), (210, True)])
+def test_three_times_what_is_usual_is_a_farm_wherever_it_is(subjects: int, abnormal: bool) -> None:
+    office = NetworkSubjects("192.0.2.7", named("user:", subjects), usual=70)
+    verdict = account_farming(office, NOW)
+    assert (verdict.abnormal, verdict.level, verdict.threshold) == (abnormal, 70, 210)
+
+
+def test_of_subjects_and_new_ones_those_that_exceed_their_line_further_are_told() -> None:
+    users, new = named("user:", 50), named("user:", 10)
+    crowd = account_farming(NetworkSubjects("192.0.2.7", users, new), NOW)
+    farm = account_farming(NetworkSubjects("192.0.2.7", users, users), NOW)
+    assert (crowd.value, crowd.threshold) == (50, 25)
+    assert "At least 50 users or keys came from 192.0.2.7" in crowd.explanation
+    assert (farm.value, farm.threshold, farm.level) == (50, 10, 0)
+
+
 def test_an_office_with_many_users_is_no_farm() -> None:
     office = NetworkSubjects("192.0.2.7", named("user:", 80), usual=70)
     assert not account_farming(office, NOW).abnormal
@@ -81,6 +106,43 @@ def test_addresses_and_everybody_are_nobody_to_watch() -> None:
 @given(addresses)
 def test_any_text_has_a_network(address: str) -> None:
     assert network_of(address)
+
+
+@pytest.mark.parametrize(
+    ("address", "prefix", "network"),
+    [
+        ("2001:db8:1:2:3:4:5:6", 64, "2001:db8:1:2::/64"),
+        ("2001:db8:1:2:3:4:5:6", 48, "2001:db8:1::/48"),
+        ("192.0.2.7", 48, "192.0.2.7"),
+        ("192.0.2.7, 192.0.2.8", 64, "unreadable"),
+    ],
+)
+def test_a_network_is_an_ipv4_address_or_the_beginning_of_an_ipv6_one(
+    address: str, prefix: int, network: str
+) -> None:
+    assert network_of(address, prefix) == network
+
+
+@given(sightings)
+def test_every_sighting_of_somebody_is_in_its_group_and_the_largest_group_comes_first(
+    seen: list[Sighting],
+) -> None:
+    travels, crowds, new = defaultdict(set), defaultdict(set), set()
+    for one in seen:
+        if one.subject.startswith(("user:", "key:")):
+            network = network_of(one.address)
+            travels[one.subject].add(network)
+            crowds[network].add(one.subject)
+            if one.is_new:
+                new.add((network, one.subject))
+    by_subject, by_network = networks_by_subject(seen), subjects_by_network(seen)
+    assert {found.subject: found.networks for found in by_subject} == travels
+    assert {found.network: found.subjects for found in by_network} == crowds
+    assert {(found.network, one) for found in by_network for one in found.new} == new
+    sizes = [len(found.networks) for found in by_subject]
+    assert sizes == sorted(sizes, reverse=True)
+    sizes = [len(found.subjects) for found in by_network]
+    assert sizes == sorted(sizes, reverse=True)
 
 
 @given(sightings, st.randoms())
@@ -101,6 +163,33 @@ def test_one_more_network_never_calms_a_verdict(numbers: frozenset[int], more: i
 
 
 @given(st.text(max_size=500))
+@example("a" * (LONGEST_NAME + 1))
+@example("\n" * 500)
 def test_a_hostile_name_is_cut_and_printable(name: str) -> None:
     assert len(shown(name)) <= LONGEST_NAME
     assert shown(name).isprintable()
+
+
+def test_a_name_is_shown_whole_up_to_the_longest_and_then_with_its_beginning() -> None:
+    longest = "a" * LONGEST_NAME
+    assert shown(longest) == longest
+    assert shown(longest + "b") == "a" * (LONGEST_NAME - 1) + "…"
+
+
+@given(st.text(max_size=5), st.text(max_size=5), st.sampled_from(["", "a" * LONGEST_NAME]))
+@example("\x00", "\x01", "")
+@example("a", "b", "a" * LONGEST_NAME)
+def test_two_names_are_distinct_although_they_are_shown_alike(
+    one: str, other: str, beginning: str
+) -> None:
+    names = beginning + one, beginning + other
+    assert (distinct(names[0]) == distinct(names[1])) is (one == other)
+    assert all(distinct(name).startswith(shown(name)) for name in names)
+
+
+@pytest.mark.parametrize(
+    ("value", "written"),
+    [(9.5, "9.5"), (9.0, "9"), (10.4, "10"), (0.25, "0.2"), (1_234_567, "1,234,567")],
+)
+def test_a_number_has_one_decimal_only_where_it_matters(value: float, written: str) -> None:
+    assert number(value) == written

@@ -106,3 +106,56 @@ def test_the_same_is_tallied_of_a_grant_and_of_its_outcomes(grant: Grant) -> Non
 def test_a_day_quota_runs_short_at_its_first_mark(policy: QuotaPolicy, least: int) -> None:
     assert short_at(policy) == least
     assert Quotas((policy,)).short_at == (() if least < 0 else ((0, least),))
+
+
+MINUTE = QuotaPolicy("minute", 60, 60)
+TRIED_OUT = QuotaPolicy("tried out", 1, 60, mode=Mode.SHADOW)
+
+
+def outcome(
+    policy: QuotaPolicy, remaining: int, reset_after: int, retry_after: int | None = None
+) -> Outcome:
+    charge = Charge("user:1", policy)
+    return Outcome(charge, retry_after is None, remaining, reset_after, retry_after)
+
+
+def test_the_policy_with_the_fewest_requests_left_binds_then_the_one_with_the_longest_reset() -> (
+    None
+):
+    plenty, sooner, later = outcome(MINUTE, 9, 70), outcome(MINUTE, 3, 50), outcome(MINUTE, 3, 60)
+    assert Decision((plenty, sooner, later)).binding == later
+    assert Decision((later, sooner, plenty)).binding == later
+
+
+def test_the_refusing_policy_with_the_longest_wait_binds_and_is_waited_for() -> None:
+    granted, short, long = (
+        outcome(MINUTE, 0, 90),
+        outcome(MINUTE, 0, 70, 5),
+        outcome(MINUTE, 1, 6, 6),
+    )
+    decision = Decision((granted, short, long))
+    assert (decision.refusing, decision.binding) == ((short, long), long)
+    assert decision.retry_after == 6
+
+
+def test_a_policy_that_is_only_tried_out_neither_refuses_nor_binds() -> None:
+    granted, tried = outcome(MINUTE, 7, 50), outcome(TRIED_OUT, 0, 60, 60)
+    decision = Decision((tried, granted))
+    assert (decision.allowed, decision.enforced) == (True, (granted,))
+    assert (decision.binding, decision.retry_after) == (granted, None)
+    assert Decision((tried,)).binding is None
+
+
+def test_the_decision_of_two_stages_keeps_what_either_of_them_tells() -> None:
+    first = Decision(now=8, degraded=FailurePolicy.LOCAL, id="first")
+    later = Decision((outcome(MINUTE, 0, 9, 9),), now=7)
+    assert first.merge(later) == Decision(later.answer, 8, FailurePolicy.LOCAL, "first")
+    assert later.merge(first) == Decision(later.answer, 8, FailurePolicy.LOCAL, "first")
+
+
+def test_the_later_of_two_stages_has_the_last_word() -> None:
+    first = Decision(now=7, degraded=FailurePolicy.OPEN, id="first")
+    later = Decision(now=8, degraded=FailurePolicy.CLOSED, id="later")
+    merged = first.merge(later)
+    assert (merged.now, merged.degraded, merged.id) == (8, FailurePolicy.CLOSED, "later")
+    assert not merged.allowed

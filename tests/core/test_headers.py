@@ -13,6 +13,7 @@ from django_ratelimit_tiers.core.headers import (
     SERIALIZERS,
     HeaderStyle,
     header_fields,
+    likeness,
     problem_body,
     refusal_body,
 )
@@ -283,6 +284,43 @@ def test_waiting_as_told_is_never_too_short(decision: Decision) -> None:
     told = header_fields(decision, BOTH)
     for outcome in decision.refusing:
         assert int(told["Retry-After"]) * MICROSECONDS >= (outcome.retry_after or 0)
+
+
+@given(
+    st.lists(allowances | refusals, min_size=1, max_size=2).map(tuple),
+    st.integers(0, 2**53),
+    st.sampled_from([None, None, FailurePolicy.LOCAL]),
+    st.sampled_from(["", "4fcf2e9e96099a15"]),
+)
+def test_what_a_refusal_by_one_policy_is_like_tells_the_same(
+    outcomes: tuple[Outcome, ...], now: int, degraded: FailurePolicy | None, name: str
+) -> None:
+    decision = Decision(outcomes, now, degraded, name)
+    alike = likeness(decision)
+    alone = len(outcomes) == 1 and bool(decision.refusing)
+    assert (alike is not None) == (alone and bool(name) and degraded is None)
+    if alike is not None:
+        again = alike.decision(name)
+        assert header_fields(again, BOTH) == header_fields(decision, BOTH)
+        assert refusal_body(again) == refusal_body(decision)
+        assert problem_body(again) == problem_body(decision)
+
+
+@pytest.mark.parametrize(
+    ("disclose", "styles", "name"),
+    [
+        (True, BOTH, "4fcf2e9e96099a15"),
+        (True, DRAFT, None),
+        (False, BOTH, None),
+    ],
+)
+def test_a_refusal_is_named_for_staff_where_its_numbers_are_told(
+    disclose: bool, styles: tuple[str, ...], name: str | None
+) -> None:
+    refused = Decision((outcome(wait=9, disclose=disclose),), NOW, id="4fcf2e9e96099a15")
+    assert header_fields(refused, styles).get("X-RateLimit-Decision") == name
+    granted = Decision((outcome(),), NOW, id="4fcf2e9e96099a15")
+    assert "X-RateLimit-Decision" not in header_fields(granted, BOTH)
 
 
 def test_a_refusal_explains_itself() -> None:

@@ -47,14 +47,35 @@ def test_a_policy_no_counter_can_hold_is_refused_by_name_and_field(
         QuotaPolicy("broken", **numbers)
 
 
+@pytest.mark.parametrize(
+    "policy",
+    [
+        {"requests": 1, "period": 1},
+        {"requests": MAX_REQUESTS, "period": MAX_PERIOD},
+        {"requests": MAX_LOG_REQUESTS, "period": 60, "algorithm": "sliding_window_log"},
+        {"requests": 1, "period": 86_400, "burst": 366, "algorithm": "token_bucket"},
+        {"requests": 1, "period": 60, "burst": 1, "algorithm": "token_bucket"},
+        {"requests": 60, "period": 1, "burst": MAX_REQUESTS, "algorithm": "token_bucket"},
+    ],
+)
+def test_the_smallest_and_the_largest_numbers_that_a_counter_holds_are_accepted(
+    policy: dict[str, Any],
+) -> None:
+    accepted = QuotaPolicy("fits", **policy)
+    assert accepted.capacity == policy.get("burst", policy["requests"])
+    for cost in (0, MAX_REQUESTS):
+        assert Charge("user:1", accepted, cost).cost == cost
+
+
 def test_every_problem_is_told_at_once() -> None:
     problems = policy_problems(0, 0, Algorithm.FIXED_WINDOW, None)
     assert [problem.field for problem in problems] == ["requests", "period"]
 
 
-def test_a_cost_below_nothing_is_refused() -> None:
+@pytest.mark.parametrize("cost", [-1, MAX_REQUESTS + 1])
+def test_a_cost_that_no_counter_holds_is_refused(cost: int) -> None:
     with pytest.raises(ValueError, match="cost must be from 0"):
-        Charge("user:1", QuotaPolicy("a", 1, 60), -1)
+        Charge("user:1", QuotaPolicy("a", 1, 60), cost)
 
 
 def test_the_limit_is_no_part_of_the_counter() -> None:

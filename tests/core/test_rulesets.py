@@ -142,6 +142,12 @@ def test_a_broken_rule_is_refused_by_its_name(fields: dict[str, str], message: s
         RuleSet([rule(name="broken", **fields)])
 
 
+def test_a_rule_by_view_is_found_by_no_path() -> None:
+    rules = RuleSet([rule(view_name="shop:search"), rule("/**")])
+    assert [names(rules.match("GET", path)) for path in ("/", "/shop:search")] == [["/**"]] * 2
+    assert names(rules.rules) == ["rule", "/**"]
+
+
 def test_a_pattern_of_a_rule_is_read_like_any_pattern() -> None:
     assert parse_pattern("/a/") == parse_pattern("/a")
     assert names(RuleSet([rule("/a/")]).match("GET", "/a")) == ["/a/"]
