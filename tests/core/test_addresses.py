@@ -219,6 +219,11 @@ def test_a_hostile_header_stops_the_walk_at_once(value: str) -> None:
     assert from_header(value, "Forwarded") == PROXY
 
 
+@pytest.mark.parametrize(("length", "client"), [(100, "fe80::1"), (101, PROXY)])
+def test_an_address_longer_than_any_is_not_read(length: int, client: str) -> None:
+    assert from_header("fe80::1%".ljust(length, "z")) == client
+
+
 @given(st.lists(addresses, max_size=8), addresses)
 def test_the_client_is_the_last_hop_before_the_trusted_ones(
     hops: list[ipaddress.IPv4Address | ipaddress.IPv6Address],

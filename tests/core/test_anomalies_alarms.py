@@ -3,6 +3,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import asdict
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -67,6 +68,44 @@ def test_within_the_cool_down_the_same_alarm_opens_again() -> None:
     assert steps[-1].alarm is not None
     assert (steps[-1].alarm.opened_at, steps[-1].alarm.peak) == (0, 180)
     assert steps[-1].alarm.closed_at is None
+
+
+def test_the_last_minute_of_the_cool_down_is_within_it() -> None:
+    assert lived([150, 0, 0, 0] + [0] * 9 + [180])[-1].change is Change.REOPENED
+
+
+@pytest.mark.parametrize(
+    ("value", "threshold", "change"),
+    [
+        (100, 500, Change.REOPENED),
+        (99, 500, Change.NONE),
+        (40, 40, Change.REOPENED),
+        (39, 40, Change.NONE),
+        (None, 40, Change.NONE),
+    ],
+)
+def test_a_cooling_alarm_opens_again_by_its_own_line_or_by_that_of_today(
+    value: int | None, threshold: int, change: Change
+) -> None:
+    cooling = lived([150, 0, 0, 0])[-1].alarm
+    assert cooling is not None
+    step = advance(cooling, verdict(4, value, threshold=threshold), PACE)
+    assert step.change is change
+    assert step.alarm is not None
+    assert (step.alarm.closed_at is None) is (change is Change.REOPENED)
+
+
+@pytest.mark.parametrize(("value", "change"), [(60, Change.EXTENDED), (59, Change.NONE)])
+def test_an_alarm_is_extended_from_half_way_between_the_level_and_its_line(
+    value: int, change: Change
+) -> None:
+    assert advance(opened(), verdict(1, value), PACE).change is change
+
+
+def test_the_peak_is_known_with_its_first_minute() -> None:
+    alarm = lived([150, 170, 90, 170, 10])[-1].alarm
+    assert alarm is not None
+    assert (alarm.peak, alarm.peak_at, alarm.high_at, alarm.minute) == (170, 1, 3, 4)
 
 
 def test_after_the_cool_down_it_is_a_new_alarm() -> None:

@@ -43,6 +43,32 @@ def test_an_hour_unknown_or_idle_or_refused_breaks_the_row(broken: HourUsage | N
     assert slow_drip(SubjectUsage("user:1", LIMIT, [*even, broken, *even]), NOW).value == 5
 
 
+@pytest.mark.parametrize(
+    ("hour", "counts"),
+    [
+        (HourUsage(699), False),
+        (HourUsage(700), True),
+        (HourUsage(1000), True),
+        (HourUsage(1001), False),
+        (HourUsage(950, refused=19), True),
+        (HourUsage(950, refused=20), False),
+    ],
+)
+def test_an_hour_is_just_under_the_limit_from_seven_tenths_of_it_with_few_refusals(
+    hour: HourUsage, counts: bool
+) -> None:
+    assert slow_drip(SubjectUsage("user:1", LIMIT, [hour]), NOW).value == int(counts)
+
+
+def test_without_a_limit_nobody_is_just_under_it() -> None:
+    assert slow_drip(SubjectUsage("user:1", 0, [HourUsage(0)] * 6), NOW).value == 0
+
+
+@pytest.mark.parametrize(("apart", "value"), [(90, 2), (91, 1)])
+def test_hours_are_even_while_they_deviate_by_no_more_than_a_tenth(apart: int, value: int) -> None:
+    assert slow_drip(usage(900 - apart, 900 + apart), NOW).value == value
+
+
 def test_busy_but_uneven_hours_are_no_drip() -> None:
     assert not slow_drip(usage(1000, 700, 990, 710, 1000, 700, 980), NOW).abnormal
 

@@ -370,4 +370,8 @@ def test_a_refusal_for_want_of_the_store_is_a_problem_of_capacity() -> None:
     )
     assert problem["status"] == 503
     assert "violated-policies" not in problem
-    assert refusal_body(decision)["error"] == "temporary_reduced_capacity"
+    assert refusal_body(decision) == {
+        "error": "temporary_reduced_capacity",
+        "message": "The service is short of capacity. Try again in 5 seconds.",
+        "retry_after": 5,
+    }

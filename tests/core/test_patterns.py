@@ -80,6 +80,11 @@ def test_a_pattern_without_wildcards_is_literal(text: str, literal: bool) -> Non
     assert parse_pattern(text).is_literal is literal
 
 
+@pytest.mark.parametrize("segment", ["<b", "b>", "a<b>c"])
+def test_a_single_angle_bracket_is_a_character_like_any_other(segment: str) -> None:
+    assert parse_pattern(f"/a/{segment}") == Pattern(("a", segment))
+
+
 @given(st.text("/ab", min_size=1, max_size=12), st.integers(0, 6))
 def test_segments_beyond_the_most_are_counted_as_one(path: str, most: int) -> None:
     path = "/" + path
