@@ -146,6 +146,14 @@ def test_judging_a_minute_again_changes_nothing(counts: list[float | None]) -> N
             assert again == Step(Change.NONE, step.alarm)
 
 
+@given(values, st.integers(0, 50_000_000))
+def test_the_life_of_an_alarm_is_the_same_whenever_it_begins(
+    counts: list[float | None], start: int
+) -> None:
+    begun = lived([150, *counts], start=start)
+    assert [step.change for step in begun] == [step.change for step in lived([150, *counts])]
+
+
 @given(values)
 def test_every_alarm_ends_once_it_is_calm(counts: list[float | None]) -> None:
     alarm = lived([*counts, 150])[-1].alarm

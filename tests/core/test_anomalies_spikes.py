@@ -190,6 +190,28 @@ def test_hours_that_are_not_known_are_no_zeros() -> None:
     assert spike(history, now, Sensitivity.NORMAL, 20).level == 80
 
 
+@pytest.mark.parametrize("unknown", [frozenset(), frozenset((BEGIN + 3,))])
+def test_only_minutes_before_the_record_and_in_its_gaps_are_not_known(
+    unknown: frozenset[int],
+) -> None:
+    history = History(since=BEGIN + 1, minutes={BEGIN: 5, BEGIN + 2: 7}, hours={}, unknown=unknown)
+    gap = None if unknown else 0
+    assert [history.at(BEGIN + index) for index in range(4)] == [None, 0, 7, gap]
+    known = [0, 7] if unknown else [0, 7, 0]
+    assert history.between(BEGIN - 9, BEGIN + 4) == known
+
+
+def test_what_is_not_known_of_an_hour_is_no_part_of_its_roll_up() -> None:
+    minutes = {BEGIN: 5, BEGIN + 1: 900, BEGIN + 59: 7, BEGIN + 60: 9}
+    gaps = {BEGIN + 1, *range(BEGIN + 120, BEGIN + 180)}
+    hours = rolled_up(minutes, since=BEGIN, until=BEGIN + 180, unknown=gaps)
+    assert list(hours.values()) == [Hour(12, 7, known=59), Hour(9, 9, known=60), Hour(0, 0, 0)]
+    history = History(since=BEGIN, minutes=minutes, hours=hours, unknown=gaps)
+    assert history.hour(BEGIN // 60 - 1) is None
+    assert history.hour(BEGIN // 60 + 2) is None
+    assert history.hour(BEGIN // 60 + 3) == Hour(0, 0)
+
+
 @given(st.lists(st.integers(0, 100), min_size=1, max_size=200), st.integers(0, 59))
 def test_rolling_up_keeps_every_count(counts: list[int], offset: int) -> None:
     minutes = {BEGIN + offset + index: count for index, count in enumerate(counts)}

@@ -105,6 +105,10 @@ def test_a_pattern_reaches_every_route_that_matches_a_path_it_covers(
         ("/api/x/search", (r"api/", r"^search$"), False),
         ("/a//", (r"^a/\Z",), False),
         ("/a//", (r"^a//\Z",), True),
+        ("/a", (r"^a{2,4}$",), False),
+        ("/aa", (r"^a{2,4}$",), True),
+        ("/aaaa", (r"^a{2,4}$",), True),
+        ("/aaaaa", (r"^a{2,4}$",), False),
     ],
 )
 def test_a_pattern_reaches_the_routes_of_its_paths(
@@ -129,6 +133,17 @@ def test_conditions_that_are_not_looked_into_are_taken_to_hold(source: str) -> N
 @pytest.mark.parametrize("source", [r"^(.+)/\1$", "^(?>a+)/b$", "^a++/b$"])
 def test_what_regular_expressions_have_beyond_regular_ones_is_understood(source: str) -> None:
     assert reaches("/*/*", source)
+
+
+@pytest.mark.parametrize("source", ["(?m)^a\\n^b", "(?m)a$\\nb", "a\\n(?m:^)b"])
+def test_an_anchor_of_lines_may_hold_in_the_middle_of_a_path(source: str) -> None:
+    assert re.search(source, "a\nb")
+    assert reaches("/**", source)
+
+
+@pytest.mark.parametrize("source", [r"(?m)a\Ab", r"(?m)a\Zb"])
+def test_an_anchor_of_the_whole_path_holds_at_its_ends_only(source: str) -> None:
+    assert not reaches("/**", source)
 
 
 def test_what_can_never_match_is_never_reached() -> None:

@@ -111,6 +111,7 @@ def test_positions_are_forgotten_before_they_fill_the_memory(
     for path in ["/a/b/c", "/b/b/c", "/c/b/c", "/a/x/c", "/a/b/c"] * 2:
         expected = [text for text in texts if covers(segments(text), segments(path))]
         assert names(rules.match("GET", path)) == expected
+        assert len(rules._by_path._positions) <= 3
 
 
 def test_only_so_many_short_paths_are_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
