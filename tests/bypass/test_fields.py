@@ -137,6 +137,15 @@ def test_a_number_of_json_is_the_one_that_a_query_finds() -> None:
         assert field_subject(request, "username") == value_subject("42")
 
 
+@pytest.mark.parametrize(
+    ("written", "name"),
+    [("Infinity", "inf"), ("-Infinity", "-inf"), ("NaN", "nan"), ("1e999", "inf")],
+)
+def test_a_number_of_json_that_no_query_finds_is_a_name(written: str, name: str) -> None:
+    request = sent(f'{{"username": {written}}}', JSON)
+    assert field_subject(request, "username") == value_subject(name)
+
+
 def test_digits_of_other_scripts_are_digits_in_names() -> None:
     assert value_subject("ada٤٢") == value_subject("ada42")
 
@@ -332,6 +341,15 @@ def test_a_long_body_in_chunks_is_left_to_the_view_unread(limit: int | None, set
         assert field_subject(request, "username") == TOO_LONG
         assert not hasattr(request, "_body")
         assert len(request.read()) == 3_000_000
+
+
+@pytest.mark.parametrize("more", [0, 1])
+def test_a_body_is_read_up_to_the_longest(more: int) -> None:
+    body = '{"username": "ada"}'.ljust(MAX_BODY + more)
+    expected = TOO_LONG if more else value_subject("ada")
+    assert field_subject(sent(body, JSON), "username") == expected
+    with in_chunks(body.encode()) as request:
+        assert field_subject(request, "username") == expected
 
 
 def test_a_body_over_the_limit_of_django_is_too_long(settings: Any) -> None:

@@ -7,7 +7,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from django_ratelimit_tiers.core.alerts import Sensitivity
-from django_ratelimit_tiers.core.anomalies import History, Hour, SpikeVerdict, rolled_up, spike
+from django_ratelimit_tiers.core.anomalies import (
+    History,
+    Hour,
+    SpikeVerdict,
+    baseline_at,
+    rolled_up,
+    spike,
+)
+from django_ratelimit_tiers.core.spikes import DEVIATION, FEW, RECENT
 
 DAY = 1440
 BEGIN = 29_000_000 // 60 * 60
@@ -168,6 +176,26 @@ def test_a_burst_that_comes_every_hour_becomes_a_habit_and_its_fivefold_does_not
     assert judged(hour * 12 + [4] * 5 + [500]).abnormal
 
 
+@pytest.mark.parametrize(("begin", "end"), [(60, 185), (55, 180)])
+def test_the_edge_of_a_plateau_is_no_leap(begin: int, end: int) -> None:
+    counts = ([0] * begin + [100] * (end - begin) + [0] * (240 - end)) * 18
+    assert baseline_at(history_of(counts), BEGIN + len(counts)).leap == 0
+
+
+@pytest.mark.parametrize(
+    ("counts", "deviation"),
+    [
+        ([20, 180] * 60, DEVIATION * 160),
+        ([20, 180] * 30 + [20] * 60, math.sqrt(20)),
+        ([20] * 60 + [20, 180] * 30, math.sqrt(20)),
+    ],
+)
+def test_the_spread_is_that_of_the_calmer_of_the_last_two_hours(
+    counts: list[int], deviation: float
+) -> None:
+    assert judged([*counts, 0]).spread == pytest.approx(deviation * (1 + FEW / RECENT))
+
+
 def test_one_earlier_attack_does_not_hide_the_next() -> None:
     quiet = [10] * DAY
     attacked = [10] * 600 + [300] * 45 + [10] * 795
@@ -180,6 +208,34 @@ def test_rolled_up_days_without_minutes_are_enough_for_the_time_of_day() -> None
     history = History(since=BEGIN, minutes={now: 90}, hours=hours)
     verdict = spike(history, now, Sensitivity.NORMAL, 20)
     assert (verdict.level, verdict.abnormal) == (80, False)
+
+
+@pytest.mark.parametrize(("day", "abnormal"), [(1, True), (0, False)])
+def test_after_a_gap_an_earlier_day_is_enough_to_judge_by(day: int, abnormal: bool) -> None:
+    now = BEGIN + DAY
+    hours = {hour: Hour(60 * 8, peak=9) for hour in range(BEGIN // 60, BEGIN // 60 + 3)}
+    gap = frozenset(range(now - 2 * 60, now))
+    history = History(since=BEGIN if day else now, minutes={now: 500}, hours=hours, unknown=gap)
+    verdict = spike(history, now, Sensitivity.NORMAL, 20)
+    assert (verdict.level, verdict.abnormal) == (8 * day, abnormal)
+
+
+@pytest.mark.parametrize(("earlier", "level"), [([8, 80], 8), ([8, 80, 90], 80)])
+def test_the_usual_level_of_a_time_of_day_is_the_middle_of_its_days(
+    earlier: list[int], level: int
+) -> None:
+    now = BEGIN + 20 * DAY
+    hours = {
+        hour: Hour(60 * count)
+        for day, count in enumerate(earlier, start=5)
+        for hour in range((now - day * DAY) // 60 - 1, (now - day * DAY) // 60 + 2)
+    }
+    unknown = {
+        hour: Hour(0, known=0) for hour in range(BEGIN // 60, now // 60) if hour not in hours
+    }
+    history = History(BEGIN, {now: 5}, hours | unknown, frozenset(range(now - 2 * 60, now)))
+    verdict = spike(history, now, Sensitivity.NORMAL, 20)
+    assert verdict.level == level
 
 
 def test_hours_that_are_not_known_are_no_zeros() -> None:
