@@ -13,6 +13,7 @@ from django_ratelimit_tiers.core.plans import Plan, Reply, Stale
 from django_ratelimit_tiers.core.policies import Charge, Mode, QuotaPolicy
 from django_ratelimit_tiers.core.refusals import LONGEST_PATH, LONGEST_USER_AGENT
 from django_ratelimit_tiers.events.tallies import MOST_SAMPLED
+from django_ratelimit_tiers.policy import refusals
 from django_ratelimit_tiers.policy.limiter import limiter
 from django_ratelimit_tiers.policy.refusals import SIGNS_OF_ATTACK, SPENT_SECONDS, RefusalMemory
 from django_ratelimit_tiers.signals import request_throttled
@@ -75,6 +76,7 @@ def test_an_attack_is_answered_from_memory(memory: RefusalMemory, clock: Clock) 
     assert outcome.charge is PLAN.charges[place] is PLAN.charges[0]
     assert outcome.refuses
     assert outcome.retry_after == pytest.approx(30 * SECOND - 50_000, abs=1)
+    assert outcome.reset_after == pytest.approx(40 * SECOND - 50_000, abs=1)
     assert reply.now == pytest.approx(REFUSED.now + 50_000, abs=1)
 
 
@@ -168,6 +170,31 @@ def test_an_attack_that_goes_on_is_not_forgotten(memory: RefusalMemory, clock: C
         clock.now += 0.2
         memory.learn(PLAN, REFUSED)
         assert memory.recall(PLAN) is not None
+
+
+@pytest.mark.parametrize(("pause", "remembered"), [(0.9, True), (1.5, False)])
+def test_after_a_pause_an_attack_must_show_itself_anew(
+    memory: RefusalMemory, clock: Clock, pause: float, remembered: bool
+) -> None:
+    attack(memory)
+    clock.now += 1.0
+    memory.learn(PLAN, REFUSED)
+    clock.now += pause
+    memory.learn(PLAN, REFUSED)
+    assert (memory.recall(PLAN) is not None) is remembered
+
+
+def test_of_too_many_refusals_the_oldest_are_forgotten(
+    memory: RefusalMemory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(refusals, "MOST_REMEMBERED", 3)
+    charges = [Charge(f"ip:192.0.2.{number}", POLICY) for number in range(5)]
+    for charge in charges:
+        reply = Reply((Outcome(charge, False, 0, SECOND, SECOND),), now=0)
+        for _ in range(SIGNS_OF_ATTACK):
+            memory.learn(PLAN, reply)
+    found = [memory.recall(plan_of(charge)) is not None for charge in charges]
+    assert found == [False, False, True, True, True]
 
 
 def test_zero_seconds_turn_it_off(clock: Clock) -> None:
