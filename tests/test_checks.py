@@ -119,10 +119,12 @@ WRONG: list[tuple[str, Any]] = [
     ("STORE_TIMEOUT", "0.1"),
     ("STORE_TIMEOUT", True),
     ("STORE_TIMEOUT", float("nan")),
+    ("STORE_TIMEOUT", 60.1),
     ("STORE_TIMEOUT", 10**9),
     ("KEY_PREFIX", ""),
     ("KEY_PREFIX", "a{b}"),
-    ("KEY_PREFIX", "x" * 100),
+    ("KEY_PREFIX", "x" * 65),
+    ("KEY_PREFIX", "a}"),
     ("KEY_PREFIX", "a\nb"),
     ("TRUSTED_PROXIES", "10.0.0.0/8"),
     ("TRUSTED_PROXIES", ["10.0.0.0/33"]),
@@ -146,11 +148,22 @@ WRONG: list[tuple[str, Any]] = [
     ("FAILED_STATUSES", 401),
     ("FAILED_STATUSES", ["401"]),
     ("FAILED_STATUSES", [4]),
+    ("FAILED_STATUSES", [99]),
+    ("FAILED_STATUSES", [401, 600]),
     ("ON_STORE_FAILURE", "ajar"),
     ("ON_STORE_FAILURE", None),
+    ("WORKERS", 0),
+    ("WORKERS", 1.5),
+    ("WORKERS", "4"),
+    ("WORKERS", True),
+    ("REFUSAL_MEMORY", -0.1),
+    ("REFUSAL_MEMORY", 1.1),
+    ("REFUSAL_MEMORY", None),
+    ("REFUSAL_MEMORY", True),
     ("HEADERS", "x-ratelimit"),
     ("HEADERS", ["x-rate-limit"]),
     ("HEADERS", [["x-ratelimit"]]),
+    ("RESPONSE", ""),
     ("EVENTS", None),
 ]
 
@@ -187,12 +200,30 @@ def test_e003_a_value_of_the_wrong_form(key: str, value: Any) -> None:
         ("WEBHOOK", 1),
         ("WEBHOOK_SECRET", None),
         ("LOG_PER_SECOND", 0),
+        ("COUNT_TTL", 299),
+        ("COUNT_TTL", 30 * 86_400 + 1),
+        ("WEBHOOK", "https://user@hooks.example.org/"),
+        ("WEBHOOK", "https:///hooks"),
     ],
 )
 def test_e003_a_value_of_the_events_of_the_wrong_form(key: str, value: Any) -> None:
     (error,) = found(EVENTS={key: value})
     assert error[:2] == ("ratelimit_tiers.E003", f"RATELIMIT_TIERS['EVENTS'][{key!r}] is wrong.")
     assert error[2].startswith("Make it ")
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"STORE_TIMEOUT": 60, "REFUSAL_MEMORY": 0, "WORKERS": 1, "IPV6_PREFIX": 1},
+        {"REFUSAL_MEMORY": 1, "IPV6_PREFIX": 128, "KEY_PREFIX": "x" * 64, "HEADERS": ()},
+        {"FAILED_STATUSES": [100, 599], "TRUSTED_PROXIES": 0, "CLIENT_IP_HEADER": "X" * 64},
+        {"EVENTS": {"SAMPLE": 0, "CARDINALITY": 1, "COUNT_TTL": 300, "LOG_PER_SECOND": 1}},
+        {"EVENTS": {"COUNT_TTL": 30 * 86_400, "WEBHOOK": "http://chat:8080/hook"}},
+    ],
+)
+def test_values_at_their_limits_are_right(values: dict[str, Any]) -> None:
+    assert found(**values) == []
 
 
 @pytest.mark.parametrize("key", ["TIER_RESOLVER", "API_KEY_RESOLVER", "VERIFIED_TEST", "RESPONSE"])
