@@ -456,6 +456,24 @@ def test_an_accounts_user_is_exempt_from_its_networks_alone(tier_of: TierOf, ann
     assert tier_of(anna, REMOTE_ADDR="192.0.2.9") is None
 
 
+@pytest.mark.parametrize("way", ["network", "key", "user"])
+def test_an_account_is_exempt_beside_others_that_are_known_in_other_ways(
+    tier_of: TierOf, anna: User, way: str
+) -> None:
+    bert, keyed = User.objects.create_user("bert"), account(name="keyed")
+    key = keyed.new_key()
+    keyed.save()
+    account(name="near", networks="192.0.2.0/24").save()
+    account(name="person", user=anna).save()
+    asked: dict[str, dict[str, Any]] = {
+        "network": {"REMOTE_ADDR": "192.0.2.9"},
+        "key": {"headers": {"X-API-Key": key}},
+        "user": {"user": anna},
+    }
+    assert tier_of(bert) == "free"
+    assert tier_of(**{"user": bert, **asked[way]}) is None
+
+
 @pytest.mark.parametrize(
     "fields",
     [{"is_active": False}, {"expires_at": timezone.now() - HOUR}],

@@ -213,6 +213,18 @@ class TestBills:
         assert self.door_bill(snapshot, "192.0.2.1").charges
         assert not self.door_bill(snapshot, "192.0.2.1", snapshot_rules(snapshot)).charges
 
+    def test_a_rule_that_counts_each_route_is_charged_as_soon_as_the_route_is_known(self) -> None:
+        make_rule("each", 5, path="/**", scope="route")
+        snapshot = build_snapshot("", AssignmentCache())
+        request = RequestFactory().get("/plain/")
+        ledger = open_ledger(request)
+        unresolved = stages.door_passage(snapshot, ledger)
+        assert not bills.door_bill(unresolved, ledger, request).charges
+        request.resolver_match = resolve(request.path_info)
+        resolved = stages.passage(snapshot, ledger, request)
+        (charge,) = bills.door_bill(resolved, ledger, request).charges
+        assert charge.policy.counter.endswith("/plain/")
+
     def test_another_snapshot_works_it_out_anew(self, snapshot: Snapshot) -> None:
         first = self.bill(snapshot, RequestFactory().get("/plain/"))
         later = build_snapshot("", AssignmentCache())
