@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 
 import http_sf
 import pytest
@@ -286,24 +287,37 @@ def test_waiting_as_told_is_never_too_short(decision: Decision) -> None:
         assert int(told["Retry-After"]) * MICROSECONDS >= (outcome.retry_after or 0)
 
 
-@given(
-    st.lists(allowances | refusals, min_size=1, max_size=2).map(tuple),
-    st.integers(0, 2**53),
-    st.sampled_from([None, None, FailurePolicy.LOCAL]),
-    st.sampled_from(["", "4fcf2e9e96099a15"]),
-)
+@given(refusals, st.booleans(), st.integers(0, 2**53))
 def test_what_a_refusal_by_one_policy_is_like_tells_the_same(
-    outcomes: tuple[Outcome, ...], now: int, degraded: FailurePolicy | None, name: str
+    refused: Outcome, disclose: bool, now: int
 ) -> None:
-    decision = Decision(outcomes, now, degraded, name)
+    policy = replace(refused.charge.policy, mode=Mode.ENFORCE, disclose=disclose)
+    refused = refused._replace(charge=Charge("ip:192.0.2.7", policy))
+    decision = Decision((refused,), now, id="4fcf2e9e96099a15")
     alike = likeness(decision)
-    alone = len(outcomes) == 1 and bool(decision.refusing)
-    assert (alike is not None) == (alone and bool(name) and degraded is None)
-    if alike is not None:
-        again = alike.decision(name)
-        assert header_fields(again, BOTH) == header_fields(decision, BOTH)
-        assert refusal_body(again) == refusal_body(decision)
-        assert problem_body(again) == problem_body(decision)
+    assert alike is not None
+    again = alike.decision("4fcf2e9e96099a15")
+    assert header_fields(again, BOTH) == header_fields(decision, BOTH)
+    assert refusal_body(again) == refusal_body(decision)
+    assert problem_body(again) == problem_body(decision)
+
+
+@pytest.mark.parametrize(
+    "decision",
+    [
+        Decision((outcome(),), NOW, id="any"),
+        Decision((outcome(wait=9, mode=Mode.SHADOW),), NOW, id="any"),
+        Decision((outcome(wait=9), outcome("other")), NOW, id="any"),
+        Decision((outcome(wait=9),), NOW, FailurePolicy.LOCAL, id="any"),
+        Decision((outcome(wait=9),), NOW),
+        Decision((), NOW, FailurePolicy.CLOSED, id="any"),
+    ],
+    ids=["passes", "tried out", "two policies", "degraded", "without a name", "store away"],
+)
+def test_a_decision_that_is_no_named_refusal_by_one_policy_is_like_no_other(
+    decision: Decision,
+) -> None:
+    assert likeness(decision) is None
 
 
 @pytest.mark.parametrize(
