@@ -259,6 +259,10 @@ class TestLogin:
             statuses.append(client.post("/api/login/", fields, REMOTE_ADDR=address).status_code)
         assert statuses == [401] * 2 + [429] * 2
 
+    def test_who_names_nobody_is_counted_by_address(self, client: Client) -> None:
+        assert [self.guess(client, "", "192.0.2.1") for _ in range(3)] == [401, 401, 429]
+        assert self.guess(client, "", "192.0.2.2") == 401
+
     def test_a_refused_guess_takes_nothing_from_its_address(self, client: Client) -> None:
         for _ in range(10):
             self.guess(client, "ada", "192.0.2.1")

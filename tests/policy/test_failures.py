@@ -89,6 +89,26 @@ def test_a_burst_is_shared_as_well() -> None:
     assert passed(entry(bucket), 4) == 2
 
 
+@pytest.mark.parametrize(
+    ("bucket", "workers", "share"),
+    [
+        (QuotaPolicy("quick", 60, 60, Algorithm.TOKEN_BUCKET, burst=120), 4, (15, 30)),
+        (
+            QuotaPolicy("slow", 1000, MAX_PERIOD * 2 // 3, Algorithm.TOKEN_BUCKET, burst=1500),
+            1000,
+            (2, 2),
+        ),
+    ],
+    ids=["quick", "slow"],
+)
+def test_a_shared_burst_refills_at_a_share_of_the_rate_but_never_too_slowly(
+    bucket: QuotaPolicy, workers: int, share: tuple[int, int]
+) -> None:
+    (outcome,) = decided(entry(bucket), workers=workers, by="local").outcomes
+    shared = outcome.charge.policy
+    assert (shared.requests, shared.burst) == share
+
+
 def test_a_dear_request_can_pass_in_every_worker() -> None:
     assert passed(entry(cost=5), 4) == 1
 
