@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
 from datetime import timedelta
 from types import SimpleNamespace
@@ -128,6 +129,19 @@ def test_an_expired_assignment_counts_for_nothing(tier_of: TierOf, anna: User) -
     assign("pro", user=anna, expires_at=timezone.now() - HOUR)
     assign("business", group=in_group(anna, "big"), expires_at=timezone.now() + HOUR)
     assert tier_of(anna) == "business"
+
+
+@pytest.mark.parametrize("way", ["user", "group"])
+@pytest.mark.parametrize(("holds", "least", "most"), [(60, 0, 60), (3600, 300, 300)])
+def test_an_assignment_is_remembered_no_longer_than_it_holds(
+    anna: User, way: str, holds: int, least: int, most: int
+) -> None:
+    whom = {"user": anna} if way == "user" else {"group": in_group(anna, "big")}
+    assign("pro", **whom, expires_at=timezone.now() + timedelta(seconds=holds))
+    before = time.monotonic()
+    found = assignments.AssignmentCache().look_up_user(f"user:{anna.pk}", anna, "")
+    assert "pro" in (found.direct, found.through_group)
+    assert before + least <= found.until <= time.monotonic() + most
 
 
 def test_a_verified_key_is_a_client_of_its_own(
