@@ -184,7 +184,9 @@ def test_two_names_are_distinct_although_they_are_shown_alike(
 ) -> None:
     names = beginning + one, beginning + other
     assert (distinct(names[0]) == distinct(names[1])) is (one == other)
-    assert all(distinct(name).startswith(shown(name)) for name in names)
+    for name in names:
+        assert distinct(name).startswith(shown(name))
+        assert (distinct(name) == name) is (shown(name) == name)
 
 
 @pytest.mark.parametrize(
