@@ -1,4 +1,4 @@
-"""Tiers in shadow mode: their limits are counted and recorded, and refuse nobody."""
+"""Limits in shadow mode are counted and recorded, and refuse nobody."""
 
 from __future__ import annotations
 
@@ -60,3 +60,12 @@ def test_the_database_knows_no_other_mode(shadow: Tier) -> None:
     for mode in ("off", "", "SHADOW"):
         with pytest.raises(IntegrityError), transaction.atomic():
             Tier.objects.filter(pk=shadow.pk).update(mode=mode)
+
+
+def test_a_rule_in_shadow_mode_that_was_not_charged_is_given_nothing_back(
+    client: Client, valkey_client: Any
+) -> None:
+    Tier.objects.update(mode="enforce")
+    make_rule("plain", 1, mode="shadow")
+    assert statuses(client, 3) == [200, 200, 429]
+    assert used(valkey_client) == {"ip:127.0.0.1": [1, 2]}
