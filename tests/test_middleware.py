@@ -309,8 +309,13 @@ def test_a_preflight_is_charged_to_a_rule_that_names_options(
     assert used(valkey_client) == {ANYBODY: [1]}
 
 
-def test_options_without_an_origin_is_a_request_like_any_other(client: Client, tight: Tier) -> None:
-    assert [client.options("/plain/").status_code for _ in range(3)] == [200, 200, 429]
+@pytest.mark.parametrize("told", [(), *((header,) for header in PREFLIGHT)], ids=str)
+def test_options_that_asks_for_no_permission_is_a_request_like_any_other(
+    client: Client, tight: Tier, told: tuple[str, ...]
+) -> None:
+    headers = {header: PREFLIGHT[header] for header in told}
+    answers = [client.options("/plain/", headers=headers).status_code for _ in range(3)]
+    assert answers == [200, 200, 429]
 
 
 @pytest.mark.parametrize("credential", ["Authorization", "Cookie", "X-API-Key"])

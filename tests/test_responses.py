@@ -8,7 +8,10 @@ from dataclasses import replace
 import pytest
 from asgiref.sync import async_to_sync
 from django.contrib.auth.models import User
-from django.http import HttpResponse
+from django.core.exceptions import BadRequest, PermissionDenied, TooManyFieldsSent
+from django.core.handlers.exception import response_for_exception
+from django.http import Http404, HttpResponse
+from django.http.multipartparser import MultiPartParserError
 from django.test import AsyncClient, Client, RequestFactory, override_settings
 
 from django_ratelimit_tiers.conf import conf
@@ -21,6 +24,7 @@ from django_ratelimit_tiers.responses import (
     _answer_alike,
     add_fields,
     decision_fields,
+    error_status,
     refusal,
 )
 from django_ratelimit_tiers.signals import request_throttled
@@ -41,6 +45,25 @@ def refused(client: Client, path: str = "/plain/", **headers: str) -> HttpRespon
     response = client.get(path, headers=headers)
     assert response.status_code == 429
     return response
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        Http404(),
+        PermissionDenied(),
+        BadRequest(),
+        MultiPartParserError(),
+        TooManyFieldsSent(),
+        ValueError(),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+def test_the_status_of_an_error_is_that_of_the_response_which_django_makes(
+    error: Exception,
+) -> None:
+    response = response_for_exception(RequestFactory().get("/"), error)
+    assert error_status(error) == response.status_code
 
 
 @pytest.mark.parametrize(
