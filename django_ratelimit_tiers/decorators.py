@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial, wraps
+from inspect import signature
 from typing import Any, TypeVar
 
 from asgiref.sync import iscoroutinefunction
@@ -32,6 +33,12 @@ def ratelimit(cost: int = 1) -> Callable[[View], View]:
         raise ValueError(f"ratelimit: cost must be from 1 to {MAX_REQUESTS:,}, not {cost}")
 
     def decorate(view: View) -> View:
+        if _is_method(view):
+            name = getattr(view, "__qualname__", view)
+            raise TypeError(
+                f"ratelimit: {name} is a method, which gets no request first: write "
+                f"@method_decorator(ratelimit(cost={cost}))"
+            )
         if _is_asynchronous(view):
 
             @wraps(view)
@@ -82,6 +89,14 @@ def ratelimit_exempt(view: View) -> View:
 
     exempt.ratelimit_exempt = True  # type: ignore[attr-defined]
     return exempt  # type: ignore[return-value]
+
+
+def _is_method(view: Any) -> bool:
+    """Return whether a view is a function of a class, not yet bound to an object of it."""
+    try:
+        return next(iter(signature(view, follow_wrapped=False).parameters), "") == "self"
+    except (TypeError, ValueError):  # it is not known of everything what it takes
+        return False
 
 
 def _is_asynchronous(view: Any) -> bool:

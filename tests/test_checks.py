@@ -218,7 +218,7 @@ def test_e003_a_value_of_the_events_of_the_wrong_form(key: str, value: Any) -> N
         {"STORE_TIMEOUT": 60, "REFUSAL_MEMORY": 0, "WORKERS": 1, "IPV6_PREFIX": 1},
         {"REFUSAL_MEMORY": 1, "IPV6_PREFIX": 128, "KEY_PREFIX": "x" * 64, "HEADERS": ()},
         {"FAILED_STATUSES": [100, 599], "TRUSTED_PROXIES": 0},
-            {"TRUSTED_PROXIES": 1, "CLIENT_IP_HEADER": "X" * 64},
+        {"TRUSTED_PROXIES": 1, "CLIENT_IP_HEADER": "X" * 64},
         {"EVENTS": {"SAMPLE": 0, "CARDINALITY": 1, "COUNT_TTL": 300, "LOG_PER_SECOND": 1}},
         {"EVENTS": {"COUNT_TTL": 30 * 86_400, "WEBHOOK": "http://chat:8080/hook"}},
     ],

@@ -10,9 +10,10 @@ from asgiref.sync import async_to_sync
 from django.contrib.auth.models import User
 from django.core.exceptions import BadRequest, PermissionDenied
 from django.db.models import QuerySet
-from django.http import Http404
+from django.http import Http404, HttpRequest, HttpResponse
 from django.http.multipartparser import MultiPartParserError
 from django.test import AsyncClient, Client, RequestFactory, override_settings
+from django.views import View
 from rest_framework.authtoken.models import Token
 
 from django_ratelimit_tiers.decorators import ratelimit
@@ -176,6 +177,18 @@ def test_disabled_limits_do_nothing(
 def test_a_cost_that_no_limit_can_hold_is_refused_where_it_is_written(cost: int) -> None:
     with pytest.raises(ValueError, match=r"ratelimit: cost must be from 1 to 1,000,000,000"):
         ratelimit(cost=cost)
+
+
+def test_a_method_is_refused_where_it_is_decorated() -> None:
+    """It would fail on every request, since `self` is no request."""
+    with pytest.raises(
+        TypeError, match=r"Page\.get is a method.*method_decorator\(ratelimit\(cost=5"
+    ):
+
+        class Page(View):
+            @ratelimit(cost=5)
+            def get(self, request: HttpRequest) -> HttpResponse:
+                return HttpResponse()
 
 
 def test_a_cost_may_be_given_without_its_name() -> None:

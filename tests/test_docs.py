@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import ast
+import json
 import re
 import subprocess
 import sys
 from pathlib import Path
 from textwrap import dedent
+from typing import Any
 
 import pytest
+from django.test import RequestFactory
+
+from django_ratelimit_tiers.middleware import RateLimitMiddleware
+from tests.policies import limit_tier, make_rule
 
 ROOT = Path(__file__).resolve().parent.parent
 DOCUMENTS = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -96,3 +102,18 @@ def test_every_command_and_logger_is_documented():
     assert {
         name for name in commands | loggers if f"`{name}" not in text and f"py {name}" not in text
     } == set()
+
+
+@pytest.mark.django_db
+def test_the_page_for_customers_shows_what_they_have_left(rf: RequestFactory) -> None:
+    limit_tier("anonymous", 5)
+    make_rule("hidden", 9, path="/usage/", disclose=False)
+    [snippet] = [text for text in snippets(ROOT / "docs/headers.md", "python") if "usage" in text]
+    names: dict[str, Any] = {}
+    exec(snippet, names)  # noqa: S102 - it is our own
+    request = rf.get("/usage/")
+    assert RateLimitMiddleware(names["usage"]).process_view(request, names["usage"], (), {}) is None
+    shown = json.loads(names["usage"](request).content)
+    assert shown.keys() == {"anonymous-31622400s"}
+    assert shown["anonymous-31622400s"]["of"] == 5
+    assert shown["anonymous-31622400s"]["left"] == 4
