@@ -7,11 +7,14 @@ import pwd
 import shutil
 import signal
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from django.db import connection
 from django.db.backends.base.base import BaseDatabaseWrapper
+from django.db.models import Model
 
 from tests.servers import HOST, ServerProcess
 
@@ -109,3 +112,20 @@ def postgres_directory() -> Path | None:
 def mariadb_program() -> str | None:
     """Return the path of MariaDB's server, None where it is not installed."""
     return shutil.which("mariadbd", path=f"{os.environ.get('PATH', os.defpath)}:/usr/sbin")
+
+
+@contextmanager
+def without_tables(*models: type[Model]) -> Iterator[None]:
+    """Give tables other names for a while; that may end the transaction of a test."""
+    tables = [model._meta.db_table for model in models]
+    _rename(tables, "{0}", "{0}_hidden")
+    try:
+        yield
+    finally:
+        _rename(tables, "{0}_hidden", "{0}")
+
+
+def _rename(tables: Sequence[str], old: str, new: str) -> None:
+    with connection.schema_editor() as editor:
+        for table in tables:
+            editor.execute(f"ALTER TABLE {old} RENAME TO {new}".format(table))

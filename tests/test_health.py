@@ -230,7 +230,8 @@ def test_a_process_without_its_database_says_so_though_requests_are_atomic(
     client: Client, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     connection.close()
-    settings = {"NAME": tmp_path / "missing" / "db", "HOST": "127.0.0.1", "PORT": str(free_port())}
+    name = str(tmp_path / "missing" / "db")
+    settings = {"NAME": name, "HOST": "127.0.0.1", "PORT": str(free_port())}
     with monkeypatch.context() as away:
         for key, value in {**settings, "ATOMIC_REQUESTS": True}.items():
             away.setitem(connection.settings_dict, key, value)

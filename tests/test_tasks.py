@@ -16,14 +16,16 @@ import pytest
 from celery import Task
 from django.core.management import call_command
 from django.core.management.base import CommandError
-from django.db import InterfaceError, OperationalError, connection
+from django.db import InterfaceError, OperationalError
 from django.test import Client
 from kombu import Connection
 
 from django_ratelimit_tiers import tasks
 from django_ratelimit_tiers.management.commands.ratelimit_worker import _run
+from django_ratelimit_tiers.models import ThrottleCount
 from django_ratelimit_tiers.store.configured import configured_store
 from testproject.celery import app
+from tests.databases import without_tables
 from tests.events.rows import REFUSALS, counted, expire_locks, fill_minute, key, refuse
 from tests.policies import limit_tier
 from tests.servers import PATIENT_SECONDS, ROOT, ServerProcess, wait_until
@@ -218,13 +220,10 @@ def test_a_connection_that_was_lost_fails_one_job_and_not_the_worker(
 @pytest.mark.django_db(transaction=True)
 def test_a_failing_database_is_tried_again_and_makes_once_fail() -> None:
     fill_minute(RECENT, {key(): 3})
-    with connection.cursor() as cursor:
-        cursor.execute("ALTER TABLE django_ratelimit_tiers_throttlecount RENAME TO elsewhere")
-    try:
-        with pytest.raises(CommandError, match="aggregate_throttle_events"):
-            call_command("ratelimit_worker", "--once")
-    finally:
-        with connection.cursor() as cursor:
-            cursor.execute("ALTER TABLE elsewhere RENAME TO django_ratelimit_tiers_throttlecount")
+    with (
+        without_tables(ThrottleCount),
+        pytest.raises(CommandError, match="aggregate_throttle_events"),
+    ):
+        call_command("ratelimit_worker", "--once")
     call_command("ratelimit_worker", "--once")
     assert counted() == 3

@@ -8,7 +8,6 @@ import pytest
 from django.contrib.auth.models import User
 from django.core.management import call_command
 from django.core.management.base import CommandError
-from django.db import connection
 from django.test import Client
 from django.urls import reverse
 
@@ -16,6 +15,7 @@ from django_ratelimit_tiers.events.aggregation import aggregate_throttle_events
 from django_ratelimit_tiers.models import EndpointRule, ThrottleEvent
 from django_ratelimit_tiers.models.history import edits_by
 from django_ratelimit_tiers.policy.explanations import explain
+from tests.databases import without_tables
 from tests.policies import YEAR, limit_tier, make_rule
 
 pytestmark = pytest.mark.django_db
@@ -91,10 +91,12 @@ def test_the_command_says_what_to_do_about_an_unknown_id() -> None:
         call_command("ratelimit_explain", "unknown")
 
 
+@pytest.mark.django_db(transaction=True)
 def test_the_command_says_what_to_do_where_the_tables_are_missing() -> None:
-    with connection.cursor() as cursor:
-        cursor.execute(f"ALTER TABLE {ThrottleEvent._meta.db_table} RENAME TO elsewhere")
-    with pytest.raises(CommandError, match=r"run `manage.py migrate`"):
+    with (
+        without_tables(ThrottleEvent),
+        pytest.raises(CommandError, match=r"run `manage.py migrate`"),
+    ):
         call_command("ratelimit_explain", "9f86d081884c7d65")
 
 

@@ -9,20 +9,27 @@ import httpx
 import pytest
 from asgiref.sync import async_to_sync
 from django.contrib.auth.models import User
-from django.db import connection, connections
+from django.db import connections
 from django.test import AsyncClient, Client, override_settings
 from django.test.utils import CaptureQueriesContext
 
 from django_ratelimit_tiers.core.decisions import Outcome
 from django_ratelimit_tiers.core.plans import Plan
 from django_ratelimit_tiers.core.policies import Algorithm, Charge, QuotaPolicy
-from django_ratelimit_tiers.models import Tier, TierAssignment
+from django_ratelimit_tiers.models import (
+    EndpointRule,
+    PolicyRevision,
+    ServiceAccount,
+    Tier,
+    TierAssignment,
+)
 from django_ratelimit_tiers.policy.tallies import Teller
 from django_ratelimit_tiers.store.configured import configured_store
 from django_ratelimit_tiers.store.memory_records import MemoryRecords
 from django_ratelimit_tiers.store.redis import RedisStore
 from django_ratelimit_tiers.store.scripts import ACQUIRE, REFUND
 from django_ratelimit_tiers.store.server_records import ADD
+from tests.databases import without_tables
 from tests.policies import limit_tier, make_rule
 from tests.servers import ValkeyProcess
 from tests.store.counting import CountingProxy
@@ -222,25 +229,7 @@ def test_a_warm_server_needs_no_tables(serve: Callable[..., str], server: str) -
     path = "/async/" if server == "uvicorn" else "/plain/"
     with httpx.Client(base_url=serve(server)) as client:
         client.get(path)
-        with hidden("tier", "endpointrule", "serviceaccount", "policyrevision", "tierassignment"):
+        with without_tables(Tier, EndpointRule, ServiceAccount, PolicyRevision, TierAssignment):
             answers = [client.get(path) for _ in range(3)]
     assert [answer.status_code for answer in answers] == [200] * 3
     assert [answer.headers["X-RateLimit-Remaining"] for answer in answers] == ["98", "97", "96"]
-
-
-class hidden:  # noqa: N801 - used like a function
-    """Give tables other names for a while."""
-
-    def __init__(self, *models: str) -> None:
-        self.tables = [f"django_ratelimit_tiers_{model}" for model in models]
-
-    def __enter__(self) -> None:
-        self._rename("{0}", "{0}_hidden")
-
-    def __exit__(self, *_: object) -> None:
-        self._rename("{0}_hidden", "{0}")
-
-    def _rename(self, old: str, new: str) -> None:
-        with connection.schema_editor() as editor:
-            for table in self.tables:
-                editor.execute(f"ALTER TABLE {old} RENAME TO {new}".format(table))
