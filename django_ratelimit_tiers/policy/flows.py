@@ -6,7 +6,8 @@ and `adrive` on an event loop.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Generator
+from collections.abc import Awaitable, Callable, Coroutine, Generator
+from inspect import iscoroutine
 from typing import Any, Protocol, TypeVar
 
 from asgiref.sync import async_to_sync, iscoroutinefunction, sync_to_async
@@ -40,10 +41,26 @@ def in_thread(run: Callable[[], Any]) -> Step:
 
 
 def call(function: Callable[..., Any], *arguments: Any) -> Step:
-    """Return the step that calls a function of the site's own, asynchronous or not."""
-    if iscoroutinefunction(function):
-        return Step(lambda: async_to_sync(function)(*arguments), lambda: function(*arguments))
-    return in_thread(lambda: function(*arguments))
+    """Return the step that calls a function of the site's own, asynchronous or not.
+
+    Not each shows what it is: one that is decorated, or an object, may return a coroutine, too.
+    """
+
+    def run() -> Any:
+        result = function(*arguments)
+        return async_to_sync(_awaited)(result) if iscoroutine(result) else result
+
+    async def arun() -> Any:
+        if iscoroutinefunction(function):
+            return await function(*arguments)
+        result = await sync_to_async(lambda: function(*arguments))()  # it need not be a function
+        return await result if iscoroutine(result) else result
+
+    return Step(run, arun)
+
+
+async def _awaited(coroutine: Coroutine[Any, Any, R]) -> R:
+    return await coroutine
 
 
 def done(result: R) -> Flow[R]:
