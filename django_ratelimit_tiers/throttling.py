@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from django.http import HttpRequest
 from rest_framework.exceptions import APIException, ErrorDetail, Throttled
 from rest_framework.request import Request
 from rest_framework.response import Response
@@ -17,7 +18,7 @@ from django_ratelimit_tiers.core.headers import (
     retry_after_seconds,
 )
 from django_ratelimit_tiers.policy.flows import drive
-from django_ratelimit_tiers.policy.ledgers import ledger_of
+from django_ratelimit_tiers.policy.ledgers import ledger_of, open_ledger
 from django_ratelimit_tiers.policy.limiter import limiter
 from django_ratelimit_tiers.responses import add_fields, error_status
 
@@ -47,7 +48,7 @@ class Refused(Throttled):
         self.decision = decision
 
 
-def _tell_afterwards(request: Request, view: APIView, decision: Decision) -> None:
+def _tell_afterwards(request: HttpRequest, view: APIView) -> None:
     """Have the response of a view looked at, as the middleware would where it is installed.
 
     What the view raises and the REST framework does not handle has no response but Django's.
@@ -56,15 +57,15 @@ def _tell_afterwards(request: Request, view: APIView, decision: Decision) -> Non
 
     def finalize_and_tell(given: Request, response: Response, *args: Any, **options: Any) -> Any:
         finalized = finalize(given, response, *args, **options)
-        drive(limiter().settle(request._request, finalized.status_code))
-        add_fields(finalized, decision)
+        drive(limiter().settle(request, finalized.status_code))
+        add_fields(finalized, open_ledger(request).decision)
         return finalized
 
     def handle_or_settle(error: Exception) -> Response:
         try:
             return handle(error)
         except Exception as unhandled:
-            drive(limiter().settle(request._request, error_status(unhandled)))
+            drive(limiter().settle(request, error_status(unhandled)))
             raise
 
     view.finalize_response = finalize_and_tell  # type: ignore[assignment,method-assign]
@@ -84,10 +85,9 @@ class TierThrottle(BaseThrottle):
         """Return True, or raise Refused with everything a client should know."""
         if not conf.ENABLED:
             return True
-        is_alone = ledger_of(request._request) is None
+        if ledger_of(request._request) is None:  # there is no middleware
+            _tell_afterwards(request._request, view)
         decision = drive(limiter().client(request._request, request.user))
-        if is_alone:
-            _tell_afterwards(request, view, decision)
         if not decision.allowed:
             raise Refused(decision)
         return True

@@ -159,7 +159,7 @@ class Limiter:
     ) -> Flow[Decision]:
         """Decide the second stage where the site itself has a say in who the client is.
 
-        Whom its functions turn away, by raising, is left to be charged as who reached no view.
+        Whom its functions turn away, by raising, is charged as who reached no view.
         """
         key_id, known, fare, door = None, self._known(ledger), None, ledger.client
         try:
@@ -174,7 +174,10 @@ class Limiter:
             return (yield from self._decide(ledger, request, stage, fare))
         except Exception:
             ledger.client, ledger.user, ledger.client_decided = door, None, False
-            raise
+            decision = yield from self.unreached(request, HTTPStatus.INTERNAL_SERVER_ERROR)
+            if decision.allowed:
+                raise
+            return decision
 
     def _decide(
         self, ledger: Ledger, request: HttpRequest, stage: stages.Stage, fare: Fare | None = None

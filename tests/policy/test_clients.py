@@ -341,6 +341,30 @@ def test_whom_a_resolver_turns_away_is_charged_to_the_address(
     assert used(valkey_client) == {ANYBODY: [2], f"user:{anna.pk}": [1]}
 
 
+@pytest.mark.parametrize(
+    ("path", "limit"), [("/drf/", 2), ("/marked/", 2), ("/amarked/", 2), ("/dear-drf-dispatch/", 6)]
+)
+def test_whom_a_resolver_turns_away_is_refused_without_the_middleware_too(
+    is_installed: bool,
+    client: Client,
+    monkeypatch: pytest.MonkeyPatch,
+    valkey_client: redis.Redis,
+    path: str,
+    limit: int,
+) -> None:
+    def turn_away(_request: HttpRequest) -> None:
+        raise PermissionDenied
+
+    monkeypatch.setattr("tests.site.key_from_header", turn_away)
+    limit_tier("anonymous", limit)
+    make_rule("failures", 9, path=path, count="failed")
+    with override_settings(RATELIMIT_TIERS={**RESOLVING, "FAILED_STATUSES": [401]}):
+        answers = [client.get(path) for _ in range(4)]
+    assert [answer.status_code for answer in answers] == [403, 403, 429, 429]
+    assert "Retry-After" in answers[-1].headers
+    assert used(valkey_client) == {ANYBODY: [limit]}
+
+
 @pytest.mark.parametrize("path", ["/plain/", "/async/", "/drf/"])
 def test_a_resolver_is_asked_once_for_each_request(
     tier_of: TierOf, anna: User, monkeypatch: pytest.MonkeyPatch, path: str
