@@ -112,7 +112,7 @@ def _argument_problems(key: str, function: Any) -> Iterator[checks.CheckMessage]
     if (arguments := ARGUMENTS.get(key)) is None:
         return
     try:
-        signature(function).bind(*arguments)
+        signature(function, follow_wrapped=False).bind(*arguments)  # its decorators may add some
     except ValueError:  # it is not known of everything what it takes
         return
     except TypeError as error:

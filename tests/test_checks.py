@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from functools import wraps
 from typing import Any
 
 import pytest
@@ -270,6 +271,11 @@ class Resolver:
 takes_one_by_call = Resolver()
 
 
+@wraps(takes_two)
+def takes_one_and_adds_another(one: object) -> Any:
+    return takes_two(one, "added")
+
+
 @pytest.mark.parametrize(
     ("key", "function"),
     [
@@ -292,6 +298,7 @@ def test_e008_a_function_that_takes_other_arguments(key: str, function: str) -> 
     [
         ("TIER_RESOLVER", f"{__name__}.takes_one"),
         ("TIER_RESOLVER", f"{__name__}.takes_one_by_call"),
+        ("TIER_RESOLVER", f"{__name__}.takes_one_and_adds_another"),
         ("API_KEY_RESOLVER", f"{__name__}.takes_one_or_two"),
         ("VERIFIED_TEST", "builtins.bool"),
         ("RESPONSE", f"{__name__}.takes_two"),
