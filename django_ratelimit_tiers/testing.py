@@ -16,7 +16,7 @@ from django.core.exceptions import ImproperlyConfigured
 from django.test.utils import TestContextDecorator, override_settings
 
 from django_ratelimit_tiers.conf import SETTING
-from django_ratelimit_tiers.core.policies import Algorithm, QuotaPolicy
+from django_ratelimit_tiers.core.policies import Algorithm, Mode, QuotaPolicy
 from django_ratelimit_tiers.models import Tier, TierPolicy
 from django_ratelimit_tiers.shapes import EVENT_SHAPES, SHAPES, Test
 
@@ -73,7 +73,8 @@ class override_limits(_Overridden):  # noqa: N801 - reads as a word in a with st
     """Count afresh in memory, with other limits for some tiers and other settings.
 
     `tiers` maps slugs to requests and period in seconds: `override_limits({"free": (2, 60)})`
-    leaves the free tier this one limit, a sliding window counter, and needs the test database.
+    leaves the free tier this one limit, a sliding window counter, and needs the test database. It
+    is enforced, also where the tier is in shadow mode or unlimited.
     Rules and tiers that the test has made are in force at once, without a commit. Raises
     `Tier.DoesNotExist` for an unknown slug, ImproperlyConfigured for an unknown or wrong setting,
     and ValueError for what is no limit.
@@ -92,6 +93,7 @@ class override_limits(_Overridden):  # noqa: N801 - reads as a word in a with st
             tier = tiers[slug]
             replaced[tier] = list(tier.policies.all())
             algorithm = Algorithm.SLIDING_WINDOW_COUNTER.value
+            Tier.objects.filter(pk=tier.pk).update(mode=Mode.ENFORCE, unlimited=False)
             _replace(
                 tier,
                 [TierPolicy(tier=tier, requests=requests, period=period, algorithm=algorithm)],
@@ -102,6 +104,7 @@ class override_limits(_Overridden):  # noqa: N801 - reads as a word in a with st
     def disable(self) -> None:
         """Let the earlier limits hold again."""
         for tier, policies in self._replaced.pop().items():
+            Tier.objects.filter(pk=tier.pk).update(mode=tier.mode, unlimited=tier.unlimited)
             _replace(tier, policies)
         super().disable()
 

@@ -31,6 +31,14 @@ def test_a_tier_has_the_given_limit_inside_and_its_own_again_afterwards():
         assert statuses(3) == [200, 200, 200]
 
 
+@pytest.mark.parametrize("fields", [{"mode": "shadow"}, {"unlimited": True}], ids=str)
+def test_a_tier_that_refuses_nobody_has_the_given_limit_inside(fields):
+    Tier.objects.update(**fields)
+    with override_limits({"anonymous": (2, 60)}):
+        assert statuses(3) == [200, 200, 429]
+    assert Tier.objects.filter(**fields).count() == Tier.objects.count()
+
+
 def test_limits_are_restored_when_the_test_fails():
     before = limits()
     with pytest.raises(ZeroDivisionError), override_limits({"anonymous": (2, 60)}):
