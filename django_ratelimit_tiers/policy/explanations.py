@@ -55,7 +55,8 @@ def _standing(event: ThrottleEvent) -> Iterator[str]:
         yield "That policy is not in force any more, or counts each route by itself."
         return
     limit = limit_words(policy.requests, policy.period, policy.burst)
-    yield f"Now it allows {limit}, {policy.algorithm.replace('_', ' ')}."
+    mode = "" if policy.is_enforced else " It is in shadow mode and refuses nobody."
+    yield f"Now it allows {limit}, {policy.algorithm.replace('_', ' ')}.{mode}"
     try:
         [outcome] = configured_store().peek([Charge(event.subject, policy)])
     except StoreUnavailable:

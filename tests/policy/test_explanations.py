@@ -12,7 +12,7 @@ from django.test import Client
 from django.urls import reverse
 
 from django_ratelimit_tiers.events.aggregation import aggregate_throttle_events
-from django_ratelimit_tiers.models import EndpointRule, ThrottleEvent
+from django_ratelimit_tiers.models import EndpointRule, ThrottleEvent, Tier
 from django_ratelimit_tiers.models.history import edits_by
 from django_ratelimit_tiers.policy.explanations import explain
 from tests.databases import without_tables
@@ -43,6 +43,15 @@ def test_it_names_rule_revision_author_and_how_much_is_used(client: Client) -> N
 def test_it_names_the_tier_where_no_rule_refused(client: Client) -> None:
     limit_tier("anonymous", 1)
     assert "of the tier “anonymous” refused" in explain(refused(client))[0]
+
+
+def test_it_says_that_a_limit_refuses_nobody_any_more(client: Client) -> None:
+    limit_tier("anonymous", 1)
+    event = refused(client)
+    words = "It is in shadow mode and refuses nobody."
+    assert words not in "\n".join(explain(event))
+    Tier.objects.update(mode="shadow")
+    assert words in "\n".join(explain(event))
 
 
 def test_it_tells_the_limit_of_the_clients_tier(client: Client) -> None:
