@@ -106,5 +106,7 @@ class TierAdmin(PolicyAdmin):
         return limits_words(tier.policies.all()) or gettext("no limits yet")
 
     @admin.display(description=_("in force"), ordering="mode")
-    def in_force(self, tier: Tier) -> str:
+    def in_force(self, tier: Tier) -> str | None:
+        if tier.unlimited:
+            return None  # it has nothing that could be
         return gettext("only recorded") if tier.mode == Mode.SHADOW else gettext("yes")

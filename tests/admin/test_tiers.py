@@ -21,6 +21,14 @@ def test_the_list_says_in_words_what_a_tier_allows(staff):
     assert "no limits yet" in text
 
 
+def test_the_list_does_not_say_that_an_unlimited_tier_is_recorded(staff):
+    Tier.objects.exclude(slug="internal").delete()
+    Tier.objects.update(unlimited=True, mode="shadow")
+    text = staff.get(page("tier_changelist")).content.decode()
+    assert "unlimited" in text
+    assert "only recorded" not in text
+
+
 def test_the_list_costs_the_same_however_many_tiers_there_are(staff, django_assert_max_num_queries):
     Tier.objects.bulk_create([Tier(slug=f"t{n}", name=f"T{n}") for n in range(50)])
     with django_assert_max_num_queries(8):
