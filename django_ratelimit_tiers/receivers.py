@@ -96,7 +96,11 @@ def connect() -> None:
     pre_delete.connect(on_assignment_leaving, sender=TierAssignment)
     post_migrate.connect(on_migrated, sender=apps.get_app_config(APP))
     if (groups := group_field()) is not None:
-        m2m_changed.connect(on_membership_changed, sender=groups.remote_field.through)
+        memberships = groups.remote_field.through
+        m2m_changed.connect(on_membership_changed, sender=memberships)
+        if not memberships._meta.auto_created:  # Django writes such rows without a signal
+            post_save.connect(on_membership_written, sender=memberships)
+            post_delete.connect(on_membership_written, sender=memberships)
 
 
 def on_policy_edited(sender: type[models.Model], using: str, reason: str, **_: Any) -> None:
@@ -173,6 +177,14 @@ def on_membership_changed(
     elif users:
         subjects = tuple(sorted(f"user:{pk}" for pk in users))
         subject_edited.send(sender, using=using, subjects=subjects, reason=reason)
+
+
+def on_membership_written(
+    sender: type[models.Model], instance: models.Model, using: str, **_: Any
+) -> None:
+    """Announce the user of a row of a project's own model of memberships."""
+    user = getattr(instance, f"{group_field().m2m_field_name()}_id")
+    subject_edited.send(sender, using=using, subjects=(f"user:{user}",), reason="membership")
 
 
 def on_migrated(using: str, plan: Iterable[tuple[Migration, bool]] = (), **_: Any) -> None:

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import pytest
 from asgiref.sync import async_to_sync
 from django.apps import apps
+from django.contrib.auth.base_user import AbstractBaseUser
 from django.contrib.auth.models import Group, User
 from django.core.management import call_command
 from django.core.serializers import serialize
-from django.db import connection, transaction
+from django.db import connection, models, transaction
+from django.db.models.signals import m2m_changed, post_delete, post_save
 from django.test import modify_settings
+from django.test.utils import isolate_apps
 
 from django_ratelimit_tiers import receivers
 from django_ratelimit_tiers.models import (
@@ -142,6 +145,49 @@ def test_emptying_a_group_is_announced_for_everyone(announced, user, group):
     announced.new()
     group.user_set.clear()
     assert announced.new() == POLICY
+
+
+@pytest.fixture
+def memberships(monkeypatch) -> Iterator[type[models.Model]]:
+    """A project's own model of who is in which group."""
+    with isolate_apps("tests") as isolated:
+        isolated.register_model("auth", Group)
+
+        class Member(AbstractBaseUser):
+            groups = models.ManyToManyField(Group, "+", through="tests.Membership")
+
+            class Meta:
+                app_label = "tests"
+                db_table = User._meta.db_table
+
+        class Membership(models.Model):  # noqa: DJ008 - nobody is shown one
+            user = models.ForeignKey(Member, models.CASCADE)
+            group = models.ForeignKey(Group, models.CASCADE, "+")
+
+            class Meta:
+                app_label = "tests"
+
+    monkeypatch.setattr(receivers, "group_field", lambda: Member._meta.get_field("groups"))
+    receivers.connect()
+    with connection.schema_editor() as editor:
+        editor.create_model(Membership)
+    yield Membership
+    with connection.schema_editor() as editor:
+        editor.delete_model(Membership)
+    for signal in (m2m_changed, post_save, post_delete):
+        for receiver in (receivers.on_membership_changed, receivers.on_membership_written):
+            signal.disconnect(receiver, sender=Membership)
+
+
+def test_a_membership_that_is_written_by_itself_is_announced_for_the_user_after_commit(
+    announced, memberships, user, group
+):
+    with transaction.atomic():
+        membership = memberships.objects.create(user_id=user.pk, group=group)
+        assert announced.new() == set()
+    assert announced.new() == named(user)
+    membership.delete()
+    assert announced.new() == named(user)
 
 
 def test_loaded_data_is_announced(assignment, announced, user, other, tmp_path):
