@@ -51,13 +51,20 @@ class Refused(Throttled):
 def _tell_afterwards(request: HttpRequest, view: APIView) -> None:
     """Have the response of a view looked at, as the middleware would where it is installed.
 
-    What the view raises and the REST framework does not handle has no response but Django's.
+    What the REST framework does not handle has no response but Django's.
     """
     finalize, handle = view.finalize_response, view.handle_exception
 
+    def settle(status: int) -> None:
+        drive(limiter().settle(request, status))
+
     def finalize_and_tell(given: Request, response: Response, *args: Any, **options: Any) -> Any:
-        finalized = finalize(given, response, *args, **options)
-        drive(limiter().settle(request, finalized.status_code))
+        try:
+            finalized = finalize(given, response, *args, **options)
+        except Exception as unhandled:
+            settle(error_status(unhandled))
+            raise
+        settle(finalized.status_code)
         add_fields(finalized, open_ledger(request).decision)
         return finalized
 
@@ -65,7 +72,7 @@ def _tell_afterwards(request: HttpRequest, view: APIView) -> None:
         try:
             return handle(error)
         except Exception as unhandled:
-            drive(limiter().settle(request, error_status(unhandled)))
+            settle(error_status(unhandled))
             raise
 
     view.finalize_response = finalize_and_tell  # type: ignore[assignment,method-assign]

@@ -183,6 +183,11 @@ class RaisingThrottled(Throttled):
         raise Raised.error
 
 
+class AnsweringNothing(Throttled):
+    def get(self, request: Request, status: int = 200) -> Response:
+        return None  # type: ignore[return-value]
+
+
 class ThrottledToRead(Throttled):
     def get_throttles(self) -> list[BaseThrottle]:
         return super().get_throttles() if self.request.method == "GET" else []
@@ -422,6 +427,7 @@ urlpatterns = [
     path("drf-by-property/", ThrottledByProperty.as_view()),
     path("drf-by-method/", ThrottledByMethod.as_view()),
     path("drf-raising/", RaisingThrottled.as_view()),
+    path("drf-answering-nothing/", AnsweringNothing.as_view()),
     path("drf-private/", Private.as_view()),
     path("drf-function/", function),
     path("dear-drf-function/", dear_function),

@@ -138,6 +138,14 @@ def test_a_rule_for_failures_gives_back_what_succeeded(
     assert statuses(client, f"/drf/{status}/", 2) == answers
 
 
+def test_a_rule_for_failures_gives_back_what_a_view_that_answers_nothing_took(
+    is_installed: bool, client: Client
+) -> None:
+    client.raise_request_exception = False
+    make_rule("failures", 1, path="/drf-answering-nothing/", count="failed")
+    assert statuses(client, "/drf-answering-nothing/", 3) == [500] * 3
+
+
 @pytest.mark.parametrize(
     ("error", "answers"),
     [
