@@ -110,7 +110,7 @@ def _below_api_view(answering: Any) -> Any:
 
     Only the method's closure tells of it, and marks may well be below: that is where DRF's own are.
     """
-    if getattr(answering, "__module__", "") != API_VIEW_MODULE:
+    if not isinstance(answering, FunctionType) or answering.__module__ != API_VIEW_MODULE:
         return answering
     of_closure = zip(answering.__code__.co_freevars, answering.__closure__ or (), strict=True)
     cell = dict(of_closure).get("func")

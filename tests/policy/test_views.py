@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from functools import partial
+from functools import partial, update_wrapper
 from typing import Any
 
 import pytest
@@ -16,7 +16,7 @@ from django.views.generic import TemplateView
 from rest_framework.decorators import api_view
 from rest_framework.viewsets import ViewSet
 
-from django_ratelimit_tiers.policy.views import view_identity, view_paths
+from django_ratelimit_tiers.policy.views import view_identity, view_marks, view_paths
 
 
 def plain(request: HttpRequest, **kwargs: Any) -> HttpResponse:
@@ -163,3 +163,16 @@ def test_a_nested_view_has_a_short_and_a_qualified_path() -> None:
         f"{__name__}.Inner",
         f"{__name__}.{function}.<locals>.Inner",
     }
+
+
+class Traced:
+    """A decorator that is an object, and looks like what it wraps."""
+
+    def __init__(self, wrapped: Any) -> None:
+        update_wrapper(self, wrapped)
+
+
+def test_a_decorator_that_only_looks_like_a_method_of_api_view_has_no_marks() -> None:
+    view = api_view(["GET"])(plain)
+    view.cls.get = Traced(view.cls.get)
+    assert view_marks(view, "GET") == (False, None)
