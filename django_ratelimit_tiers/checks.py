@@ -187,6 +187,8 @@ def _server_problems(alias: str) -> Iterator[checks.CheckMessage]:
         return
     except ModuleNotFoundError as error:
         hint = EXTRA if error.name in CLIENTS else f"Correct it: {error}."
+    except NotImplementedError:  # as django-redis says of its client for several servers
+        hint = "Its client has no server of its own: name another cache in CACHE_ALIAS."
     except Exception as error:  # whatever the cache or its client library raises
         hint = f"Correct it: {_reason(error)}. {ADDRESS}"
     yield checks.Error(

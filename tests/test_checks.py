@@ -18,6 +18,8 @@ from django_ratelimit_tiers.shapes import EVENT_SHAPES, SHAPES
 from django_ratelimit_tiers.store.configured import configured_store
 from django_ratelimit_tiers.store.redis import RedisStore
 
+SHARDED = "django_redis.client.ShardClient"
+
 MINE = "django_ratelimit_tiers.middleware.RateLimitMiddleware"
 
 
@@ -373,6 +375,13 @@ def test_e005_an_alias_that_no_cache_has() -> None:
         (
             {"LOCATION": "redis://localhost", "OPTIONS": {"CLIENT_CLASS": "nowhere.Client"}},
             "Correct it: No module named 'nowhere'.",
+        ),
+        (
+            {
+                "LOCATION": "redis://a",
+                "OPTIONS": {"CLIENT_CLASS": "django_redis.client.ShardClient"},
+            },
+            "Its client has no server of its own: name another cache in CACHE_ALIAS.",
         ),
     ],
 )
