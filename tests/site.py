@@ -19,6 +19,7 @@ from django.urls import path
 from django.utils.decorators import method_decorator, sync_and_async_middleware
 from django.utils.functional import SimpleLazyObject
 from django.views import View
+from django.views.decorators.cache import never_cache
 from django.views.decorators.csrf import csrf_exempt
 from rest_framework.decorators import action, api_view, throttle_classes
 from rest_framework.permissions import IsAuthenticated
@@ -408,6 +409,8 @@ urlpatterns = [
     path("dear-unprotected-async-class/", DearUnprotectedAsyncClass.as_view()),
     path("dear-partial/", partial(dear)),
     path("free-partial/", partial(free)),
+    path("dear-decorated-partial/", never_cache(partial(dear))),
+    path("free-decorated-partial/", never_cache(partial(free))),
     path("raising/", raising),
     path("araising/", araising),
     path("dear-drf/", ratelimit(cost=3)(Throttled.as_view())),

@@ -45,7 +45,7 @@ def test_a_marked_view_is_limited_charged_once_and_told(
 DEAR_DRF = ["/dear-drf/", "/dear-drf-dispatch/", "/dear-drf-function/"]
 DEAR_ASYNC_CLASSES = ["/dear-async-class/", "/dear-unprotected-async-class/"]
 DEAR_CLASSES = ["/dear-class/", "/dear-to-read/", *DEAR_ASYNC_CLASSES]
-DEAR_PLAIN = ["/dear/", "/adear/", "/dear-partial/", *DEAR_CLASSES]
+DEAR_PLAIN = ["/dear/", "/adear/", "/dear-partial/", "/dear-decorated-partial/", *DEAR_CLASSES]
 DEAR = [*DEAR_PLAIN, *DEAR_DRF, "/dear-drf-unthrottled-function/"]
 
 
@@ -155,7 +155,9 @@ def test_a_request_whose_client_goes_away_counts_as_failed(
     assert used(valkey_client) == {ANYBODY: [1]}
 
 
-@pytest.mark.parametrize("path", ["/free/", "/afree/", "/free-partial/"])
+@pytest.mark.parametrize(
+    "path", ["/free/", "/afree/", "/free-partial/", "/free-decorated-partial/"]
+)
 def test_an_exempt_view_is_left_alone(
     is_installed: bool, client: Client, valkey_client: redis.Redis, path: str
 ) -> None:

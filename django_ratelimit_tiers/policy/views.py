@@ -90,8 +90,10 @@ def view_marks(callback: View, method: str) -> Marks:
 
 
 def _mark(callback: View, method: str, name: str, default: Any) -> Any:
-    if isinstance(callback, partial):
-        default = _mark(callback.func, method, name, default)
+    wrapped = getattr(callback, "__wrapped__", None)
+    below = callback.func if isinstance(callback, partial) else wrapped
+    if below is not None:
+        default = _mark(below, method, name, default)
     marked = getattr(callback, name, default)
     cls = _view_class(callback)
     if cls is None:
@@ -100,8 +102,8 @@ def _mark(callback: View, method: str, name: str, default: Any) -> Any:
     for word in (method.lower(), "get") if method == "HEAD" else (method.lower(),):
         answering = getattr(cls, actions.get(word, word), None)
         if answering is not None:
-            below = getattr(_below_api_view(answering), name, marked)
-            return getattr(answering, name, below)
+            below_api_view = getattr(_below_api_view(answering), name, marked)
+            return getattr(answering, name, below_api_view)
     return marked
 
 
