@@ -126,8 +126,8 @@ def _parse_text(line: str) -> LoggedRequest:
     if match is None:
         raise ValueError("it is neither in the common or combined log format nor a JSON object")
     words = match["client"].split()
-    if len(words) > 3 and not _is_address(words[0]):  # the virtual host
-        del words[0]
+    if len(words) > 3 and not (_is_address(words[0]) or words[0].endswith(",")):
+        del words[0]  # the virtual host; a comma is that of a list of proxies
     address, user = words[0] if words else "", " ".join(words[2:])
     method, target = _parse_request(_unescaped(match["request"]))
     at = _parse_time(match["time"])
@@ -177,7 +177,7 @@ def _unescaped(text: str) -> str:
 def _parse_object(line: str) -> LoggedRequest:
     try:
         told: dict[str, Any] = json.loads(line)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"it is no JSON object: {error}") from error
     address, method, target = (_text(told, name) for name in ("address", "method", "path"))
     at, status = _moment(told), _number(told, "status")
@@ -242,6 +242,7 @@ def _logged(
         raise ValueError("its time is not in the years 1970 to 9999")
     if not method or not target:
         raise ValueError("it has no method or no path")
+    target.encode(errors="surrogateescape")  # what no client can have sent is a ValueError
     if not 100 <= status <= 599:
         raise ValueError(f"its status must be from 100 to 599, not {status}")
     path, _, query = _AUTHORITY.sub("", target, count=1).partition("?")
