@@ -98,6 +98,15 @@ def test_several_logs_are_read_in_the_order_of_their_times(tmp_path: Path) -> No
     assert "refused requests             1\n" in replay(newer, older)[0]
 
 
+def test_a_log_that_is_not_in_the_order_of_its_times_is_told(log: Path) -> None:
+    log.write_text("".join(map(line, ("09:00", "08:30", "07:59", "05:00"))))
+    told, _ = replay(log)
+    assert "2015-05-17 10:05 UTC to 2015-05-17 10:09 UTC.\n" in told
+    assert "\n2 requests were made more than a minute before one that precedes it in the " in told
+    log.write_text("".join(map(line, ("09:00", "09:01", "08:01"))))
+    assert "precedes" not in replay(log)[0]
+
+
 def test_a_log_comes_from_standard_input(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sys.stdin", TextIOWrapper(BytesIO(line().encode() * 3)))
     assert replay("-")[0].startswith("3 requests of 1 client")

@@ -6,7 +6,10 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from django_ratelimit_tiers.core.policies import QuotaPolicy
+from django_ratelimit_tiers.core.policies import MICROSECONDS, QuotaPolicy
+
+LATE = 60 * MICROSECONDS
+"""How much earlier than the latest a request may be: servers log what lasts when it ends."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,13 +34,15 @@ class ClientCount:
 class Replay:
     """What one policy has decided so far.
 
-    `first` and `last` are when requests were made, in microseconds since the epoch. `clients` are
-    by subject. `limits` has how often each policy refused whom, or would have in shadow mode;
-    `endpoints` has how many requests to each were refused.
+    `first` and `last` are when requests were made, in microseconds since the epoch, and `late` is
+    how many came more than a minute after one that was made later. `clients` are by subject.
+    `limits` has how often each policy refused whom, or would have in shadow mode; `endpoints` has
+    how many requests to each were refused.
     """
 
     first: int = 0
     last: int = 0
+    late: int = 0
     exempt: int = 0
     clients: dict[str, ClientCount] = field(default_factory=dict)
     limits: dict[Limit, Counter[str]] = field(default_factory=dict)
@@ -65,7 +70,10 @@ class Replay:
 
         `refusals` are the limits that are counted, and at which endpoint.
         """
-        self.first, self.last = (self.first or at), at
+        if not self.clients:
+            self.first = self.last = at
+        self.late += at < self.last - LATE
+        self.first, self.last = min(self.first, at), max(self.last, at)
         self.exempt += is_exempt
         count = self.clients.setdefault(client, ClientCount())
         count.requests += 1

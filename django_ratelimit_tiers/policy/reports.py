@@ -30,6 +30,8 @@ def report(comparison: Comparison) -> Iterator[str]:
     yield from _limits("Limits in shadow mode that would refuse", told, shadow)
     yield from _clients(told)
     yield from _endpoints(told)
+    if today.late:
+        yield from ("", _late_words(today.late))
     if comparison.by_field:
         names = ", ".join(map(shown, comparison.by_field))
         yield from ("", f"Left out, as no log tells the field that they count by: {names}.")
@@ -95,6 +97,14 @@ def _limit_words(limit: Limit) -> str:
     owner = f"rule “{shown(limit.rule)}”" if limit.rule else f"tier “{limit.tier}”"
     words = limit_words(policy.requests, policy.period, policy.burst)
     return f"{policy.name}: {words} ({owner})"
+
+
+def _late_words(number: int) -> str:
+    was = "was made more than a minute" if number == 1 else "were made more than a minute"
+    return (
+        f"{_times(number, 'request')} {was} before one that precedes it in the log, and counted as "
+        "if made with that one: sort the log by time, the oldest first."
+    )
 
 
 def _times(number: int, noun: str) -> str:
