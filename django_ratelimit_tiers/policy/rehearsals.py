@@ -37,7 +37,9 @@ from django_ratelimit_tiers.policy.snapshots import Snapshot
 from django_ratelimit_tiers.policy.tariffs import NOTHING, Bill
 from django_ratelimit_tiers.store.base import Store
 
-BEFORE_THROTTLES = frozenset((HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN))
+BEFORE_THROTTLES = frozenset(
+    (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN, HTTPStatus.NOT_ACCEPTABLE)
+)
 """What the REST framework answers before it asks the throttles of a view."""
 
 
@@ -107,7 +109,8 @@ class Rehearsal:
         ledger = open_ledger(request)
         rehearsed = Rehearsed(ledger)
         if type(visitor.user) is UnknownUser:
-            ledger.is_verified = True  # the site's own test may ask for anything of a user
+            # The site's own functions may ask for anything of a user.
+            ledger.is_verified = ledger.has_asked = True
         if visitor.tier is not None:
             ledger.resolved_tier, ledger.has_asked = visitor.tier, True
         for stage in _stages(ledger, request, visitor):
@@ -168,11 +171,11 @@ def imagined_request(
     proxy. Of `OPTIONS` only a preflight is known, which browsers send without credentials.
     """
     prefix = settings.FORCE_SCRIPT_NAME or ""
-    raw = unquote_to_bytes(path.removeprefix(prefix).encode(errors="surrogateescape"))
+    raw = unquote_to_bytes(_sent(path.removeprefix(prefix)))
     environ: dict[str, Any] = {
         "REQUEST_METHOD": method,
         "PATH_INFO": raw.decode("latin-1"),
-        "QUERY_STRING": query,
+        "QUERY_STRING": _sent(query).decode("latin-1"),
         "REMOTE_ADDR": address,
         "SERVER_NAME": "localhost",
         "SERVER_PORT": "80",
@@ -184,6 +187,11 @@ def imagined_request(
     request = WSGIRequest(environ)
     request.user = AnonymousUser() if visitor.user is None else visitor.user
     return request
+
+
+def _sent(text: str) -> bytes:
+    """Return the bytes of a part of a URL as the client sent them."""
+    return text.encode(errors="surrogateescape")
 
 
 class UnknownUser(NamedTuple):

@@ -196,10 +196,24 @@ def test_the_functions_of_the_site_are_asked() -> None:
     }
     log = [asked(query="tier=pro") for _ in range(2)]
     log += [asked(user="anna", seconds=n) for n in range(3)]
-    log += [asked(user="nobody that a test could ask")]
+    log += [asked(user="nobody that a test could ask"), asked(query="caf\udcc3\udca9")]
     with override_settings(RATELIMIT_TIERS=functions):
         replayer = Replayer(AS_IT_IS)
-        assert [replayer.decide(r) for r in log] == [True, False, True, True, False, True]
+        assert [replayer.decide(r) for r in log] == [True, False, True, True, False, True, True]
+
+
+def tier_by_user(request: HttpRequest) -> str | None:
+    return "pro" if request.user.is_authenticated and request.user.is_staff else None
+
+
+def test_no_function_of_the_site_is_asked_about_a_user_who_is_gone() -> None:
+    limit_tier("pro", 1)
+    limit_tier("free", 2)
+    User.objects.create_user("anna", is_staff=True)
+    log = [asked(user=name) for name in ("anna", "anna", "gone", "gone", "gone")]
+    with override_settings(RATELIMIT_TIERS={"TIER_RESOLVER": f"{__name__}.tier_by_user"}):
+        replayer = Replayer(AS_IT_IS)
+        assert [replayer.decide(r) for r in log] == [True, False, True, True, False]
 
 
 def test_a_preflight_is_charged_nothing() -> None:
@@ -210,12 +224,20 @@ def test_a_preflight_is_charged_nothing() -> None:
 def test_a_view_that_refused_to_authenticate_has_not_asked_its_throttle() -> None:
     """Such requests count for their address, as on the site."""
     limit_tier("anonymous", 1)
-    log = [asked("/api/notes/", user="anna", status=status) for status in (403, 401, 200)]
+    log = [asked("/api/notes/", user="anna", status=status) for status in (403, 401, 406, 200)]
     replay = replayed(log)
     assert {name: count.refused for name, count in replay.clients.items()} == {
-        "ip:192.0.2.7": 1,
+        "ip:192.0.2.7": 2,
         "user:anna": 0,
     }
+
+
+def test_what_no_renderer_can_answer_counts_for_its_address(client: Client) -> None:
+    limit_tier("anonymous", 1)
+    client.force_login(User.objects.create_user("anna"))
+    answers = [client.get("/api/notes/", HTTP_ACCEPT="image/png").status_code for _ in range(2)]
+    assert answers == [406, 429]
+    assert replayed(asked("/api/notes/", user="anna", status=406) for _ in "12").refused == 1
 
 
 def test_what_did_not_fail_is_given_back_to_a_rule_that_counts_failures() -> None:
