@@ -250,6 +250,7 @@ def _logged(
     return LoggedRequest(at, address, method, path or "/", status, query, user, key, tier or None)
 
 
+@lru_cache(maxsize=8192)
 def _is_address(text: str) -> bool:
     try:
         ip_address(text)

@@ -7,9 +7,8 @@ it refuses, and nothing is edited or fails meanwhile.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field
-from functools import partial
+from functools import lru_cache, partial
 from http import HTTPStatus
 from io import BytesIO
 from typing import Any, NamedTuple
@@ -20,7 +19,7 @@ from django.contrib.auth import get_user_model
 from django.contrib.auth.models import AnonymousUser
 from django.core.handlers.wsgi import WSGIRequest
 from django.http import HttpRequest
-from django.urls import Resolver404
+from django.urls import Resolver404, ResolverMatch
 
 from django_ratelimit_tiers.conf import conf
 from django_ratelimit_tiers.core.decisions import NOTHING_DECIDED, Decision, Outcome
@@ -41,6 +40,9 @@ BEFORE_THROTTLES = frozenset(
     (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN, HTTPStatus.NOT_ACCEPTABLE)
 )
 """What the REST framework answers before it asks the throttles of a view."""
+
+REMEMBERED_PATHS = 10_000
+"""How many paths' views one rehearsal remembers."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +99,7 @@ class Rehearsal:
         self._snapshot = snapshot
         self._store = store
         self._spend = spend
+        self._resolved = lru_cache(maxsize=REMEMBERED_PATHS)(_resolved)
 
     def decide(self, request: HttpRequest, visitor: Visitor, now: int | None = None) -> Rehearsed:
         """Decide one request at a time in microseconds since the epoch, None for the store's own.
@@ -113,7 +116,7 @@ class Rehearsal:
             ledger.is_verified = ledger.has_asked = True
         if visitor.tier is not None:
             ledger.resolved_tier, ledger.has_asked = visitor.tier, True
-        for stage in _stages(ledger, request, visitor):
+        for stage in self._stages(ledger, request, visitor):
             was_exempt, bill = ledger.exempt, NOTHING
             if not ledger.exempt:
                 bill = yield from stage(self._snapshot, ledger, request, {})
@@ -142,24 +145,31 @@ class Rehearsal:
             if self._spend:
                 self._store.refund(charges, now=decision.now, charged_at=decision.now)
 
+    def _stages(
+        self, ledger: Ledger, request: HttpRequest, visitor: Visitor
+    ) -> Iterator[stages.Stage]:
+        """Yield the stages that a request comes to, as `Limiter` has them, when it does."""
+        yield stages.door_bill
+        match = request.resolver_match = self._resolved(request.path_info)
+        exempt_by_view(ledger, request)
+        if match is not None:
+            yield stages.route_bill
+            if not (stages.decides_client(match.func) and visitor.status in BEFORE_THROTTLES):
+                client = identified_client(ledger.client, visitor.user, visitor.keys)
+                ledger.client, ledger.user, ledger.client_decided = client, visitor.user, True
+                yield partial(stages.client_bill, 1)
+                return
+        if not (ledger.preflight and visitor.status < HTTPStatus.BAD_REQUEST):
+            ledger.client_decided = True
+            yield stages.late_bill
 
-def _stages(ledger: Ledger, request: HttpRequest, visitor: Visitor) -> Iterator[stages.Stage]:
-    """Yield the stages that a request comes to, as `Limiter` has them, when it comes to them."""
-    yield stages.door_bill
-    match = None
-    with suppress(Resolver404):
-        match = request.resolver_match = resolution(request.path_info)
-    exempt_by_view(ledger, request)
-    if match is not None:
-        yield stages.route_bill
-        if not (stages.decides_client(match.func) and visitor.status in BEFORE_THROTTLES):
-            client = identified_client(ledger.client, visitor.user, visitor.keys)
-            ledger.client, ledger.user, ledger.client_decided = client, visitor.user, True
-            yield partial(stages.client_bill, 1)
-            return
-    if not (ledger.preflight and visitor.status < HTTPStatus.BAD_REQUEST):
-        ledger.client_decided = True
-        yield stages.late_bill
+
+def _resolved(path: str) -> ResolverMatch | None:
+    """Return what Django resolves a path to, None if it is to no view."""
+    try:
+        return resolution(path)
+    except Resolver404:
+        return None
 
 
 def imagined_request(

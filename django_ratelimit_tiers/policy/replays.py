@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable
 from dataclasses import replace
-from typing import Any
+from functools import lru_cache
 
 from django_ratelimit_tiers.core.accesslogs import LoggedRequest
 from django_ratelimit_tiers.core.policies import MICROSECONDS, Mode
@@ -27,6 +27,9 @@ from django_ratelimit_tiers.store.memory import MemoryStore
 
 MOST_CLIENTS = 1_000_000
 """How many clients' counters a replay keeps."""
+
+REMEMBERED_USERS = 100_000
+"""How many users a replay remembers."""
 
 
 class ReplayFailed(Exception):
@@ -89,7 +92,7 @@ class Replayer:
 
     def __init__(self, trial: Trial) -> None:
         self.replay = Replay()
-        self._now, self._users = 0, dict[str, Any]()
+        self._now, self._known_user = 0, lru_cache(maxsize=REMEMBERED_USERS)(known_user)
         snapshot = build_snapshot("", AssignmentCache(), trial)
         _refuse_others(trial.limits, {policy.name for policy in snapshot.policies}, "limit")
         _refuse_others(trial.tiers, snapshot.tiers, "tier")
@@ -113,11 +116,7 @@ class Replayer:
         return ledger.decision.allowed
 
     def _visitor(self, logged: LoggedRequest) -> Visitor:
-        user, name = None, logged.user
-        if name:
-            if name not in self._users:
-                self._users[name] = known_user(name)
-            user = self._users[name]
+        user = self._known_user(logged.user) if logged.user else None
         return Visitor(user, verified_key(logged.api_key), logged.tier, logged.status)
 
 
