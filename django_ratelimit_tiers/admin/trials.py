@@ -138,7 +138,7 @@ class TrialAdmin(PolicyAdmin):
         self, request: HttpRequest, extra_context: dict[str, Any] | None = None
     ) -> HttpResponse:
         """Lead to the page that replays a log whoever may see it."""
-        shown = {**(extra_context or {}), "may_replay": self.has_change_permission(request)}
+        shown = {**(extra_context or {}), "may_replay": self._may_replay(request)}
         response: HttpResponse = super().changelist_view(request, shown)
         return response
 
@@ -162,7 +162,7 @@ class TrialAdmin(PolicyAdmin):
 
     def replay_view(self, request: HttpRequest) -> HttpResponse:
         """Tell whom the policy would have refused, by a log that is uploaded and not kept."""
-        if not self.has_change_permission(request):
+        if not self._may_replay(request):
             raise PermissionDenied
         is_sent = request.method == "POST"
         form = TrialForm(request.POST if is_sent else None, request.FILES if is_sent else None)
@@ -175,6 +175,10 @@ class TrialAdmin(PolicyAdmin):
             except (ValueError, ReplayFailed) as error:
                 form.add_error(None, str(error))
         return self._page(request, gettext("Replay a log"), form, lines)
+
+    def _may_replay(self, request: HttpRequest) -> bool:
+        """Return whether a staff member may replay logs: the report tells which users there are."""
+        return bool(self.has_change_permission(request)) and _may_see_users(request)
 
     def _page(
         self, request: HttpRequest, title: str, form: forms.Form, lines: list[str]

@@ -104,6 +104,17 @@ def test_who_may_not_see_users_does_not_learn_which_there_are(somebody: Client) 
     assert any(line.startswith("The client is user:") for line in response.context["lines"])
 
 
+def test_who_may_not_see_users_replays_no_log(client: Client) -> None:
+    browser = allowed(client, "change_endpointrule")
+    assert browser.post(page("endpointrule_replay"), {"log": uploaded(LINE)}).status_code == 403
+    assert page("endpointrule_replay") not in browser.get(
+        page("endpointrule_changelist")
+    ).content.decode()
+    staff = User.objects.get(username="somebody")
+    staff.user_permissions.add(Permission.objects.get(codename="view_user"))
+    assert replayed(browser, uploaded(LINE))[0].startswith("1 request")
+
+
 def failing(request: HttpRequest) -> str:
     return str(request.session["tier"])
 
