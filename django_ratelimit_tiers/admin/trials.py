@@ -23,6 +23,7 @@ from django_ratelimit_tiers.core.accesslogs import READ_ERRORS, LogReader, log_l
 from django_ratelimit_tiers.core.policies import Mode
 from django_ratelimit_tiers.exceptions import StoreUnavailable
 from django_ratelimit_tiers.models import EndpointRule, Tier
+from django_ratelimit_tiers.policy.identity import address_client
 from django_ratelimit_tiers.policy.previews import Enquiry, preview
 from django_ratelimit_tiers.policy.replays import Comparison, ReplayFailed
 from django_ratelimit_tiers.policy.reports import report
@@ -146,7 +147,7 @@ class TrialAdmin(PolicyAdmin):
         """Tell what a request would be charged; nothing is."""
         if not self.has_view_or_change_permission(request):
             raise PermissionDenied
-        address = request.META.get("REMOTE_ADDR")
+        address = address_client(request).address
         form = EnquiryForm(request.GET or None, initial={"path": "/", "address": address})
         if not _may_see_users(request):
             del form.fields["user"]

@@ -6,7 +6,7 @@ from django.apps import apps
 from django.utils.formats import number_format
 from django.utils.text import capfirst
 from django.utils.translation import gettext as _
-from django.utils.translation import ngettext_lazy
+from django.utils.translation import ngettext_lazy, override
 
 UNITS = (
     (7 * 86_400, ngettext_lazy("week", "%(n)s weeks", "n")),
@@ -35,6 +35,12 @@ def limit_words(requests: int, period: int, burst: int | None = None) -> str:
     if burst is None:
         return phrase
     return _("%(limit)s, burst %(burst)s") % {"limit": phrase, "burst": number_words(burst)}
+
+
+def plain_limit_words(requests: int, period: int, burst: int | None = None) -> str:
+    """Return a limit as a phrase for a text that is in no other language than English."""
+    with override("en"):
+        return limit_words(requests, period, burst)
 
 
 def model_words(label: str) -> str:

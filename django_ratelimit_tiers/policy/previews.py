@@ -11,7 +11,7 @@ from django.http import HttpRequest
 from django_ratelimit_tiers.conf import conf
 from django_ratelimit_tiers.core.policies import MICROSECONDS
 from django_ratelimit_tiers.core.verdicts import shown
-from django_ratelimit_tiers.models.words import limit_words
+from django_ratelimit_tiers.models.words import plain_limit_words
 from django_ratelimit_tiers.policy.assignments import AssignmentCache
 from django_ratelimit_tiers.policy.flows import drive
 from django_ratelimit_tiers.policy.identity import verified_key
@@ -108,7 +108,7 @@ def _standing(charged: Charged) -> str:
     charge = outcome.charge
     policy = charge.policy
     owner = f"rule “{charged.rule}”" if charged.rule else f"tier “{charged.key.tier}”"
-    limit = limit_words(policy.requests, policy.period, policy.burst)
+    limit = plain_limit_words(policy.requests, policy.period, policy.burst)
     used, reset = policy.capacity - outcome.remaining, -(-outcome.reset_after // MICROSECONDS)
     cost = "" if charge.cost == 1 else f", at a cost of {charge.cost}"
     refuses = "refuses" if policy.is_enforced else "would refuse, but is in shadow mode"

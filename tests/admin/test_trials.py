@@ -115,6 +115,23 @@ def test_who_may_not_see_users_replays_no_log(client: Client) -> None:
     assert replayed(browser, uploaded(LINE))[0].startswith("1 request")
 
 
+def test_the_numbers_of_limits_are_in_english_as_the_text_is(staff: Client) -> None:
+    limit_tier("anonymous", {"requests": 1000, "period": 60})
+    asked = {"method": "GET", "path": "/", "address": "192.0.2.7"}
+    with override_settings(LANGUAGE_CODE="de"):
+        told = staff.get(page("endpointrule_preview"), asked).context["lines"]
+        report = replayed(staff, uploaded(1001 * LINE))
+    assert any("1,000 per minute" in line for line in told)
+    assert any("anonymous-minute: 1,000 per minute" in line for line in report)
+
+
+def test_the_address_that_is_asked_about_first_is_the_own_one(staff: Client) -> None:
+    with override_settings(RATELIMIT_TIERS={"TRUSTED_PROXIES": ["10.0.0.0/8"]}):
+        proxied = {"REMOTE_ADDR": "10.0.0.1", "HTTP_X_FORWARDED_FOR": "198.51.100.9"}
+        response = staff.get(page("endpointrule_preview"), **proxied)
+    assert response.context["form"].initial["address"] == "198.51.100.9"
+
+
 def failing(request: HttpRequest) -> str:
     return str(request.session["tier"])
 
