@@ -133,6 +133,13 @@ def test_rules_by_a_field_are_named_as_left_out(log: Path) -> None:
     assert told.endswith("\nLeft out, as no log tells the field that they count by: account.\n")
 
 
+def test_it_says_when_nothing_or_not_everything_is_limited(log: Path) -> None:
+    with override_settings(RATELIMIT_TIERS={"ENABLED": False}):
+        assert replay(log)[0].endswith("\nNote: Nothing is limited: ENABLED is False.\n")
+    with override_settings(MIDDLEWARE=[]):
+        assert "\nNote: The middleware is not installed: only views with " in replay(log)[0]
+
+
 def test_long_lists_are_cut(tmp_path: Path) -> None:
     limit_tier("anonymous", {"requests": 1, "period": 60})
     log = tmp_path / "access.log"

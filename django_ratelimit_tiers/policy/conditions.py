@@ -45,13 +45,14 @@ def present_condition() -> Condition:
 
 def findings() -> Iterator[Finding]:
     """Yield everything that is worth knowing before traffic finds it out."""
-    yield from _coverage_findings()
+    yield from coverage_findings()
     yield from configured_store().examine()
     yield from _backlog_findings()
     yield from _policy_findings()
 
 
-def _coverage_findings() -> Iterator[Finding]:
+def coverage_findings() -> Iterator[Finding]:
+    """Yield what keeps limits off the site, or off most of its views."""
     if not conf.ENABLED:
         advice = "Set RATELIMIT_TIERS['ENABLED'] to True, or leave it out."
         yield Finding("Nothing is limited: ENABLED is False.", True, advice)

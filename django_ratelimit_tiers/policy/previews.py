@@ -8,11 +8,11 @@ from ipaddress import ip_address
 
 from django.http import HttpRequest
 
-from django_ratelimit_tiers.conf import conf
 from django_ratelimit_tiers.core.policies import MICROSECONDS
 from django_ratelimit_tiers.core.verdicts import shown
 from django_ratelimit_tiers.models.words import plain_limit_words
 from django_ratelimit_tiers.policy.assignments import AssignmentCache
+from django_ratelimit_tiers.policy.conditions import coverage_findings
 from django_ratelimit_tiers.policy.flows import drive
 from django_ratelimit_tiers.policy.identity import verified_key
 from django_ratelimit_tiers.policy.rehearsals import (
@@ -58,13 +58,14 @@ def preview(enquiry: Enquiry) -> list[str]:
     visitor = Visitor(user, verified_key(enquiry.api_key))
     path, _, query = enquiry.path.partition("?")
     request = imagined_request(enquiry.method, path, query, enquiry.address, visitor)
-    snapshot = build_snapshot("", AssignmentCache())
-    rehearsed = Rehearsal(snapshot, configured_store(), spend=False).decide(request, visitor)
+    snapshot, store = build_snapshot("", AssignmentCache()), configured_store()
+    rehearsed = Rehearsal(snapshot, store, spend=False).decide(request, visitor)
     lines = [_route(request), *_client(rehearsed, request, snapshot), _verdict(rehearsed)]
     if not rehearsed.ledger.exempt:
         lines += map(_standing, rehearsed.charged)
-    if not conf.ENABLED:
-        lines.append("But limits are switched off: RATELIMIT_TIERS['ENABLED'] is false.")
+    lines += [f"Note: {finding.text}" for finding in coverage_findings()]
+    if not store.shared:
+        lines.append("Note: Each process counts by itself; what is used is only what this one saw.")
     return lines
 
 

@@ -9,6 +9,7 @@ from django_ratelimit_tiers.core.policies import MICROSECONDS
 from django_ratelimit_tiers.core.replays import Limit, Replay
 from django_ratelimit_tiers.core.verdicts import shown, universal
 from django_ratelimit_tiers.models.words import plain_limit_words
+from django_ratelimit_tiers.policy.conditions import coverage_findings
 from django_ratelimit_tiers.policy.replays import Comparison
 
 LONGEST_LIST = 10
@@ -30,6 +31,8 @@ def report(comparison: Comparison) -> Iterator[str]:
     yield from _limits("Limits in shadow mode that would refuse", told, shadow)
     yield from _clients(told)
     yield from _endpoints(told)
+    for finding in coverage_findings():
+        yield from ("", f"Note: {finding.text}")
     if today.late:
         yield from ("", _late_words(today.late))
     if comparison.by_field:

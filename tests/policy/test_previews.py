@@ -136,7 +136,18 @@ def test_it_asks_the_functions_of_the_site() -> None:
 
 def test_it_says_when_limits_are_switched_off() -> None:
     with override_settings(RATELIMIT_TIERS={"ENABLED": False}):
-        assert previewed()[-1].startswith("But limits are switched off")
+        assert previewed()[-1] == "Note: Nothing is limited: ENABLED is False."
+
+
+def test_it_says_when_processes_count_apart() -> None:
+    memory = {"STORE": "django_ratelimit_tiers.store.memory.MemoryStore"}
+    with override_settings(RATELIMIT_TIERS=memory):
+        assert previewed()[-1].startswith("Note: Each process counts by itself; ")
+
+
+def test_it_says_when_only_some_views_are_limited() -> None:
+    with override_settings(MIDDLEWARE=[]):
+        assert previewed()[-1].startswith("Note: The middleware is not installed: only views with")
 
 
 def command(*arguments: str) -> str:
