@@ -7,6 +7,7 @@ it refuses, and nothing is edited or fails meanwhile.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import lru_cache, partial
 from http import HTTPStatus
@@ -17,6 +18,7 @@ from urllib.parse import unquote_to_bytes
 from django.conf import settings
 from django.contrib.auth import get_user_model
 from django.contrib.auth.models import AnonymousUser
+from django.core.exceptions import ValidationError
 from django.core.handlers.wsgi import WSGIRequest
 from django.http import HttpRequest
 from django.urls import Resolver404, ResolverMatch
@@ -215,7 +217,8 @@ def known_user(name: str) -> Any:
     """Return the user of a name, or else of a primary key, or a stand-in for one not known."""
     users: Any = get_user_model()
     for condition in ({users.USERNAME_FIELD: name}, {"pk": user_key(name)}):
-        user = users._default_manager.filter(**condition).first()
-        if user is not None:
-            return user
+        with suppress(ValueError, ValidationError):  # user names may be numbers alone, or UUIDs
+            user = users._default_manager.filter(**condition).first()
+            if user is not None:
+                return user
     return UnknownUser(name)

@@ -167,6 +167,16 @@ def test_a_user_is_known_by_name_or_by_number_and_else_as_somebody() -> None:
     }
 
 
+@pytest.mark.parametrize("name", ["id", "last_login"])
+def test_user_names_may_be_of_another_type_than_texts(
+    monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    anna = User.objects.create_user("anna")
+    monkeypatch.setattr(User, "USERNAME_FIELD", name)
+    replay = replayed(asked(user=user) for user in ("gone", str(anna.pk)))
+    assert set(replay.clients) == {"user:gone", f"user:{anna.pk}"}
+
+
 def test_a_verified_key_and_a_tier_are_taken_from_the_log() -> None:
     limit_tier("pro", 1)
     limit_tier("free", 2)
