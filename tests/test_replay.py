@@ -43,7 +43,7 @@ def test_it_tells_who_would_have_been_refused(log: Path) -> None:
     make_rule("tried", {"requests": 4, "period": 3600}, path="/plain/", mode="shadow")
     assert replay(log) == (
         """\
-5 requests of 1 client, 2015-05-17 10:05 UTC to 2015-05-17 10:05 UTC.
+5 requests from 1 client, 2015-05-17 10:05 UTC to 2015-05-17 10:05 UTC.
 
 refused requests             3
 refused clients              1
@@ -54,8 +54,8 @@ Limits that refuse:
         3        1  anonymous-minute: 3 per minute, burst 2 (tier “anonymous”)
 
 Clients refused most:
-  refused       of  client, and since when
-        3        5  ip:192.0.2.7, 2015-05-17 10:05 UTC
+  refused  requests  client, first refused at
+        3         5  ip:192.0.2.7, 2015-05-17 10:05 UTC
 
 Endpoints refused most:
   refused  endpoint
@@ -109,28 +109,30 @@ def test_a_log_that_is_not_in_the_order_of_its_times_is_told(log: Path) -> None:
 
 def test_a_log_comes_from_standard_input(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sys.stdin", TextIOWrapper(BytesIO(line().encode() * 3)))
-    assert replay("-")[0].startswith("3 requests of 1 client")
+    assert replay("-")[0].startswith("3 requests from 1 client")
 
 
 def test_lines_that_tell_of_no_request_are_counted(log: Path) -> None:
     log.write_text(f"{line()}hello\n{line('x')}" + '- - - [17/May/2015:10:05:03 +0000] "-" 408 0\n')
     told, unread = replay(log)
-    assert told.startswith("1 request of 1 client")
-    assert unread.startswith(f"3 lines tell of no request; the first is line 2 of {log}: it is nei")
+    assert told.startswith("1 request from 1 client")
+    assert unread.startswith(f"3 lines were skipped; the first is line 2 of {log}: it is nei")
 
 
 def test_bytes_that_are_no_text_stop_nothing(log: Path) -> None:
     log.write_bytes(line(path="/caf\xe9/").encode("latin-1") + b"\xff\xfe\n")
     told, unread = replay(log)
-    assert told.startswith("1 request of 1 client")
-    assert unread.startswith("1 line tells of no request")
+    assert told.startswith("1 request from 1 client")
+    assert unread.startswith("1 line was skipped")
 
 
 def test_rules_by_a_field_are_named_as_left_out(log: Path) -> None:
     make_rule("account", 1, path="/plain/", identify_by="field", request_field="username")
     told, _ = replay(log)
     assert "refused requests             0\n" in told
-    assert told.endswith("\nLeft out, as no log tells the field that they count by: account.\n")
+    assert told.endswith(
+        "\nLeft out, as no log has the request field that they count by: account.\n"
+    )
 
 
 def test_it_says_when_nothing_or_not_everything_is_limited(log: Path) -> None:
@@ -144,7 +146,7 @@ def test_long_lists_are_cut(tmp_path: Path) -> None:
     limit_tier("anonymous", {"requests": 1, "period": 60})
     log = tmp_path / "access.log"
     log.write_text("".join(2 * line(address=f"192.0.2.{number}") for number in range(12)))
-    assert f"{'':20}and 2 more\n" in replay(log)[0]
+    assert f"{'':21}and 2 more\n" in replay(log)[0]
 
 
 def no_tier(request: HttpRequest) -> str:
@@ -183,7 +185,7 @@ def test_a_log_that_cannot_be_read_is_told(tmp_path: Path) -> None:
 
 def test_a_log_without_a_request_is_told(log: Path) -> None:
     log.write_text("hello\n")
-    with pytest.raises(CommandError, match=r"tell of no request\. 1 line tells of no request; "):
+    with pytest.raises(CommandError, match=r"tell of no request\. 1 line was skipped; "):
         replay(log)
 
 
@@ -195,7 +197,7 @@ def test_a_function_of_the_site_that_fails_is_told_with_the_request(log: Path) -
         '{"time": 1, "address": "192.0.2.7", "method": "GET", "path": "/plain/", "status": 200,'
         ' "tier": "pro"}'
     )
-    assert replay(log)[0].startswith("1 request of 1 client")
+    assert replay(log)[0].startswith("1 request from 1 client")
 
 
 def test_a_tier_in_shadow_mode_is_tried_as_enforced(log: Path) -> None:

@@ -111,8 +111,8 @@ class LogReader:
         """What could not be read, as one sentence; empty when everything could."""
         if not self.unread:
             return ""
-        lines = "1 line tells" if self.unread == 1 else f"{self.unread:,} lines tell"
-        return f"{lines} of no request; the first is {self.first_unread}."
+        lines = "1 line was" if self.unread == 1 else f"{self.unread:,} lines were"
+        return f"{lines} skipped; the first is {self.first_unread}."
 
 
 def parse_line(line: str) -> LoggedRequest:

@@ -72,9 +72,9 @@ def preview(enquiry: Enquiry) -> list[str]:
 def _route(request: HttpRequest) -> str:
     match, path = request.resolver_match, shown(request.path_info)
     if match is None:
-        return f"{request.method} {path} comes to no view: it is charged to its address."
+        return f"{request.method} {path} leads to no view, so it is charged to its address."
     name = f", named “{match.view_name}”" if match.url_name else ""
-    return f"{request.method} {path} comes to the route “{match.route or '/'}”{name}."
+    return f"{request.method} {path} leads to the route “{match.route or '/'}”{name}."
 
 
 def _client(rehearsed: Rehearsed, request: HttpRequest, snapshot: Snapshot) -> Iterator[str]:
@@ -83,12 +83,14 @@ def _client(rehearsed: Rehearsed, request: HttpRequest, snapshot: Snapshot) -> I
         return
     yield f"The client is {shown(ledger.client.subject)}."
     if type(ledger.user) is UnknownUser:
-        yield "No user has this name or number: it is taken for one that only a token describes."
+        yield "No user has this name or primary key: it is taken for one known by a token alone."
     tier = snapshot.default_tier("anonymous")
     if request.resolver_match is not None:
         tier = drive(find_tier(snapshot, ledger, request, {}))
-    if tier is None:
-        yield "It has no tier, and so no limits but those of rules."
+    if ledger.preflight:
+        yield "It is taken for a browser's preflight, which is only limited by rules for OPTIONS."
+    elif tier is None:
+        yield "It has no tier, so only rules limit it."
     else:
         yield f"Its tier is “{tier.slug}”{', which is unlimited' if tier.unlimited else ''}."
 
@@ -96,12 +98,13 @@ def _client(rehearsed: Rehearsed, request: HttpRequest, snapshot: Snapshot) -> I
 def _verdict(rehearsed: Rehearsed) -> str:
     ledger, decision = rehearsed.ledger, rehearsed.ledger.decision
     if ledger.exempt:
-        return f"No limit applies: {ledger.exempt}."
+        by = "the decorator of its view" if ledger.exempt == "view" else ledger.exempt
+        return f"No limit applies: it is exempt by {by}."
     if decision.allowed:
-        return "It would pass."
-    early = "" if ledger.client_decided else " before anybody knows who asks"
+        return "The request would pass."
+    early = "" if ledger.client_decided else " before it is known who asks"
     wait = -(-(decision.retry_after or 0) // MICROSECONDS)
-    return f"It would be refused{early}; the same request would pass {wait:,} s later."
+    return f"The request would be refused{early}; it would pass in {wait:,} s."
 
 
 def _standing(charged: Charged) -> str:
@@ -112,9 +115,10 @@ def _standing(charged: Charged) -> str:
     limit = plain_limit_words(policy.requests, policy.period, policy.burst)
     used, reset = policy.capacity - outcome.remaining, -(-outcome.reset_after // MICROSECONDS)
     cost = "" if charge.cost == 1 else f", at a cost of {charge.cost}"
-    refuses = "refuses" if policy.is_enforced else "would refuse, but is in shadow mode"
-    verdict = "" if outcome.allowed else f": {refuses}"
+    back = f", full again in {reset:,} s" if reset else ""
+    refuses = "It refuses." if policy.is_enforced else "It would refuse, but is in shadow mode."
+    verdict = "" if outcome.allowed else f" {refuses}"
     return (
-        f"{policy.name} of the {owner} allows {charge.subject} {limit}{cost}; {used:,} of "
-        f"{policy.capacity:,} are used, and all of it is back in {reset:,} s{verdict}."
+        f"{policy.name} ({owner}) allows {charge.subject} {limit}{cost}: {used:,} of "
+        f"{policy.capacity:,} used{back}.{verdict}"
     )

@@ -52,13 +52,14 @@ class Visitor:
     """Who makes a request, as authentication would find out, and what the view answers.
 
     `keys` are the digests of a verified API key; `tier` is the slug that the site's own function
-    would name, None for it to be asked.
+    would name, None for it to be asked. Where nobody knows the status yet, a view answers and
+    nothing is found where there is none.
     """
 
     user: Any = None
     keys: tuple[str, ...] = ()
     tier: str | None = None
-    status: int = HTTPStatus.OK
+    status: int | None = None
 
 
 class Charged(NamedTuple):
@@ -161,7 +162,8 @@ class Rehearsal:
                 ledger.client, ledger.user, ledger.client_decided = client, visitor.user, True
                 yield partial(stages.client_bill, 1)
                 return
-        if not (ledger.preflight and visitor.status < HTTPStatus.BAD_REQUEST):
+        status = visitor.status or HTTPStatus.NOT_FOUND
+        if not (ledger.preflight and status < HTTPStatus.BAD_REQUEST):
             ledger.client_decided = True
             yield stages.late_bill
 

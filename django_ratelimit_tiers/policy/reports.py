@@ -20,7 +20,7 @@ def report(comparison: Comparison) -> Iterator[str]:
     """Yield the lines that tell what the policy refuses, and what the one does that is tried."""
     today, tried = comparison.today, comparison.tried
     yield (
-        f"{_times(today.requests, 'request')} of {_times(len(today.clients), 'client')}, "
+        f"{_times(today.requests, 'request')} from {_times(len(today.clients), 'client')}, "
         f"{_moment(today.first)} to {_moment(today.last)}."
     )
     yield from _totals(today, tried)
@@ -37,7 +37,7 @@ def report(comparison: Comparison) -> Iterator[str]:
         yield from ("", _late_words(today.late))
     if comparison.by_field:
         names = ", ".join(map(shown, comparison.by_field))
-        yield from ("", f"Left out, as no log tells the field that they count by: {names}.")
+        yield from ("", f"Left out, as no log has the request field that they count by: {names}.")
 
 
 def _totals(today: Replay, tried: Replay | None) -> Iterator[str]:
@@ -72,12 +72,16 @@ def _clients(replay: Replay) -> Iterator[str]:
     refused = sorted(replay.refused_clients, key=lambda name: (-replay.clients[name].refused, name))
     if not refused:
         return
-    yield from ("", "Clients refused most:", f"{'refused':>9}{'of':>9}  client, and since when")
+    yield from (
+        "",
+        "Clients refused most:",
+        f"{'refused':>9}{'requests':>10}  client, first refused at",
+    )
     for name in refused[:LONGEST_LIST]:
         count = replay.clients[name]
         since = _moment(count.first_refused)
-        yield f"{count.refused:9,}{count.requests:9,}  {shown(name)}, {since}"
-    yield from _more(refused, indent=20)
+        yield f"{count.refused:9,}{count.requests:10,}  {shown(name)}, {since}"
+    yield from _more(refused, indent=21)
 
 
 def _endpoints(replay: Replay) -> Iterator[str]:

@@ -72,7 +72,7 @@ def test_it_tells_what_a_request_would_be_charged(staff: Client) -> None:
     asked = {"method": "GET", "path": "/api/search/", "address": "192.0.2.7", "user": "admin"}
     response = staff.get(page("endpointrule_preview"), asked)
     assert response.context["lines"] == preview(Enquiry(**asked))
-    assert "of the rule “search” allows ip:192.0.2.7 5 per" in response.content.decode()
+    assert "(rule “search”) allows ip:192.0.2.7 5 per" in response.content.decode()
 
 
 @pytest.mark.parametrize(
@@ -107,9 +107,10 @@ def test_who_may_not_see_users_does_not_learn_which_there_are(somebody: Client) 
 def test_who_may_not_see_users_replays_no_log(client: Client) -> None:
     browser = allowed(client, "change_endpointrule")
     assert browser.post(page("endpointrule_replay"), {"log": uploaded(LINE)}).status_code == 403
-    assert page("endpointrule_replay") not in browser.get(
-        page("endpointrule_changelist")
-    ).content.decode()
+    assert (
+        page("endpointrule_replay")
+        not in browser.get(page("endpointrule_changelist")).content.decode()
+    )
     staff = User.objects.get(username="somebody")
     staff.user_permissions.add(Permission.objects.get(codename="view_user"))
     assert replayed(browser, uploaded(LINE))[0].startswith("1 request")
@@ -155,7 +156,7 @@ def test_a_store_that_is_away_is_told(staff: Client) -> None:
     with override_settings(RATELIMIT_TIERS=away):
         response = staff.get(page("endpointrule_preview"), asked)
         assert response.context["form"].non_field_errors() == ["The store does not answer."]
-        assert replayed(staff, uploaded(LINE))[0].startswith("1 request of 1 client")
+        assert replayed(staff, uploaded(LINE))[0].startswith("1 request from 1 client")
 
 
 def test_a_log_is_replayed_with_changes(staff: Client) -> None:
@@ -180,7 +181,7 @@ def test_a_log_is_replayed_with_changes(staff: Client) -> None:
 
 def test_what_could_not_be_read_is_told_below_the_report(staff: Client) -> None:
     told = replayed(staff, uploaded(f"{LINE}<script>\n"))
-    assert told[-1].startswith("1 line tells of no request; the first is line 2 of access.log: ")
+    assert told[-1].startswith("1 line was skipped; the first is line 2 of access.log: ")
 
 
 def test_a_long_log_is_replayed_as_far_as_there_is_time(
@@ -199,7 +200,7 @@ def test_a_long_log_is_replayed_as_far_as_there_is_time(
 @pytest.mark.parametrize(
     ("log", "fields", "why"),
     [
-        ("hello\n", {}, {"__all__": "The log tells of no request. 1 line tells of no request; "}),
+        ("hello\n", {}, {"__all__": "The log tells of no request. 1 line was skipped; "}),
         (LINE, {"limits": "none=1"}, {"__all__": "No limit has the name 'none'; there are "}),
         (LINE, {"limits": "a"}, {"limits": "'a' is no limit such as free-minute=30 or "}),
         (LINE, {"enforce": [0]}, {"enforce": "Select a valid choice. 0 is not one of "}),

@@ -35,32 +35,29 @@ def test_it_tells_every_limit_and_what_is_used_of_it(client: Client) -> None:
     client.get("/plain/")
     told = previewed(path="/plain/?page=2")
     assert told[:4] == [
-        "GET /plain/ comes to the route “plain/”, named “plain”.",
+        "GET /plain/ leads to the route “plain/”, named “plain”.",
         "The client is ip:127.0.0.1.",
         "Its tier is “anonymous”.",
-        "It would pass.",
+        "The request would pass.",
     ]
-    rule, tried, tier = (line.split(", and all of it")[0] for line in told[4:])
+    rule, tried, tier = (line.split(", full again")[0] for line in told[4:])
     assert rule == (
-        "plain-31622400s of the rule “plain” allows ip:127.0.0.1 10 per 366 days, at a cost of 4; "
-        "4 of 10 are used"
+        "plain-31622400s (rule “plain”) allows ip:127.0.0.1 10 per 366 days, at a cost of 4: "
+        "4 of 10 used"
     )
-    assert tried == (
-        "tried-31622400s of the rule “tried” allows all 1 per 366 days; 1 of 1 are used"
-    )
+    assert tried == ("tried-31622400s (rule “tried”) allows all 1 per 366 days: 1 of 1 used")
     assert tier == (
-        "anonymous-day of the tier “anonymous” allows ip:127.0.0.1 6 per day, burst 9; "
-        "1 of 9 are used"
+        "anonymous-day (tier “anonymous”) allows ip:127.0.0.1 6 per day, burst 9: 1 of 9 used"
     )
-    assert told[5].endswith(" s: would refuse, but is in shadow mode.")
+    assert told[5].endswith(" s. It would refuse, but is in shadow mode.")
 
 
 def test_asking_charges_and_counts_nothing(valkey_client: redis.Redis) -> None:
     limit_tier("anonymous", 1)
     make_rule("plain", 1)
     before = sorted(valkey_client.keys())
-    assert "It would pass." in previewed()
-    assert "It would pass." in previewed()
+    assert "The request would pass." in previewed()
+    assert "The request would pass." in previewed()
     assert sorted(valkey_client.keys()) == before
 
 
@@ -69,17 +66,17 @@ def test_it_tells_what_a_refused_client_is_told(client: Client) -> None:
     client.get("/plain/")
     wait = int(client.get("/plain/").headers["Retry-After"])
     verdict = previewed()[3]
-    words = verdict.removeprefix("It would be refused; the same request would pass ")
+    words = verdict.removeprefix("The request would be refused; it would pass in ")
     told = int(words.split()[0].replace(",", ""))
     assert wait - 30 <= told <= wait
-    assert previewed()[4].endswith(": refuses.")
+    assert previewed()[4].endswith(" It refuses.")
 
 
 def test_it_stops_where_the_request_does(client: Client) -> None:
     make_rule("plain", 1)
     client.get("/plain/")
     told = previewed(user="anna")
-    assert told[1].startswith("It would be refused before anybody knows who asks; ")
+    assert told[1].startswith("The request would be refused before it is known who asks; ")
     assert [line.split()[0] for line in told[2:]] == ["plain-31622400s"]
 
 
@@ -90,15 +87,15 @@ def test_it_knows_users_and_their_tiers() -> None:
         assert previewed(user=name)[1:4] == [
             f"The client is user:{anna.pk}.",
             "Its tier is “internal”, which is unlimited.",
-            "It would pass.",
+            "The request would pass.",
         ]
     assert previewed(user="nobody")[1:4] == [
         "The client is user:nobody.",
-        "No user has this name or number: it is taken for one that only a token describes.",
+        "No user has this name or primary key: it is taken for one known by a token alone.",
         "Its tier is “free”.",
     ]
     Tier.objects.update(default_for="")
-    assert "It has no tier, and so no limits but those of rules." in previewed()
+    assert "It has no tier, so only rules limit it." in previewed()
 
 
 def test_it_knows_keys() -> None:
@@ -110,16 +107,17 @@ def test_it_says_why_no_limit_applies() -> None:
     ServiceAccount.objects.create(name="robot", owner="o", reason="r", user=user)
     make_rule("plain", 1)
     told = previewed(user="robot")
-    assert told[-1] == "No limit applies: service account robot."
+    assert told[-1] == "No limit applies: it is exempt by service account robot."
     make_rule("open", path="/async/", exempt=True)
-    assert previewed(path="/async/")[-1] == "No limit applies: rule open."
-    assert previewed(path="/health/")[-1] == "No limit applies: view."
+    assert previewed(path="/async/")[-1] == "No limit applies: it is exempt by rule open."
+    told = previewed(path="/health/")
+    assert told[-1] == "No limit applies: it is exempt by the decorator of its view."
 
 
 def test_what_comes_to_no_view_is_charged_to_its_address() -> None:
     told = previewed(path="/nowhere/%1b[31m", user="anna")
     assert told[:3] == [
-        "GET /nowhere/�[31m comes to no view: it is charged to its address.",
+        "GET /nowhere/�[31m leads to no view, so it is charged to its address.",
         "The client is ip:127.0.0.1.",
         "Its tier is “anonymous”.",
     ]
@@ -132,6 +130,21 @@ def pro(request: HttpRequest) -> str:
 def test_it_asks_the_functions_of_the_site() -> None:
     with override_settings(RATELIMIT_TIERS={"TIER_RESOLVER": f"{__name__}.pro"}):
         assert "Its tier is “pro”." in previewed()
+
+
+def test_it_takes_a_preflight_for_one_that_the_site_answers() -> None:
+    told = "It is taken for a browser's preflight, which is only limited by rules for OPTIONS."
+    assert told in previewed("OPTIONS")
+    assert len(previewed("OPTIONS")) == 4
+
+
+def test_a_preflight_that_finds_nothing_is_charged(client: Client) -> None:
+    limit_tier("anonymous", 1)
+    asked = {"HTTP_ORIGIN": "null", "HTTP_ACCESS_CONTROL_REQUEST_METHOD": "GET"}
+    answers = [client.options("/nowhere/", **asked).status_code for _ in range(2)]
+    assert answers == [404, 429]
+    told = previewed("OPTIONS", "/nowhere/")
+    assert any(line.startswith("The request would be refused; ") for line in told)
 
 
 def test_it_says_when_limits_are_switched_off() -> None:
