@@ -142,6 +142,21 @@ def test_it_says_when_nothing_or_not_everything_is_limited(log: Path) -> None:
         assert "\nNote: The middleware is not installed: only views with " in replay(log)[0]
 
 
+class Head(StringIO):
+    """What closes once something is written to it, as `head` does with a pipe."""
+
+    def write(self, text: str) -> int:
+        if self.getvalue():
+            raise BrokenPipeError
+        return super().write(text)
+
+
+def test_who_reads_only_the_head_of_it_gets_no_error(log: Path) -> None:
+    head = Head()
+    call_command("ratelimit_replay", str(log), stdout=head)
+    assert head.getvalue().startswith("5 requests")
+
+
 def test_long_lists_are_cut(tmp_path: Path) -> None:
     limit_tier("anonymous", {"requests": 1, "period": 60})
     log = tmp_path / "access.log"

@@ -36,5 +36,4 @@ class Command(BaseCommand):
             raise CommandError(str(error)) from error
         except StoreUnavailable as error:
             raise CommandError(f"The store does not answer: {error}") from error
-        for line in lines:
-            self.stdout.write(line)
+        self.stdout.write("\n".join(lines))  # at once, for whoever reads only their head

@@ -80,8 +80,7 @@ class Command(BaseCommand):
             raise CommandError(str(error)) from error
         if not comparison.today.clients:
             raise CommandError(f"The logs tell of no request. {reader.unread_words}")
-        for line in report(comparison):
-            self.stdout.write(line)
+        self.stdout.write("\n".join(report(comparison)))  # at once, for whoever reads only its head
         if reader.unread:
             self.stderr.write(reader.unread_words)
 
