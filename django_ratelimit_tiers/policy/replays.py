@@ -25,8 +25,8 @@ from django_ratelimit_tiers.policy.snapshots import build_snapshot
 from django_ratelimit_tiers.policy.trials import Trial
 from django_ratelimit_tiers.store.memory import MemoryStore
 
-MOST_CLIENTS = 1_000_000
-"""How many clients' counters a replay keeps."""
+MOST_CLIENTS = 200_000
+"""How many clients' counters a replay keeps, in about a kilobyte each; the oldest give way."""
 
 REMEMBERED_USERS = 100_000
 """How many users a replay remembers."""
