@@ -12,6 +12,7 @@ from django.contrib.admin.widgets import AdminTextareaWidget, AdminTextInputWidg
 from django.contrib.auth import get_permission_codename, get_user_model
 from django.core.exceptions import PermissionDenied, ValidationError
 from django.core.files.uploadedfile import UploadedFile
+from django.db.models import QuerySet
 from django.http import HttpRequest, HttpResponse
 from django.template.response import TemplateResponse
 from django.urls import URLPattern, path
@@ -99,10 +100,16 @@ class TrialForm(forms.Form):
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
-        rules: Any = self.fields["enforce"]
-        rules.queryset = EndpointRule.objects.exclude(mode=Mode.ENFORCE).order_by("name")
-        tiers: Any = self.fields["tiers"]
-        tiers.queryset = Tier.objects.exclude(mode=Mode.ENFORCE)
+        self._offer("enforce", EndpointRule.objects.exclude(mode=Mode.ENFORCE).order_by("name"))
+        self._offer("tiers", Tier.objects.exclude(mode=Mode.ENFORCE))
+
+    def _offer(self, name: str, rows: QuerySet[Any]) -> None:
+        """Let rows be chosen in a field, which is left out when there are none."""
+        if rows.exists():
+            field: Any = self.fields[name]
+            field.queryset = rows
+        else:
+            del self.fields[name]
 
     def clean_limits(self) -> dict[str, TriedLimit]:
         """Return the limits by name."""
@@ -116,8 +123,8 @@ class TrialForm(forms.Form):
     def trial(self) -> Trial:
         """What is tried."""
         chosen = self.cleaned_data
-        rules = frozenset(rule.pk for rule in chosen["enforce"])
-        tiers = frozenset(tier.slug for tier in chosen["tiers"])
+        rules = frozenset(rule.pk for rule in chosen.get("enforce", ()))
+        tiers = frozenset(tier.slug for tier in chosen.get("tiers", ()))
         return Trial(rules, tiers, limits=chosen["limits"])
 
 

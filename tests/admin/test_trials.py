@@ -179,6 +179,16 @@ def test_a_log_is_replayed_with_changes(staff: Client) -> None:
     assert EndpointRule.objects.get().mode == "off"
 
 
+def test_only_what_is_not_enforced_can_be_tried(staff: Client) -> None:
+    assert list(staff.get(page("endpointrule_replay")).context["form"].fields) == ["log", "limits"]
+    rule = make_rule("tried", 1, path="/api/search/", mode="shadow")
+    make_rule("enforced", 1, path="/api/search/")
+    Tier.objects.filter(slug="free").update(mode="shadow")
+    fields = staff.get(page("endpointrule_replay")).context["form"].fields
+    assert list(fields["enforce"].queryset) == [rule]
+    assert [tier.slug for tier in fields["tiers"].queryset] == ["free"]
+
+
 def test_what_could_not_be_read_is_told_below_the_report(staff: Client) -> None:
     told = replayed(staff, uploaded(f"{LINE}<script>\n"))
     assert told[-1].startswith("1 line was skipped; the first is line 2 of access.log: ")
@@ -210,6 +220,7 @@ def test_a_long_log_is_replayed_as_far_as_there_is_time(
 def test_it_says_what_is_wrong_with_a_trial(
     staff: Client, log: str, fields: dict[str, Any], why: dict[str, str]
 ) -> None:
+    make_rule("tried", 1, path="/api/search/", mode="off")
     told = wrong(staff, uploaded(log), **fields)
     assert {name: text[: len(why[name])] for name, [text] in told.items()} == why
 
