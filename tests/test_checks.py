@@ -396,6 +396,13 @@ def test_e007_a_cache_that_names_no_server(cache: dict[str, Any], hint: str) -> 
     assert error[2].startswith(hint)
 
 
+def test_without_limits_a_cache_needs_no_server() -> None:
+    cache = {"BACKEND": "django_redis.cache.RedisCache", "LOCATION": ""}
+    with override_settings(CACHES={"default": cache}):
+        assert [error[0] for error in found()] == ["ratelimit_tiers.E007"]
+        assert found(ENABLED=False) == []
+
+
 def test_e007_a_cache_whose_client_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delitem(sys.modules, "django_ratelimit_tiers.store.redis")
     monkeypatch.setitem(sys.modules, "django_redis", None)
