@@ -161,8 +161,8 @@ def memberships(monkeypatch) -> Iterator[type[models.Model]]:
                 db_table = User._meta.db_table
 
         class Membership(models.Model):  # noqa: DJ008 - nobody is shown one
-            user = models.ForeignKey(Member, models.CASCADE)
-            group = models.ForeignKey(Group, models.CASCADE, "+")
+            user = models.ForeignKey(Member, models.CASCADE, db_constraint=False)
+            group = models.ForeignKey(Group, models.CASCADE, "+", db_constraint=False)
 
             class Meta:
                 app_label = "tests"
