@@ -135,6 +135,13 @@ def test_rules_by_a_field_are_named_as_left_out(log: Path) -> None:
     )
 
 
+def test_rules_by_a_field_are_left_out_of_what_is_tried_too(log: Path) -> None:
+    make_rule("account", 1, path="/plain/", identify_by="field", request_field="username")
+    limit_tier("anonymous", {"requests": 3, "period": 60})
+    told, _ = replay(log, "--limit", "anonymous-minute=4")
+    assert "refused requests             2           1\n" in told
+
+
 def test_it_says_when_nothing_or_not_everything_is_limited(log: Path) -> None:
     with override_settings(RATELIMIT_TIERS={"ENABLED": False}):
         assert replay(log)[0].endswith("\nNote: Nothing is limited: ENABLED is False.\n")
@@ -162,6 +169,20 @@ def test_long_lists_are_cut(tmp_path: Path) -> None:
     log = tmp_path / "access.log"
     log.write_text("".join(2 * line(address=f"192.0.2.{number}") for number in range(12)))
     assert f"{'':21}and 2 more\n" in replay(log)[0]
+
+
+def test_whoever_and_whatever_was_refused_most_comes_first(log: Path) -> None:
+    limit_tier("anonymous", {"requests": 1, "period": 60})
+    asked = {("192.0.2.1", "/plain/"): 2, ("192.0.2.2", "/async/"): 4, ("192.0.2.3", "/async/"): 3}
+    log.write_text("".join(n * line(path=path, address=ip) for (ip, path), n in asked.items()))
+    told = replay(log)[0].split("Clients refused most:")[1].splitlines()
+    clients = [row.split()[:3] for row in told if ", 2015" in row]
+    assert clients == [
+        ["3", "4", "ip:192.0.2.2,"],
+        ["2", "3", "ip:192.0.2.3,"],
+        ["1", "2", "ip:192.0.2.1,"],
+    ]
+    assert [row.split() for row in told[-2:]] == [["5", "GET", "async/"], ["1", "GET", "plain/"]]
 
 
 def no_tier(request: HttpRequest) -> str:

@@ -79,6 +79,7 @@ def test_a_line_tells_of_a_request(line: str, told: dict[str, Any]) -> None:
         (common("-"), "no HTTP request"),
         (common(r"\x16\x03\x01"), "no HTTP request"),
         (common("GET /a"), "no HTTP request"),
+        (common("GET  HTTP/1.1"), "no method or no path"),
         (common().replace("192.0.2.7", "host.example.org"), "'host.example.org' is no address"),
         (common().replace("192.0.2.7", "192.0.2.7, 10.0.0.1"), "'192.0.2.7,' is no address"),
         (common().replace("192.0.2.7", "unknown, 10.0.0.1"), "'unknown,' is no address"),

@@ -111,6 +111,13 @@ def test_a_rule_that_is_off_is_tried_whatever_its_dates() -> None:
     assert replayed(log, Trial(enforced={rule.pk})).refused == 3
 
 
+def test_a_rule_that_is_over_is_tried_as_if_it_were_not() -> None:
+    rule = make_rule("plain", 2, ends_at=timezone.now() - timedelta(days=1), mode="shadow")
+    log = [asked() for _ in range(5)]
+    assert refusals(replayed(log)) == {}
+    assert replayed(log, Trial(enforced={rule.pk})).refused == 3
+
+
 def test_a_limit_is_tried_with_other_numbers() -> None:
     limit_tier("anonymous", {"requests": 6, "period": 60, "algorithm": "token_bucket", "burst": 9})
     log = [asked() for _ in range(12)]
@@ -229,6 +236,19 @@ def test_no_function_of_the_site_is_asked_about_a_user_who_is_gone() -> None:
 def test_a_preflight_is_charged_nothing() -> None:
     limit_tier("anonymous", 1)
     assert replayed([asked(method="OPTIONS") for _ in range(3)]).refused == 0
+
+
+def test_a_user_who_sends_options_is_no_browser_that_asks_permission() -> None:
+    limit_tier("free", 1)
+    log = [asked(method="OPTIONS", user="anna", status=204) for _ in range(3)]
+    assert replayed(log).refused == 2
+
+
+def test_exempt_requests_are_counted_and_charged_nothing() -> None:
+    limit_tier("anonymous", 1)
+    make_rule("open", path="/plain/", exempt=True)
+    replay = replayed([asked(), asked(), asked("/async/")])
+    assert (replay.exempt, replay.refused, replay.requests) == (2, 0, 3)
 
 
 def test_a_view_that_refused_to_authenticate_has_not_asked_its_throttle() -> None:
