@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from io import StringIO
 from typing import Any
 
@@ -70,6 +71,14 @@ def test_it_tells_what_a_refused_client_is_told(client: Client) -> None:
     told = int(words.split()[0].replace(",", ""))
     assert wait - 30 <= told <= wait
     assert previewed()[4].endswith(" It refuses.")
+
+
+def test_a_limit_is_not_full_again_before_it_says_so(client: Client) -> None:
+    limit_tier("anonymous", {"requests": 24, "period": 86_400, "algorithm": "token_bucket"})
+    began = time.time()
+    client.get("/plain/")
+    told = previewed()[-1].split(", full again in ")[1]
+    assert int(told.split()[0].replace(",", "")) >= 3600 - (time.time() - began)
 
 
 def test_it_stops_where_the_request_does(client: Client) -> None:
