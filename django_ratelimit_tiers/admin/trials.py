@@ -199,7 +199,6 @@ class TrialAdmin(PolicyAdmin):
             "method": "post" if form.is_multipart() else "get",
             "lines": lines,
         }
-        request.current_app = self.admin_site.name
         template = "admin/django_ratelimit_tiers/endpointrule/trial.html"
         return TemplateResponse(request, template, context)
 
