@@ -14,6 +14,7 @@ from django_redis.cache import RedisCache
 
 from django_ratelimit_tiers.checks import check_settings
 from django_ratelimit_tiers.conf import DEFAULTS, EVENT_DEFAULTS, conf
+from django_ratelimit_tiers.models import AlertNotice
 from django_ratelimit_tiers.shapes import EVENT_SHAPES, SHAPES
 from django_ratelimit_tiers.store.configured import configured_store
 from django_ratelimit_tiers.store.redis import RedisStore
@@ -228,6 +229,14 @@ def test_e003_a_value_of_the_events_of_the_wrong_form(key: str, value: Any) -> N
 )
 def test_values_at_their_limits_are_right(values: dict[str, Any]) -> None:
     assert found(**values) == []
+
+
+def test_a_webhook_is_as_long_at_most_as_the_database_can_keep() -> None:
+    longest = "https://hooks.example.org/".ljust(
+        AlertNotice._meta.get_field("target").max_length, "x"
+    )
+    assert ids(EVENTS={"WEBHOOK": longest}) == []
+    assert ids(EVENTS={"WEBHOOK": longest + "x"}) == ["E003"]
 
 
 @pytest.mark.parametrize("key", ["TIER_RESOLVER", "API_KEY_RESOLVER", "VERIFIED_TEST", "RESPONSE"])

@@ -343,7 +343,10 @@ def test_an_edit_during_an_outage_is_found_as_soon_as_the_store_answers_again(
 
 
 def test_a_tier_assigned_during_an_outage_is_found_in_the_database(
-    faulty: Site, client: Client, django_capture_on_commit_callbacks: Any
+    faulty: Site,
+    client: Client,
+    django_capture_on_commit_callbacks: Any,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     user = User.objects.create_user("anna")
     limit_tier("free", 10)
@@ -355,6 +358,7 @@ def test_a_tier_assigned_during_an_outage_is_found_in_the_database(
         faulty.proxy.refuse()
         with django_capture_on_commit_callbacks(execute=True):
             TierAssignment.objects.create(user=user, tier=Tier.objects.get(slug="pro"))
+        assert "could not announce" in caplog.text
         faulty.proxy.listen()
         assert remaining(client, "/who/") == 8
         clock.now += DATABASE_LOOK_SECONDS + 1

@@ -9,7 +9,7 @@ import pytest
 import redis
 from asgiref.sync import async_to_sync
 from django.core.handlers.wsgi import WSGIRequest
-from django.http import HttpResponse
+from django.http import HttpRequest, HttpResponse
 from django.test import RequestFactory, override_settings
 from django.test.client import AsyncClientHandler, ClientHandler, FakePayload
 from hypothesis import HealthCheck, assume, given, settings
@@ -213,6 +213,10 @@ def test_no_form_of_a_request_escapes_its_refusal(colour: str, environ: dict[str
         response = ANSWERS[colour](environ)
     assert response.status_code == 429
     assert int(response.headers["Retry-After"]) >= 1
+
+
+def test_a_request_that_code_has_made_need_not_have_a_method() -> None:
+    assert open_ledger(HttpRequest()).method == ""
 
 
 def test_long_methods_are_cut_before_they_are_remembered(rf: RequestFactory) -> None:

@@ -11,7 +11,7 @@ from django.test import Client, override_settings
 from django_ratelimit_tiers.core.decisions import Decision, Outcome
 from django_ratelimit_tiers.core.plans import Plan, Reply, Stale
 from django_ratelimit_tiers.core.policies import Charge, Mode, QuotaPolicy
-from django_ratelimit_tiers.core.refusals import LONGEST_PATH, LONGEST_USER_AGENT
+from django_ratelimit_tiers.core.refusals import LONGEST_PATH, LONGEST_USER_AGENT, counted_outcomes
 from django_ratelimit_tiers.events.tallies import MOST_SAMPLED
 from django_ratelimit_tiers.policy import refusals
 from django_ratelimit_tiers.policy.limiter import limiter
@@ -102,6 +102,15 @@ def test_of_several_that_refuse_the_longest_wait_is_told(
     place, reply = recalled
     assert waits[place] == 80_000
     assert reply.outcomes[0].retry_after == pytest.approx(80_000 * SECOND - 50_000, abs=1)
+
+
+def test_of_equal_waits_the_first_is_told_as_the_store_does(memory: RefusalMemory) -> None:
+    outcomes = tuple(Outcome(c, False, 0, 0, 30 * SECOND) for c in PLAN.charges)
+    for _ in range(SIGNS_OF_ATTACK):
+        memory.learn(PLAN, Reply(outcomes, now=0))
+    recalled = memory.recall(PLAN)
+    assert recalled is not None
+    assert recalled[0] == counted_outcomes(outcomes)[0] == 0
 
 
 def test_what_a_shadow_policy_would_refuse_is_asked_for(memory: RefusalMemory) -> None:
@@ -201,6 +210,7 @@ def test_zero_seconds_turn_it_off(clock: Clock) -> None:
     memory = RefusalMemory(0, clock)
     attack(memory, 100)
     assert memory.recall(PLAN) is None
+    assert not memory.remembered
 
 
 def calls(client: redis.Redis) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Iterator
 
@@ -107,6 +108,14 @@ def test_what_was_counted_in_many_minutes_is_told_a_part_at_a_time() -> None:
     assert [len(part) for part in parts] == [3, 3, 0]
     assert sum(count for part in parts for count in part.values()) == 6
     assert records.minutes() == []
+
+
+def test_no_process_waits_at_its_end_for_the_time_to_tell(store: RedisStore) -> None:
+    teller, before = Teller(store, MemoryRecords()), set(threading.enumerate())
+    teller.count_refusal(REFUSED, LABEL, "")
+    [timer] = set(threading.enumerate()) - before
+    teller.stop()
+    assert timer.daemon
 
 
 def test_one_that_was_stopped_tells_nothing_by_itself(store: RedisStore, teller: Teller) -> None:
