@@ -82,7 +82,7 @@ def parse_sample(text: str) -> SampledRefusal | None:
         return None
     at, retry_after, *key_parts, rule, decision_id, revision, method, address, path, agent = parts
     key = parse_key(SEPARATOR.join(key_parts))
-    if key is None or not (at + retry_after + revision).isdecimal():
+    if key is None or not all(map(str.isdecimal, (at, retry_after, revision))):
         return None
     return SampledRefusal(
         key=key,

@@ -13,7 +13,9 @@ from django_ratelimit_tiers.core.refusals import (
     OTHERS,
     RefusalKey,
     SampledRefusal,
+    parse_sample,
     request_detail,
+    sample_text,
 )
 from django_ratelimit_tiers.core.sightings import Sighting
 from django_ratelimit_tiers.core.tallies import Tally, Usage
@@ -116,6 +118,16 @@ def test_hostile_texts_are_inert_in_the_sample(store: Store) -> None:
     ask(store, "user:1")
     [refusal] = store.records.sample()
     assert (refusal.path, refusal.user_agent) == ("/a\ufffdb", "agent\ufffd[2J")
+
+
+@pytest.mark.parametrize("place", [0, 1, 9])
+@pytest.mark.parametrize("written", ["", "x", "-1"])
+def test_what_none_of_ours_wrote_is_no_sampled_refusal(place: int, written: str) -> None:
+    key = RefusalKey(Mode.ENFORCE, "one", "free", "GET api", "ip:192.0.2.7")
+    parts = sample_text(7, 7, key, "rule", DETAIL).split("\0")
+    assert parse_sample("\0".join(parts)) is not None
+    parts[place] = written
+    assert parse_sample("\0".join(parts)) is None
 
 
 def test_a_sample_is_returned_again_until_it_is_forgotten(store: Store) -> None:
