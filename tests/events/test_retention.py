@@ -10,8 +10,17 @@ from django.db.models import Sum
 
 from django_ratelimit_tiers.core.alerts import Resolution
 from django_ratelimit_tiers.events import retention
-from django_ratelimit_tiers.events.retention import prune_history, roll_up
-from django_ratelimit_tiers.models import PolicyRevision, ThrottleCount, ThrottleEvent, UsageCount
+from django_ratelimit_tiers.events.retention import SERIES_KEPT, prune_history, roll_up
+from django_ratelimit_tiers.models import (
+    Alert,
+    AlertRule,
+    PolicyRevision,
+    SeriesHour,
+    ThrottleCount,
+    ThrottleEvent,
+    UsageCount,
+)
+from django_ratelimit_tiers.store.configured import configured_store
 
 pytestmark = pytest.mark.django_db
 
@@ -67,6 +76,7 @@ def test_an_hour_that_is_not_wholly_before_is_left_alone() -> None:
     add(NOW - timedelta(minutes=30), 10)
     assert roll_up(Resolution.MINUTE, Resolution.HOUR, NOW - timedelta(minutes=1)) == 0
     assert ThrottleCount.objects.get().resolution == "minute"
+    assert roll_up(Resolution.MINUTE, Resolution.HOUR, NOW) == 1
 
 
 def test_pruning_keeps_minutes_for_days_hours_for_a_month_and_days_after_that() -> None:
@@ -108,3 +118,42 @@ def test_history_past_its_retention_is_deleted(settings: Any) -> None:
     assert [row.at for row in ThrottleEvent.objects.all()] == [young]
     assert [row.hour for row in UsageCount.objects.all()] == [young]
     assert PolicyRevision.objects.count() == revisions
+
+
+def test_alerts_past_their_retention_are_deleted_once_they_are_closed(settings: Any) -> None:
+    settings.RATELIMIT_TIERS = {"EVENTS": {"RETENTION_DAYS": 30}}
+    old, young = NOW - timedelta(days=31), NOW - timedelta(days=29)
+    for cause, closed_at in (("old", old), ("young", young), ("open", None)):
+        state = "closed" if closed_at else "open"
+        times = {"opened_at": old, "last_seen_at": old, "closed_at": closed_at}
+        Alert.objects.create(kind="spike", cause=cause, state=state, **times)
+    prune_history(now=NOW)
+    assert {alert.cause for alert in Alert.objects.all()} == {"young", "open"}
+
+
+def test_hours_that_nothing_is_compared_with_any_more_are_deleted() -> None:
+    rule = AlertRule.objects.create(name="any spike", kind="spike")
+    old, young = (NOW - SERIES_KEPT - timedelta(hours=hours) for hours in (1, 0))
+    for hour in (old, young):
+        SeriesHour.objects.create(rule=rule, hour=hour)
+    prune_history(now=NOW)
+    assert [row.hour for row in SeriesHour.objects.all()] == [young]
+
+
+def test_minutes_that_the_store_may_still_bring_are_not_rolled_up_before(settings: Any) -> None:
+    settings.RATELIMIT_TIERS = {"EVENTS": {"COUNT_TTL": 5 * 86_400}}
+    add(NOW - timedelta(days=5), 5)
+    add(NOW - timedelta(days=7), 5)
+    prune_history(now=NOW)
+    assert [row[0] for row in rows()] == ["hour", "minute"]
+
+
+def test_pruning_tells_how_many_rows_it_deleted_and_one_does_it_at_a_time(settings: Any) -> None:
+    settings.RATELIMIT_TIERS = {"EVENTS": {"RETENTION_DAYS": 30}}
+    for day in (31, 32):
+        add(NOW - timedelta(days=day), 1)
+    with configured_store().records.lock(retention.LOCK, 30):
+        assert prune_history(now=NOW) == 0
+    assert len(rows()) == 2
+    assert prune_history(now=NOW) == 2
+    assert rows() == []
