@@ -121,6 +121,17 @@ def test_a_mail_says_what_was_seen_and_what_is_usual() -> None:
     assert "top subjects: user:1 (100)" in message.body
 
 
+def test_a_mail_says_when_it_was_over() -> None:
+    alert(emails="a@example.com")
+    Alert.objects.update(state="closed", closed_at=NOW + timedelta(minutes=7))
+    AlertNotice.objects.update(event="closed")
+    send_notices(now=NOW)
+    [message] = mail.outbox
+    assert message.subject == "Alert over: any spike"
+    assert "\nSince 2026-03-01 12:00 UTC.\n" in message.body
+    assert "\nOver since 2026-03-01 12:07 UTC.\n" in message.body
+
+
 def test_hostile_names_cannot_break_out_of_a_mail() -> None:
     raised = alert({"top endpoints": ["GET /\r\nBcc: x@example.com\x1b[2J (1)"]}, emails="a@b.com")
     Alert.objects.filter(pk=raised.pk).update(cause="any spike: \nBcc: x@example.com")
@@ -175,6 +186,8 @@ def test_a_webhook_that_fails_is_tried_again_later_and_not_in_the_same_run(
     assert send_notices(now=NOW + timedelta(seconds=60)) == 1
     assert len(receiver.received) == 2
     assert states() == {receiver.url: "sent"}
+    notice = AlertNotice.objects.get()
+    assert (notice.error, notice.next_attempt_at, notice.attempts) == ("", None, 2)
 
 
 def test_after_so_many_attempts_a_notice_has_failed(receiver: Receiver) -> None:
@@ -317,6 +330,22 @@ def test_a_mail_is_marked_before_it_is_sent(monkeypatch: pytest.MonkeyPatch) -> 
         send_notices(now=NOW)
     assert seen == ["sending"]
     assert states() == {"a@example.com": "sending"}
+
+
+def test_what_another_run_sends_meanwhile_is_not_sent_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    alert(emails="a@example.com\nb@example.com")
+    usual, others = mail.EmailMessage.send, list[int]()
+
+    def send(message: Any, **options: Any) -> int:
+        others.append(send_notices(now=NOW))
+        return usual(message, **options)
+
+    monkeypatch.setattr("django.core.mail.EmailMessage.send", send)
+    assert send_notices(now=NOW) == 1
+    assert others == [0, 1]
+    assert sorted(m.to[0] for m in mail.outbox) == ["a@example.com", "b@example.com"]
 
 
 @pytest.mark.parametrize(
