@@ -13,6 +13,7 @@ from django_ratelimit_tiers.core.plans import Plan
 from django_ratelimit_tiers.core.policies import Algorithm, Charge, QuotaPolicy
 from django_ratelimit_tiers.store.configured import configured_store
 from django_ratelimit_tiers.store.memory import MemoryStore
+from tests.clocks import Clock
 
 POLICY = QuotaPolicy("p", 3, 86_400, Algorithm.FIXED_WINDOW)
 
@@ -36,6 +37,17 @@ def test_looking_at_subjects_and_refusing_them_keeps_nothing() -> None:
         assert not store.acquire([dear])[0].allowed
         store.peek([Charge("seen", POLICY)])
     assert remaining(store, "kept") == 2
+
+
+def test_a_counter_is_kept_for_as_long_as_its_own_window_needs_it() -> None:
+    clock = Clock(0.0)
+    store = MemoryStore(clock=clock)
+    long, short = Charge("a", POLICY), Charge("a", QuotaPolicy("s", 9, 1, Algorithm.FIXED_WINDOW))
+    store.acquire([long], now=0)
+    for days, left in ((2.5, 2), (4, 3)):
+        clock.now = days * 86_400
+        store.acquire([short], now=0)
+        assert store.peek([long], now=0)[0].remaining == left
 
 
 def test_announced_subjects_are_bounded_and_a_forgotten_one_is_stale_once() -> None:

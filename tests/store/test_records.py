@@ -19,6 +19,7 @@ from django_ratelimit_tiers.core.refusals import (
 )
 from django_ratelimit_tiers.core.sightings import Sighting
 from django_ratelimit_tiers.core.tallies import Tally, Usage
+from django_ratelimit_tiers.store import memory_records
 from django_ratelimit_tiers.store.base import Store
 from django_ratelimit_tiers.store.memory import MemoryStore
 from django_ratelimit_tiers.store.memory_records import MemoryRecords
@@ -166,6 +167,14 @@ def test_usage_adds_up(store: Store) -> None:
     assert store.records.usage(hour) == {}
 
 
+def test_usage_is_kept_by_the_hour(store: Store) -> None:
+    now = store.records.now()
+    store.records.add(Tally({"user:1": Usage(1, 0)}))
+    [hour] = store.records.hours()
+    assert hour % 3600 == 0
+    assert 0 <= hour - now // 3600 * 3600 <= 3600  # the next one may have begun
+
+
 def test_the_busiest_subjects_are_kept_and_never_counted_too_low(store: Store) -> None:
     store.records.add(Tally({"user:busy": Usage(500, 0)}))
     for part in range(3):
@@ -201,6 +210,16 @@ def test_quotas_that_run_short_are_kept_until_forgotten(store: Store) -> None:
     assert list(store.records.quotas()) == [quota]
     store.records.forget_quotas([quota])
     assert list(store.records.quotas()) == []
+
+
+def test_a_quota_that_is_kept_is_brought_up_to_date_when_there_is_room_for_no_more(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(memory_records, "MOST_QUOTAS", 1)
+    records = MemoryRecords()
+    for subject, spent in (("user:1", 81), ("user:1", 90), ("user:2", 90)):
+        records.add(Tally(quotas=[DayQuota(subject, "free-day", 100, spent, 1440)]))
+    assert list(records.quotas()) == [DayQuota("user:1", "free-day", 100, 90, 1440)]
 
 
 def test_refusals_counted_elsewhere_are_added_to_the_present_minute(store: Store) -> None:
