@@ -164,6 +164,20 @@ def test_a_webhook_can_check_who_sent_it(receiver: Receiver) -> None:
     assert signature("shared secret", int(at[2:]), content) == headers["X-RateLimit-Signature"]
 
 
+def test_the_secret_of_the_site_signs_what_goes_to_its_own_webhook_alone(
+    receiver: Receiver, settings: Any
+) -> None:
+    own, other = receiver.url, receiver.url + "&as=other"
+    settings.RATELIMIT_TIERS = {"EVENTS": {"WEBHOOK": own, "WEBHOOK_SECRET": "site"}}
+    raised = alert()
+    AlertNotice.objects.create(alert=raised, event="opened", channel="webhook", target=other)
+    assert send_notices(now=NOW) == 2
+    (to_own, content), (to_other, _) = receiver.received
+    signed = signature("site", int(NOW.timestamp()), content)
+    assert to_own["X-RateLimit-Signature"] == signed
+    assert "X-RateLimit-Signature" not in to_other
+
+
 def test_names_are_no_commands_for_a_chat(receiver: Receiver) -> None:
     alert(
         {"top endpoints": ["GET <!channel> & <https://evil.example|here>"]},
@@ -315,6 +329,17 @@ def test_a_notice_whose_sender_died_is_not_sent_again() -> None:
     send_notices(now=NOW + timedelta(days=1))
     assert mail.outbox == []
     assert states() == {"a@example.com": "sending"}
+
+
+def test_a_long_error_is_cut_to_what_the_database_keeps(monkeypatch: pytest.MonkeyPatch) -> None:
+    def send(message: Any, **_: Any) -> int:
+        raise OSError("x" * 1000)
+
+    monkeypatch.setattr("django.core.mail.EmailMessage.send", send)
+    alert(emails="a@example.com")
+    send_notices(now=NOW)
+    error = AlertNotice.objects.get().error
+    assert len(error) == AlertNotice._meta.get_field("error").max_length
 
 
 def test_a_mail_is_marked_before_it_is_sent(monkeypatch: pytest.MonkeyPatch) -> None:

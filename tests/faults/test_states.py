@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import pytest
-from django.contrib.auth.models import User
+from django.contrib.auth.models import Group, User
 from django.db import OperationalError, connection
 from django.test import Client
 
@@ -342,11 +342,20 @@ def test_an_edit_during_an_outage_is_found_as_soon_as_the_store_answers_again(
         assert remaining(client) == 7
 
 
+def test_a_member_of_a_group_who_could_not_be_announced_is_logged(
+    faulty: Site, django_capture_on_commit_callbacks: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    user, group = User.objects.create_user("anna"), Group.objects.create(name="team")
+    with faulty.using("closed"):
+        faulty.proxy.refuse()
+        with django_capture_on_commit_callbacks(execute=True):
+            user.groups.add(group)
+    [told] = caplog.messages
+    assert told.startswith("could not announce an edit of assignments: ")
+
+
 def test_a_tier_assigned_during_an_outage_is_found_in_the_database(
-    faulty: Site,
-    client: Client,
-    django_capture_on_commit_callbacks: Any,
-    caplog: pytest.LogCaptureFixture,
+    faulty: Site, client: Client, django_capture_on_commit_callbacks: Any
 ) -> None:
     user = User.objects.create_user("anna")
     limit_tier("free", 10)
@@ -358,7 +367,6 @@ def test_a_tier_assigned_during_an_outage_is_found_in_the_database(
         faulty.proxy.refuse()
         with django_capture_on_commit_callbacks(execute=True):
             TierAssignment.objects.create(user=user, tier=Tier.objects.get(slug="pro"))
-        assert "could not announce" in caplog.text
         faulty.proxy.listen()
         assert remaining(client, "/who/") == 8
         clock.now += DATABASE_LOOK_SECONDS + 1
