@@ -150,6 +150,14 @@ def test_what_did_not_fail_is_given_back_locally_too(faulty: Site, client: Clien
         assert statuses(client, "/plain/404/", 2) == [404, 429]
 
 
+def test_what_the_store_was_not_charged_is_not_given_back(faulty: Site, client: Client) -> None:
+    make_rule("failures", 1, path="/plain/**", count="failed")
+    with faulty.using("open"):
+        faulty.proxy.refuse()
+        assert statuses(client, "/plain/", 3) == [200] * 3
+        assert statuses(client, "/plain/404/", 2) == [404, 404]
+
+
 def test_local_refusals_are_told_and_sampled_though_no_request_follows(
     faulty: Site, client: Client
 ) -> None:
