@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from threading import Barrier
+from typing import Any
 
 import pytest
 import redis
@@ -32,7 +33,7 @@ from django_ratelimit_tiers.models import (
     UsageCount,
 )
 from django_ratelimit_tiers.store.configured import configured_store
-from tests.events.rows import LONG_AGO, fill_minute, key
+from tests.events.rows import LONG_AGO, expire_locks, fill_minute, key
 from tests.policies import limit_tier
 
 pytestmark = pytest.mark.django_db
@@ -108,6 +109,21 @@ def test_one_holder_runs_at_a_time() -> None:
     with records.lock(LOCK, 30):
         assert aggregate_throttle_events() == 0
     assert aggregate_throttle_events() == 3
+
+
+def test_who_has_lost_the_lock_leaves_the_other_minutes_to_its_next_holder(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for minute in (LONG_AGO, LONG_AGO + 60):
+        fill_minute(minute, {key(): 3})
+
+    def write_slowly(*arguments: Any) -> None:
+        upsert(*arguments)
+        expire_locks()
+
+    monkeypatch.setattr(aggregation, "upsert", write_slowly)
+    assert aggregate_throttle_events() == 3
+    assert configured_store().records.minutes() == [LONG_AGO + 60]
 
 
 def test_keys_that_are_alike_once_cut_to_their_columns_are_added_up() -> None:
