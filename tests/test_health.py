@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from io import StringIO
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -227,11 +226,10 @@ def test_the_command_says_that_memory_is_not_shared() -> None:
 
 @pytest.mark.django_db(transaction=True)
 def test_a_process_without_its_database_says_so_though_requests_are_atomic(
-    client: Client, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    client: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     connection.close()
-    name = str(tmp_path / "missing" / "db")
-    settings = {"NAME": name, "HOST": "127.0.0.1", "PORT": str(free_port())}
+    settings = {"NAME": "/missing/database", "HOST": "127.0.0.1", "PORT": str(free_port())}
     with monkeypatch.context() as away:
         for key, value in {**settings, "ATOMIC_REQUESTS": True}.items():
             away.setitem(connection.settings_dict, key, value)
