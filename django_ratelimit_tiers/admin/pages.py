@@ -14,6 +14,7 @@ from django.utils import timezone
 from django.utils.translation import gettext_lazy as _
 from django.utils.translation import ngettext
 
+from django_ratelimit_tiers.core.policies import Mode
 from django_ratelimit_tiers.models.history import edits_by
 
 
@@ -34,21 +35,6 @@ class PolicyAdmin(admin.ModelAdmin):
         with edits_by(request.user):
             return super().delete_view(request, object_id, extra_context)
 
-    def set_field(
-        self, request: HttpRequest, queryset: QuerySet[Any], field: str, value: Any
-    ) -> None:
-        """Give the rows a value, with an entry in the history of each that had another one."""
-        with transaction.atomic(using=queryset.db):
-            rows = list(queryset.exclude(**{field: value}))
-            changed = self.model._default_manager.using(queryset.db).filter(
-                pk__in=[r.pk for r in rows]
-            )
-            changed.update(**{field: value})
-            log_changes(request, rows, field)
-        words = {"n": len(rows), "rows": model_ngettext(self.opts, len(rows))}
-        message = ngettext("%(n)s %(rows)s was changed.", "%(n)s %(rows)s were changed.", len(rows))
-        self.message_user(request, message % words, messages.SUCCESS)
-
     def get_autocomplete_fields(self, request: HttpRequest) -> list[str]:
         """Return the relations whose own admin can be searched; the others are typed as ids."""
         return [name for name in self.raw_id_fields if self._is_searchable(name)]
@@ -58,6 +44,34 @@ class PolicyAdmin(admin.ModelAdmin):
         if not self.admin_site.is_registered(related):
             return False
         return bool(self.admin_site.get_model_admin(related).search_fields)
+
+
+class ModeAdmin(PolicyAdmin):
+    """An admin of rows that have a mode, which actions change."""
+
+    actions: tuple[str, ...] = ("enforce", "shadow")
+
+    @admin.action(description=_("Enforce selected %(verbose_name_plural)s"), permissions=["change"])
+    def enforce(self, request: HttpRequest, queryset: QuerySet[Any]) -> None:
+        self.set_mode(request, queryset, Mode.ENFORCE)
+
+    @admin.action(
+        description=_("Put selected %(verbose_name_plural)s into shadow mode"),
+        permissions=["change"],
+    )
+    def shadow(self, request: HttpRequest, queryset: QuerySet[Any]) -> None:
+        self.set_mode(request, queryset, Mode.SHADOW)
+
+    def set_mode(self, request: HttpRequest, queryset: QuerySet[Any], mode: Mode) -> None:
+        """Give the rows a mode, with an entry in the history of each that had another one."""
+        with transaction.atomic(using=queryset.db):
+            rows = list(queryset.exclude(mode=mode))
+            stored = self.model._default_manager.using(queryset.db)
+            stored.filter(pk__in=[row.pk for row in rows]).update(mode=mode)
+            log_changes(request, rows, "mode")
+        words = {"n": len(rows), "rows": model_ngettext(self.opts, len(rows))}
+        message = ngettext("%(n)s %(rows)s was changed.", "%(n)s %(rows)s were changed.", len(rows))
+        self.message_user(request, message % words, messages.SUCCESS)
 
 
 class ReadOnlyAdmin(admin.ModelAdmin):

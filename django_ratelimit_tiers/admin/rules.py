@@ -17,6 +17,7 @@ from django.utils.translation import gettext_lazy as _
 
 from django_ratelimit_tiers.admin.limits import RulePolicyInline
 from django_ratelimit_tiers.admin.links import list_link
+from django_ratelimit_tiers.admin.pages import ModeAdmin
 from django_ratelimit_tiers.admin.routes import ViewNameInput, similar_names, view_names
 from django_ratelimit_tiers.admin.trials import TrialAdmin
 from django_ratelimit_tiers.admin.words import count_words, limit_lines, request_words
@@ -59,7 +60,7 @@ class LimitTierFilter(admin.RelatedFieldListFilter):
 
 
 @admin.register(EndpointRule)
-class EndpointRuleAdmin(TrialAdmin):
+class EndpointRuleAdmin(ModeAdmin, TrialAdmin):
     """Endpoint rules with their limits."""
 
     form = EndpointRuleForm
@@ -67,7 +68,7 @@ class EndpointRuleAdmin(TrialAdmin):
     list_display = ("name", "requests", "limits", "counted_by", "in_force")
     list_filter = ("mode", "exempt", "identify_by", "count", ("policies__tier", LimitTierFilter))
     search_fields = ("name", "path", "view_name", "notes")
-    actions = ("enforce", "shadow", "turn_off")
+    actions = (*ModeAdmin.actions, "turn_off")
     save_as = True
     readonly_fields = ("related",)
     fieldsets = (
@@ -133,14 +134,6 @@ class EndpointRuleAdmin(TrialAdmin):
             return gettext("no longer")
         return gettext("only recorded") if rule.mode == Mode.SHADOW else gettext("yes")
 
-    @admin.action(description=_("Enforce selected rules"), permissions=["change"])
-    def enforce(self, request: HttpRequest, queryset: QuerySet[Any]) -> None:
-        self.set_field(request, queryset, "mode", Mode.ENFORCE)
-
-    @admin.action(description=_("Put selected rules into shadow mode"), permissions=["change"])
-    def shadow(self, request: HttpRequest, queryset: QuerySet[Any]) -> None:
-        self.set_field(request, queryset, "mode", Mode.SHADOW)
-
-    @admin.action(description=_("Turn selected rules off"), permissions=["change"])
+    @admin.action(description=_("Turn selected endpoint rules off"), permissions=["change"])
     def turn_off(self, request: HttpRequest, queryset: QuerySet[Any]) -> None:
-        self.set_field(request, queryset, "mode", Mode.OFF)
+        self.set_mode(request, queryset, Mode.OFF)

@@ -15,7 +15,7 @@ from django.utils.translation import gettext_lazy as _
 
 from django_ratelimit_tiers.admin.limits import TierPolicyInline
 from django_ratelimit_tiers.admin.links import list_link
-from django_ratelimit_tiers.admin.pages import PolicyAdmin, log_changes
+from django_ratelimit_tiers.admin.pages import ModeAdmin, log_changes
 from django_ratelimit_tiers.admin.words import limits_words
 from django_ratelimit_tiers.core.policies import Mode
 from django_ratelimit_tiers.models import ThrottleCount, Tier, TierAssignment
@@ -36,7 +36,7 @@ class TierForm(forms.ModelForm):
 
 
 @admin.register(Tier)
-class TierAdmin(PolicyAdmin):
+class TierAdmin(ModeAdmin):
     """Tiers with their limits."""
 
     inlines = (TierPolicyInline,)
@@ -44,7 +44,6 @@ class TierAdmin(PolicyAdmin):
     list_filter = ("default_for", "mode", "unlimited")
     search_fields = ("name", "slug", "description")
     prepopulated_fields = {"slug": ("name",)}
-    actions = ("enforce", "shadow")
     readonly_fields = ("related",)
     formfield_overrides: ClassVar[Any] = {TextField: {"widget": AdminTextareaWidget({"rows": 3})}}
     fieldsets = (
@@ -81,14 +80,6 @@ class TierAdmin(PolicyAdmin):
         """Lead from a tier to those who have it, and to what it refused."""
         related = (_("Related"), {"fields": ("related",)})
         return (*super().get_fieldsets(request, obj), *([related] if obj else []))
-
-    @admin.action(description=_("Enforce selected tiers"), permissions=["change"])
-    def enforce(self, request: HttpRequest, queryset: QuerySet[Any]) -> None:
-        self.set_field(request, queryset, "mode", Mode.ENFORCE)
-
-    @admin.action(description=_("Put selected tiers into shadow mode"), permissions=["change"])
-    def shadow(self, request: HttpRequest, queryset: QuerySet[Any]) -> None:
-        self.set_field(request, queryset, "mode", Mode.SHADOW)
 
     @admin.display(description=_("see"))
     def related(self, tier: Tier) -> str:

@@ -205,17 +205,17 @@ class TrialAdmin(PolicyAdmin):
 
 def _replay(upload: UploadedFile, trial: Trial) -> Iterator[str]:
     """Yield the report on a log; raises ValueError for one that tells of no request."""
-    reader, deadline = LogReader(), time.monotonic() + MOST_SECONDS
-    comparison, name = Comparison(trial), upload.name or ""
-    lines = log_lines(upload, name)
+    comparison, reader, name = Comparison(trial), LogReader(), upload.name or ""
+    lines, deadline = log_lines(upload, name), time.monotonic() + MOST_SECONDS
     in_time = takewhile(lambda _: time.monotonic() < deadline, lines)
     comparison.decide(reader.read(in_time, name))
+    is_cut = time.monotonic() >= deadline
     if not comparison.today.clients:
         raise ValueError(f"The log tells of no request. {reader.unread_words}")
     yield from report(comparison)
     if reader.unread:
         yield from ("", reader.unread_words)
-    if time.monotonic() >= deadline:
+    if is_cut:
         yield from ("", f"This is what {MOST_SECONDS} seconds were enough for; {FOR_ALL}")
 
 

@@ -271,6 +271,14 @@ def test_an_action_changes_the_mode_with_a_revision_and_a_history(
     assert entry.get_change_message() == "Changed mode."
 
 
+def test_the_actions_name_what_they_change(staff, rule):
+    rules = staff.get(page("endpointrule_changelist")).content.decode()
+    tiers = staff.get(page("tier_changelist")).content.decode()
+    assert "Enforce selected endpoint rules</option>" in rules
+    assert "Turn selected endpoint rules off</option>" in rules
+    assert "Put selected tiers into shadow mode</option>" in tiers
+
+
 def test_an_action_works_on_a_list_filtered_by_tier(staff, rule):
     pro = Tier.objects.get(slug="pro").pk
     staff.post(
