@@ -120,6 +120,8 @@ class SnapshotCache:
         self._confirmed = self._compared = self._unreadable_until = -math.inf
         self._recoveries = 0
         self._own_edit = own_edits.last
+        self._edits_seen: set[int] = set()
+        self._edits_heeded: set[int] = set()
 
     @property
     def current(self) -> Snapshot | None:
@@ -202,12 +204,18 @@ class SnapshotCache:
         self._compared = self._clock() - DATABASE_LOOK_SECONDS + IDLE_LOOK_SECONDS
 
     def _forget_edited_subjects(self, snapshot: Snapshot) -> None:
-        """Forget whose tier was edited lately: of one edit or another nobody may have been told."""
+        """Forget whose tier was edited lately: of one edit or another nobody may have been told.
+
+        Each edit is heeded at two comparisons: a look-up under way at the first may have missed it.
+        """
         since = timezone.now() - timedelta(seconds=REMEMBERED_SECONDS)
         edits = primary(PolicyRevision).filter(created_at__gt=since).exclude(subjects=[])
-        for subjects in edits.values_list("subjects", flat=True)[:RECENT_REVISIONS]:
-            for subject in subjects:
+        lately = dict(edits.values_list("pk", "subjects")[:RECENT_REVISIONS])
+        for number in lately.keys() - self._edits_heeded:
+            for subject in lately[number]:
                 snapshot.assignments.forget(subject)
+        self._edits_heeded = self._edits_seen & lately.keys()
+        self._edits_seen = set(lately)
 
     def _token(self) -> str:
         try:

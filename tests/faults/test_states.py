@@ -11,6 +11,7 @@ import pytest
 from django.contrib.auth.models import Group, User
 from django.db import OperationalError, connection
 from django.test import Client
+from django.test.utils import CaptureQueriesContext
 
 from django_ratelimit_tiers.core.policies import Algorithm
 from django_ratelimit_tiers.models import Tier, TierAssignment
@@ -380,6 +381,27 @@ def test_a_tier_assigned_during_an_outage_is_found_in_the_database(
         clock.now += DATABASE_LOOK_SECONDS + 1
         assert clock.now < 1000 + REMEMBERED_SECONDS
         assert remaining(client, "/who/") == 47
+
+
+def test_a_tier_assigned_lately_is_looked_up_anew_at_two_comparisons_and_no_more(
+    faulty: Site, client: Client, django_capture_on_commit_callbacks: Any
+) -> None:
+    user = User.objects.create_user("anna")
+    limit_tier("pro", 50)
+    with faulty.using("closed"):
+        clock = limiter()._snapshots._clock = faulty.clock
+        client.force_login(user)
+        with django_capture_on_commit_callbacks(execute=True):
+            TierAssignment.objects.create(user=user, tier=Tier.objects.get(slug="pro"))
+        assert remaining(client, "/who/") == 49
+        looked_up = []
+        for _ in range(4):
+            clock.now += DATABASE_LOOK_SECONDS + 1
+            with CaptureQueriesContext(connection) as queries:
+                client.get("/who/")
+            table = TierAssignment._meta.db_table
+            looked_up.append(sum(table in query["sql"] for query in queries))
+        assert looked_up == [1, 1, 0, 0]
 
 
 def test_no_request_asks_the_database_twice_for_the_same_outage(
