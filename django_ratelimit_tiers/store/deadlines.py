@@ -27,6 +27,14 @@ Command = Words | bytes
 MOST_READ = 65_536
 """Bytes of an answer that are read at once."""
 
+AWAKE_SECONDS = 0.0002
+"""How long a call looks for its answer before it sleeps: waking up may take longer than a store
+nearby takes to answer. An idle virtual processor looks for work as long before it halts, in Linux
+(`guest_halt_poll_ns`)."""
+
+MOST_ASLEEP = 63
+"""Calls in a row that sleep at once, because those before were answered later than that."""
+
 INCOMPLETE = False
 """What a reader returns until an answer is whole; no answer of this protocol is false."""
 
@@ -67,18 +75,20 @@ class BoundedSocket:
 
 
 class PolledSocket(BoundedSocket):
-    """The same for a socket of the operating system, in three system calls for a command.
+    """The same for a socket of the operating system, with the least that a command takes.
 
     It never blocks, and sends at once what goes into its buffer: nearly always all of it. The one
-    wait, for the answer, is a `poll`. A `recv` that the system ends by itself (SO_RCVTIMEO) would
-    save that call, but Python begins it anew after a signal, and a timer would prolong it for ever.
+    wait, for the answer, is a `poll`; where the answer comes soon, several that do not sleep. A
+    `recv` that the system ends by itself (SO_RCVTIMEO) would save that call, but Python begins it
+    anew after a signal, and a timer would prolong it for ever.
     """
 
-    __slots__ = ("_poll", "_recv", "_send")
+    __slots__ = ("_asleep", "_naps", "_poll", "_recv", "_send")
 
     def __init__(self, socket: Any, connection: Any) -> None:
         super().__init__(socket, connection)
         socket.setblocking(False)
+        self._asleep = self._naps = 0
         self._send, self._recv = socket.send, socket.recv
         self._poll = _poll_of(socket, select.POLLIN)
 
@@ -98,8 +108,25 @@ class PolledSocket(BoundedSocket):
             self._send_rest(memoryview(data)[sent:])
 
     def recv(self, size: int, flags: int = 0) -> bytes:
-        self._wait(self._poll)
+        if not self._comes_soon():
+            self._wait(self._poll)
         return self._recv(size, flags)  # type: ignore[no-any-return]
+
+    def _comes_soon(self) -> bool:
+        """Look for something to receive without sleeping, and return whether there is.
+
+        Where that took long, the store is far away, or something else needed the processor or the
+        interpreter: then more and more calls sleep at once before one looks again.
+        """
+        if self._asleep:
+            self._asleep -= 1
+            return False
+        poll, clock = self._poll, time.monotonic
+        end = clock() + AWAKE_SECONDS
+        while not (is_there := poll(0)) and clock() < end:
+            pass
+        self._asleep = self._naps = 0 if clock() < end else min(2 * self._naps + 1, MOST_ASLEEP)
+        return bool(is_there)
 
     def _send_rest(self, rest: memoryview) -> None:
         poll = _poll_of(self._socket, select.POLLOUT)

@@ -12,7 +12,9 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -21,9 +23,9 @@ from redis import ConnectionPool
 from redis.exceptions import OutOfMemoryError, ReadOnlyError, ResponseError
 
 from django_ratelimit_tiers.exceptions import StoreUnavailable
-from django_ratelimit_tiers.store import connections
+from django_ratelimit_tiers.store import connections, deadlines
 from django_ratelimit_tiers.store.connections import Server
-from django_ratelimit_tiers.store.deadlines import PolledSocket, new_reader
+from django_ratelimit_tiers.store.deadlines import MOST_ASLEEP, PolledSocket, new_reader
 from tests.servers import HOST, ValkeyProcess
 
 TIMEOUT = 0.3
@@ -303,7 +305,9 @@ def test_signals_do_not_prolong_a_wait(private: ValkeyProcess, server: Server) -
 
 
 @every_way
-def test_a_command_takes_three_system_calls(server: Server) -> None:
+def test_a_command_takes_no_system_call_but_its_own_and_looks_for_the_answer(
+    server: Server,
+) -> None:
     called: list[str] = []
 
     def note(_frame: object, event: str, function: Any) -> None:
@@ -317,7 +321,85 @@ def test_a_command_takes_three_system_calls(server: Server) -> None:
         server.run(("PING",), by(PATIENT))
     finally:
         sys.setprofile(None)
-    assert called == ["send", "poll", "recv"]
+    sent, *looks, received = called
+    assert (sent, set(looks), received) == ("send", {"poll"}, "recv")
+
+
+@dataclass
+class Watched:
+    """A socket to receive from, and how long each of its polls might have slept."""
+
+    theirs: socket.socket
+    ours: PolledSocket
+    naps: list[float] = field(default_factory=list)
+
+    def sleeps(self) -> bool:
+        """Receive what is there already, and return whether that was waited for asleep."""
+        self.naps.clear()
+        self.theirs.send(b"x")
+        assert self.ours.recv(1) == b"x"
+        [nap] = self.naps
+        return nap > 0
+
+    def sleeps_until(self, seconds: float) -> bool:
+        """Receive what comes so much later, and return whether that was waited for asleep."""
+        self.naps.clear()
+        sender = threading.Timer(seconds, self.theirs.send, [b"x"])
+        sender.start()
+        assert self.ours.recv(1) == b"x"
+        sender.join()
+        return self.naps[-1] > 0
+
+
+@pytest.fixture
+def watched() -> Iterator[Watched]:
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        watched = Watched(theirs, PolledSocket(ours, SimpleNamespace(deadline=by(PATIENT))))
+        poll = watched.ours._poll
+
+        def note(milliseconds: float) -> object:
+            watched.naps.append(milliseconds)
+            return poll(milliseconds)
+
+        watched.ours._poll = note
+        yield watched
+
+
+def test_an_answer_that_comes_soon_is_waited_for_awake(
+    watched: Watched, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(deadlines, "AWAKE_SECONDS", PATIENT)
+    assert not watched.sleeps_until(0.05)
+    assert len(watched.naps) > 1
+
+
+def test_an_answer_that_comes_later_is_waited_for_asleep(watched: Watched) -> None:
+    assert watched.sleeps_until(0.05)
+    assert sum(nap > 0 for nap in watched.naps) == 1
+
+
+def test_where_answers_are_late_more_and_more_calls_sleep_at_once(
+    watched: Watched, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(deadlines, "AWAKE_SECONDS", 0)
+    expected = [
+        sleeps
+        for count in (1, 3, 7, 15, 31, MOST_ASLEEP, MOST_ASLEEP)
+        for sleeps in (False, *[True] * count)
+    ]
+    assert [watched.sleeps() for _ in expected] == expected
+
+
+def test_a_call_that_is_answered_soon_again_lets_the_next_look_too(
+    watched: Watched, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(deadlines, "AWAKE_SECONDS", 0)
+    assert [watched.sleeps() for _ in range(4)] == [False, True, False, True]
+    monkeypatch.setattr(deadlines, "AWAKE_SECONDS", PATIENT)
+    assert [watched.sleeps() for _ in range(5)] == [True, True, False, False, False]
+    monkeypatch.setattr(deadlines, "AWAKE_SECONDS", 0)
+    assert [watched.sleeps() for _ in range(3)] == [False, True, False]
 
 
 class Cooperative(socket.socket):
