@@ -41,12 +41,8 @@ MOST_ANSWERS = 512
 DECISION_KEY = DECISION_FIELD.lower()
 
 
-def decision_fields(decision: Decision) -> dict[str, str]:
-    """Return the header fields of a decision in the styles of the setting `HEADERS`."""
-    return _fields(decision, conf.HEADERS)
-
-
-def _fields(decision: Decision, styles: Collection[str]) -> dict[str, str]:
+def decision_fields(decision: Decision, styles: Collection[str]) -> dict[str, str]:
+    """Return the header fields of a decision in some styles, values of the setting `HEADERS`."""
     fields = header_fields(decision, styles)
     if not decision.allowed:
         fields["Cache-Control"] = "no-store"
@@ -60,7 +56,7 @@ def add_fields(response: HttpResponseBase, decision: Decision) -> None:
     # Django checks and encodes each name and value anew, which takes longer than making them. Ours
     # are printable ASCII (core.headers), so they are put where Django would.
     store = response.headers._store
-    for name, value in decision_fields(decision).items():
+    for name, value in decision_fields(decision, conf.HEADERS).items():
         store[name.lower()] = name, value
     if not decision.allowed:
         _leave_unlogged(response)
@@ -152,7 +148,7 @@ def _answer_alike(form: str, styles: tuple[str, ...], alike: Likeness) -> Answer
 
 def _answer(form: str, styles: tuple[str, ...], decision: Decision) -> Answer:
     content_type, body_of = BODIES[form]
-    fields = _fields(decision, styles)
+    fields = decision_fields(decision, styles)
     return Answer(
         body_of(decision).encode(),
         content_type,

@@ -296,7 +296,7 @@ def test_fields_are_where_django_itself_would_put_them() -> None:
     for response in (ours, theirs):
         response["x-ratelimit-LIMIT"] = "set by the view"
     add_fields(ours, decision)
-    for name, value in decision_fields(decision).items():
+    for name, value in decision_fields(decision, conf.HEADERS).items():
         theirs[name] = value
     assert ours.serialize_headers() == theirs.serialize_headers()
     assert ours["X-RateLimit-Limit"] == "5"

@@ -144,27 +144,15 @@ def rule_subject(rule: Rule, client: Client, request: HttpRequest) -> str:
 def request_user(request: HttpRequest) -> Any:
     """Return the user that sessions or other code have given a request, None when nobody has.
 
-    Where that takes reading a session, the step that does it is returned.
+    Where that takes reading a session, the step that does it is returned. In a session without a
+    key Django's own middleware could only find nobody; a user that other code has put there counts.
     """
-    if not has_session_user(request):
+    user = getattr(request, "user", None)
+    if not _is_unread(user):
+        return _awake(user)
+    if _is_of_session(user) and _session_key(request) is None:
         return None
-    if _is_unread(request.user):
-        return Step(lambda: session_user(request), lambda: asession_user(request))
-    return _awake(request.user)
-
-
-def has_session_user(request: HttpRequest) -> bool:
-    """Return whether asking for the user can yield anyone but an anonymous one.
-
-    In a session without a key Django's own middleware could only find nobody; a user that other
-    code has put there counts.
-    """
-    if not hasattr(request, "user"):
-        return False
-    if not _is_unread_session_user(request.user):
-        return True
-    session = getattr(request, "session", None)
-    return getattr(session, "session_key", None) is not None  # to ask for it reads no session
+    return Step(lambda: session_user(request), lambda: asession_user(request))
 
 
 def session_user(request: HttpRequest) -> Any:
@@ -180,7 +168,7 @@ async def asession_user(request: HttpRequest) -> Any:
     """Return what `session_user` returns, on an event loop."""
     if not _is_unread(request.user):
         return _awake(request.user)
-    if not _is_unread_session_user(request.user):
+    if not _is_of_session(request.user):
         # What other code has put there may ask the database as soon as it is looked at.
         user = await sync_to_async(session_user)(request)
         return user  # noqa: RET504 - what comes out of a thread has no type
@@ -247,10 +235,16 @@ def _is_unread(user: Any) -> bool:
     return isinstance(user, LazyObject) and _lazy_state(user)["_wrapped"] is empty
 
 
-def _is_unread_session_user(user: Any) -> bool:
-    if type(user) is not SimpleLazyObject or not _is_unread(user):
+def _is_of_session(user: Any) -> bool:
+    """Return whether an unread user is the one of Django's own middleware."""
+    if type(user) is not SimpleLazyObject:
         return False
     return bool(_lazy_state(user)["_setupfunc"].__module__ == AUTHENTICATION_MODULE)
+
+
+def _session_key(request: HttpRequest) -> Any:
+    """Return the key of a session, None without one; to ask for it reads no session."""
+    return getattr(getattr(request, "session", None), "session_key", None)
 
 
 def _lazy_state(user: Any) -> dict[str, Any]:

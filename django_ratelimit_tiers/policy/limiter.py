@@ -99,7 +99,7 @@ class Limiter:
         user = request_user(request)
         if type(user) is Step:
             user = yield user
-        return (yield from self.client(request, user, cost))
+        return (yield from self._client(ledger, request, user, cost))
 
     def client(self, request: HttpRequest, user: Any, cost: int = 1) -> Flow[Decision]:
         """Decide the second stage: the client's tier and every rule not charged yet.
@@ -107,17 +107,7 @@ class Limiter:
         `user` is the user that authentication found, None when there is none; `cost` is what the
         tier is charged, unless the view that was resolved is marked with another.
         """
-        ledger = open_ledger(request)
-        if ledger.client_decided:
-            return done(ledger.decision)
-        ledger.client_decided = True
-        if conf.has_resolvers:
-            return self._introduced(ledger, request, user, cost)
-        known = self._known(ledger)
-        fare = None if known is None else usual_fare(known, ledger, request, user, (), cost)
-        if fare is None:
-            _identify(ledger, request, user, ())
-        return self._decide(ledger, request, partial(stages.client_bill, cost), fare)
+        return self._client(open_ledger(request), request, user, cost)
 
     def unreached(self, request: HttpRequest, status: int) -> Flow[Decision]:
         """Charge a request that never reached a view, or its throttle, to its address.
@@ -149,6 +139,18 @@ class Limiter:
         if known is not None and not known.rules.acts_beyond(ledger.charged_rules):
             return done(ledger.decision)
         return self._decide(ledger, request, stages.route_bill)
+
+    def _client(self, ledger: Ledger, request: HttpRequest, user: Any, cost: int) -> Flow[Decision]:
+        if ledger.client_decided:
+            return done(ledger.decision)
+        ledger.client_decided = True
+        if conf.has_resolvers:
+            return self._introduced(ledger, request, user, cost)
+        known = self._known(ledger)
+        fare = None if known is None else usual_fare(known, ledger, request, user, (), cost)
+        if fare is None:
+            _identify(ledger, request, user, ())
+        return self._decide(ledger, request, partial(stages.client_bill, cost), fare)
 
     def _known(self, ledger: Ledger) -> Snapshot | None:
         """Return the snapshot that an earlier stage has used, or the one in force."""
