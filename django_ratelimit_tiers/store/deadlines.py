@@ -13,6 +13,7 @@ import select
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from threading import get_ident
 from typing import Any, NoReturn
 
 from hiredis import Reader, pack_command
@@ -32,6 +33,9 @@ AWAKE_SECONDS = 0.0002
 nearby takes to answer. An idle virtual processor looks for work as long before it halts, in Linux
 (`guest_halt_poll_ns`)."""
 
+ALONE_SECONDS = 1.0
+"""How long a thread has to be the only one that calls before it looks for answers."""
+
 MOST_ASLEEP = 63
 """Calls in a row that sleep at once, because those before were answered later than that."""
 
@@ -43,6 +47,24 @@ OF_SCRIPT = re.compile(r"^ERR Error running script \(call to f_\w+\): (@user_scr
 
 CLOSED = "the server closed the connection"
 OVER = "the time for the call is over"
+
+
+class Caller:
+    """The thread that makes calls: where several do, one that looks would keep the others from the
+    interpreter."""
+
+    def __init__(self) -> None:
+        self._thread, self._since = 0, 0.0
+
+    def is_alone(self, now: float) -> bool:
+        """Return whether no other thread has called for ALONE_SECONDS; note that this one does."""
+        thread = get_ident()
+        if thread != self._thread:
+            self._thread, self._since = thread, now
+        return now - self._since > ALONE_SECONDS
+
+
+_caller = Caller()
 
 
 class BoundedSocket:
@@ -115,14 +137,17 @@ class PolledSocket(BoundedSocket):
     def _comes_soon(self) -> bool:
         """Look for something to receive without sleeping, and return whether there is.
 
-        Where that took long, the store is far away, or something else needed the processor or the
-        interpreter: then more and more calls sleep at once before one looks again.
+        Where that took long, the store is far away, or something else needed the processor: then
+        more and more calls sleep at once before one looks again.
         """
+        poll, clock = self._poll, time.monotonic
+        now = clock()
+        if not _caller.is_alone(now):
+            return False
         if self._asleep:
             self._asleep -= 1
             return False
-        poll, clock = self._poll, time.monotonic
-        end = clock() + AWAKE_SECONDS
+        end = now + AWAKE_SECONDS
         while not (is_there := poll(0)) and clock() < end:
             pass
         self._asleep = self._naps = 0 if clock() < end else min(2 * self._naps + 1, MOST_ASLEEP)

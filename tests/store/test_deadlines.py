@@ -11,6 +11,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -352,7 +353,8 @@ class Watched:
 
 
 @pytest.fixture
-def watched() -> Iterator[Watched]:
+def watched(monkeypatch: pytest.MonkeyPatch) -> Iterator[Watched]:
+    monkeypatch.setattr(deadlines, "ALONE_SECONDS", -1)  # whoever calls is alone
     ours, theirs = socket.socketpair()
     with ours, theirs:
         watched = Watched(theirs, PolledSocket(ours, SimpleNamespace(deadline=by(PATIENT))))
@@ -400,6 +402,20 @@ def test_a_call_that_is_answered_soon_again_lets_the_next_look_too(
     assert [watched.sleeps() for _ in range(5)] == [True, True, False, False, False]
     monkeypatch.setattr(deadlines, "AWAKE_SECONDS", 0)
     assert [watched.sleeps() for _ in range(3)] == [False, True, False]
+
+
+def test_where_several_threads_call_none_looks(
+    watched: Watched, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(deadlines, "AWAKE_SECONDS", PATIENT)
+    assert not watched.sleeps()
+    monkeypatch.setattr(deadlines, "ALONE_SECONDS", PATIENT)
+    with ThreadPoolExecutor(1) as other:
+        assert other.submit(watched.sleeps).result()
+    assert watched.sleeps()
+    monkeypatch.setattr(deadlines, "ALONE_SECONDS", 0.01)
+    time.sleep(0.02)
+    assert not watched.sleeps()
 
 
 class Cooperative(socket.socket):
