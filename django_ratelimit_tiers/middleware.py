@@ -80,8 +80,7 @@ class RateLimitMiddleware:
             decision = yield from limiter().unreached(request, response.status_code)
             if was_allowed and not decision.allowed:
                 return (yield from refusal(request, decision))
-        if ledger.has_reservations:
-            yield from limiter().settle(request, response.status_code)
+        yield from limiter().settle(request, response.status_code)
         add_fields(response, ledger.decision)
         return response
 

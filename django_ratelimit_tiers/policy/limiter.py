@@ -130,8 +130,9 @@ class Limiter:
     def settle(self, request: HttpRequest, status: int) -> Flow[None]:
         """Give back what was reserved for a failure when the response is none."""
         ledger = ledger_of(request)
-        if ledger is not None and ledger.charged and status not in conf.FAILED_STATUSES:
-            yield from self._give_back(ledger, reservations_only=True)
+        if ledger is None or not ledger.has_reservations or status in conf.FAILED_STATUSES:
+            return done(None)
+        return self._give_back(ledger, reservations_only=True)
 
     def _route(self, ledger: Ledger, request: HttpRequest, known: Passage | None) -> Flow[Decision]:
         """Decide the rest of the first stage: what only the resolved route shows."""
