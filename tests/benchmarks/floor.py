@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import socket
 from hashlib import sha1
+from urllib.parse import urlsplit
 
 import redis
 import redis.asyncio
+from hiredis import Reader, pack_command
 
 SCRIPT = """
 local count = redis.call('INCR', KEYS[1])
@@ -26,6 +29,23 @@ class Floor:
 
     def hit(self, subject: str) -> int:
         count: int = self._client.evalsha(DIGEST, 1, f"floor:{subject}", WINDOW)
+        return count
+
+
+class BareFloor:
+    """The same without a client: the two system calls of an open socket, which blocks."""
+
+    def __init__(self, url: str) -> None:
+        where = urlsplit(url)
+        self._socket = socket.create_connection((where.hostname, where.port))
+        self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self._reader = Reader()
+        Floor(url)  # loads the script
+
+    def hit(self, subject: str) -> int:
+        self._socket.sendall(pack_command(("EVALSHA", DIGEST, 1, f"floor:{subject}", WINDOW)))
+        self._reader.feed(self._socket.recv(4096))
+        count: int = self._reader.gets()
         return count
 
 

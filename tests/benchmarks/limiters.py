@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 SIGN_IN = "tests.benchmarks.middleware.sign_in"
 FLOOR = "tests.benchmarks.middleware.floor"
+BARE_FLOOR = "tests.benchmarks.middleware.bare_floor"
 TIERS = "django_ratelimit_tiers.middleware.RateLimitMiddleware"
 SMART = "django_smart_ratelimit.middleware.RateLimitMiddleware"
 
@@ -46,6 +47,7 @@ DRF = "REST view, no throttle"
 LIMITERS = {
     "none": Limiter("no limiter"),
     "floor": Limiter("floor F in a middleware", (FLOOR, SIGN_IN)),
+    "bare-floor": Limiter("the same on a bare socket, without a client", (BARE_FLOOR, SIGN_IN)),
     "tiers": Limiter("this app: tier of 2 + 1 rule of 1,000", (TIERS, SIGN_IN)),
     "door": Limiter("this app: tier of 2 + 1 rule before authentication", (TIERS, SIGN_IN), LOGIN),
     "decorator": Limiter("django-ratelimit decorator, 1 limit", path="/peers/django-ratelimit/"),

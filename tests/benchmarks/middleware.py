@@ -11,7 +11,7 @@ from django.contrib.auth.models import User
 from django.http import HttpRequest
 from django.utils.decorators import sync_and_async_middleware
 
-from tests.benchmarks.floor import AsyncFloor, Floor
+from tests.benchmarks.floor import AsyncFloor, BareFloor, Floor
 
 
 def user(number: str) -> User:
@@ -49,6 +49,17 @@ def floor(get_response: Callable[[HttpRequest], Any]) -> Callable[[HttpRequest],
             return await get_response(request)
 
         return counted
+
+    def counted(request: HttpRequest) -> Any:
+        least.hit(request.META.get("HTTP_X_USER", "0"))
+        return get_response(request)
+
+    return counted
+
+
+def bare_floor(get_response: Callable[[HttpRequest], Any]) -> Callable[[HttpRequest], Any]:
+    """Count the request without a client library."""
+    least = BareFloor(settings.REDIS_URL)
 
     def counted(request: HttpRequest) -> Any:
         least.hit(request.META.get("HTTP_X_USER", "0"))
