@@ -13,7 +13,7 @@ import select
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from threading import get_ident
+from threading import get_ident, main_thread
 from typing import Any, NoReturn
 
 from hiredis import Reader, pack_command
@@ -34,7 +34,7 @@ nearby takes to answer. An idle virtual processor looks for work as long before 
 (`guest_halt_poll_ns`)."""
 
 ALONE_SECONDS = 1.0
-"""How long a thread has to be the only one that calls before it looks for answers."""
+"""How long the main thread has to be the only one that calls before it looks for answers."""
 
 MOST_ASLEEP = 63
 """Calls in a row that sleep at once, because those before were answered later than that."""
@@ -50,18 +50,18 @@ OVER = "the time for the call is over"
 
 
 class Caller:
-    """The thread that makes calls: where several do, one that looks would keep the others from the
-    interpreter."""
+    """The thread that makes calls: one that looks would keep others from the interpreter, such as
+    more that make calls, or the main one with an event loop."""
 
     def __init__(self) -> None:
         self._thread, self._since = 0, 0.0
 
     def is_alone(self, now: float) -> bool:
-        """Return whether no other thread has called for ALONE_SECONDS; note that this one does."""
+        """Return whether the main thread calls, and no other has for ALONE_SECONDS."""
         thread = get_ident()
         if thread != self._thread:
             self._thread, self._since = thread, now
-        return now - self._since > ALONE_SECONDS
+        return now - self._since > ALONE_SECONDS and thread == main_thread().ident
 
 
 _caller = Caller()

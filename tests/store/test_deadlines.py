@@ -354,7 +354,7 @@ class Watched:
 
 @pytest.fixture
 def watched(monkeypatch: pytest.MonkeyPatch) -> Iterator[Watched]:
-    monkeypatch.setattr(deadlines, "ALONE_SECONDS", -1)  # whoever calls is alone
+    monkeypatch.setattr(deadlines, "ALONE_SECONDS", -1)  # the main thread is alone
     ours, theirs = socket.socketpair()
     with ours, theirs:
         watched = Watched(theirs, PolledSocket(ours, SimpleNamespace(deadline=by(PATIENT))))
@@ -402,6 +402,15 @@ def test_a_call_that_is_answered_soon_again_lets_the_next_look_too(
     assert [watched.sleeps() for _ in range(5)] == [True, True, False, False, False]
     monkeypatch.setattr(deadlines, "AWAKE_SECONDS", 0)
     assert [watched.sleeps() for _ in range(3)] == [False, True, False]
+
+
+def test_no_thread_looks_but_the_main_one(
+    watched: Watched, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(deadlines, "AWAKE_SECONDS", PATIENT)
+    with ThreadPoolExecutor(1) as other:
+        assert [other.submit(watched.sleeps).result() for _ in range(2)] == [True, True]
+    assert not watched.sleeps()
 
 
 def test_where_several_threads_call_none_looks(
