@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from itertools import combinations
 from typing import Any
 
-from django.contrib import admin
+from django.contrib import admin, messages
 from django.contrib.admin.widgets import RelatedFieldWidgetWrapper
 from django.core.exceptions import ValidationError
 from django.forms import BaseInlineFormSet, model_to_dict
@@ -16,10 +16,14 @@ from django.http import HttpRequest
 from django.utils.translation import gettext
 from django.utils.translation import gettext_lazy as _
 
+from django_ratelimit_tiers.admin.pages import ModeAdmin
 from django_ratelimit_tiers.admin.periods import LimitForm
+from django_ratelimit_tiers.core.envelopes import never_reached
+from django_ratelimit_tiers.core.policies import QuotaPolicy
 from django_ratelimit_tiers.models import EndpointRule, RulePolicy, TierPolicy
 from django_ratelimit_tiers.models.tiers import Limit
 from django_ratelimit_tiers.models.words import limit_words, number_words
+from django_ratelimit_tiers.policy.compilation import compile_limits
 
 
 class LimitFormSet(BaseInlineFormSet):
@@ -111,6 +115,25 @@ class RuleLimitFormSet(LimitFormSet):
             field = "requests" if limit.burst is None else "burst"
             words = {"cost": number_words(self.instance.cost)}
             form.add_error(field, ValidationError(message, "cost", words))
+
+
+class LimitedAdmin(ModeAdmin):
+    """An admin of tiers or rules, which warns of limits that are never reached."""
+
+    def save_related(self, request: HttpRequest, form: Any, formsets: Any, change: bool) -> None:
+        super().save_related(request, form, formsets, change)
+        message = gettext("“%(limit)s” is never reached: “%(other)s” refuses first.")
+        for formset in formsets:
+            groups = formset.by_tier().values() if isinstance(formset, LimitFormSet) else ()
+            for rows in groups:
+                policies = compile_limits([row.instance for row in rows], "", "")
+                for limit, other in never_reached(policies):
+                    words = {"limit": _words(limit), "other": _words(other)}
+                    self.message_user(request, message % words, messages.WARNING)
+
+
+def _words(policy: QuotaPolicy) -> str:
+    return limit_words(policy.requests, policy.period, policy.burst)
 
 
 class LimitInline(admin.TabularInline):

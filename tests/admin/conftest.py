@@ -4,7 +4,9 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from django.contrib import messages
 from django.contrib.auth.models import Permission, User
+from django.contrib.messages import get_messages
 from django.forms import BaseForm
 from django.http import HttpResponse
 from django.test import Client
@@ -42,6 +44,12 @@ def sent_form(response: HttpResponse) -> dict[str, Any]:
         for form in inline.formset.forms:
             sent |= fields(form)
     return sent
+
+
+def warnings(response: HttpResponse) -> list[str]:
+    """What the page that follows a saved form will warn of."""
+    told = get_messages(response.wsgi_request)
+    return [str(message) for message in told if message.level == messages.WARNING]
 
 
 def row(number: int, prefix: str = "policies", **values: Any) -> dict[str, Any]:

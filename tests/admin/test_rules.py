@@ -11,7 +11,7 @@ from django.urls import include, path
 
 from django_ratelimit_tiers.admin.routes import similar_names, view_names
 from django_ratelimit_tiers.models import EndpointRule, PolicyRevision, Tier
-from tests.admin.conftest import allowed, errors, page, rows, sent_form
+from tests.admin.conftest import allowed, errors, page, row, rows, sent_form, warnings
 from tests.admin.urls import answer
 
 pytestmark = pytest.mark.django_db
@@ -57,6 +57,18 @@ def test_the_list_says_what_is_unusual_about_how_a_rule_counts(staff, rule):
     assert "<div>cost 5</div>" in text
     assert "<div>only failed requests</div>" in text
     assert "field “username” of the request" in text
+
+
+def test_limits_of_a_rule_are_compared_for_each_tier_by_itself(staff, rule):
+    form = sent_form(staff.get(page("endpointrule_change", rule.pk)))
+    day = {"requests": 20_000, "period": 86_400}
+    pro = Tier.objects.get(slug="pro").pk
+    added = row(2, tier="", **day) | row(3, tier=pro, **day) | {"policies-TOTAL_FORMS": 4}
+    response = staff.post(page("endpointrule_change", rule.pk), form | added)
+    assert rule.policies.count() == 4
+    assert warnings(response) == [
+        "“20,000 per day” is never reached: “10 per minute” refuses first."
+    ]
 
 
 EARLIER, LATER = datetime(2000, 1, 1, tzinfo=UTC), datetime(2999, 1, 1, tzinfo=UTC)

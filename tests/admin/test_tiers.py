@@ -4,7 +4,7 @@ import pytest
 from django.contrib.admin.models import LogEntry
 
 from django_ratelimit_tiers.models import PolicyRevision, Tier, TierPolicy
-from tests.admin.conftest import allowed, errors, page, row, rows, sent_form
+from tests.admin.conftest import allowed, errors, page, row, rows, sent_form, warnings
 
 pytestmark = pytest.mark.django_db
 
@@ -95,6 +95,29 @@ def test_limits_of_the_same_period_by_other_algorithms_are_no_repetition(staff):
         {"requests": 5, "period": 60, "algorithm": "fixed_window"},
     )
     assert staff.post(page("tier_add"), NEW | both).status_code == 302
+
+
+def test_a_limit_that_another_keeps_out_of_reach_is_saved_with_a_warning(staff):
+    limits = rows({"requests": 2, "period": 60}, {"requests": 9_000, "period": 86_400})
+    response = staff.post(page("tier_add"), NEW | limits)
+    assert Tier.objects.get(slug="gold").policies.count() == 2
+    assert warnings(response) == ["“9,000 per day” is never reached: “2 per minute” refuses first."]
+
+
+def test_limits_that_are_all_reached_are_saved_without_a_warning(staff, free):
+    form = sent_form(staff.get(page("tier_change", free.pk)))
+    assert warnings(staff.post(page("tier_change", free.pk), form)) == []
+
+
+def test_a_row_that_is_deleted_keeps_no_other_out_of_reach(staff, free):
+    form = sent_form(staff.get(page("tier_change", free.pk)))
+    number = [form[f"policies-{n}-period"] for n in range(2)].index(60)
+    form |= {f"policies-{1 - number}-requests": 900_000}
+    [warning] = warnings(staff.post(page("tier_change", free.pk), form))
+    assert warning.startswith("“900,000 per day” is never reached: ")
+    staff.get(page("tier_changelist"))  # shows it
+    form |= {f"policies-{number}-DELETE": "on"}
+    assert warnings(staff.post(page("tier_change", free.pk), form)) == []
 
 
 def test_a_deleted_row_is_not_compared(staff, free):
