@@ -16,7 +16,6 @@ from django.http import HttpRequest
 from django.utils.translation import gettext
 from django.utils.translation import gettext_lazy as _
 
-from django_ratelimit_tiers.admin.pages import ModeAdmin
 from django_ratelimit_tiers.admin.periods import LimitForm
 from django_ratelimit_tiers.core.envelopes import never_reached
 from django_ratelimit_tiers.core.policies import QuotaPolicy
@@ -117,8 +116,8 @@ class RuleLimitFormSet(LimitFormSet):
             form.add_error(field, ValidationError(message, "cost", words))
 
 
-class LimitedAdmin(ModeAdmin):
-    """An admin of tiers or rules, which warns of limits that are never reached."""
+class LimitedAdmin(admin.ModelAdmin):
+    """An admin of rows with limits, which warns of limits that are never reached."""
 
     def save_related(self, request: HttpRequest, form: Any, formsets: Any, change: bool) -> None:
         super().save_related(request, form, formsets, change)

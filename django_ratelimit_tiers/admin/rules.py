@@ -17,6 +17,7 @@ from django.utils.translation import gettext_lazy as _
 
 from django_ratelimit_tiers.admin.limits import LimitedAdmin, RulePolicyInline
 from django_ratelimit_tiers.admin.links import list_link
+from django_ratelimit_tiers.admin.pages import ModeAdmin
 from django_ratelimit_tiers.admin.routes import ViewNameInput, similar_names, view_names
 from django_ratelimit_tiers.admin.trials import TrialAdmin
 from django_ratelimit_tiers.admin.words import count_words, limit_lines, request_words
@@ -59,7 +60,7 @@ class LimitTierFilter(admin.RelatedFieldListFilter):
 
 
 @admin.register(EndpointRule)
-class EndpointRuleAdmin(LimitedAdmin, TrialAdmin):
+class EndpointRuleAdmin(ModeAdmin, LimitedAdmin, TrialAdmin):
     """Endpoint rules with their limits."""
 
     form = EndpointRuleForm
@@ -67,7 +68,7 @@ class EndpointRuleAdmin(LimitedAdmin, TrialAdmin):
     list_display = ("name", "requests", "limits", "counted_by", "in_force")
     list_filter = ("mode", "exempt", "identify_by", "count", ("policies__tier", LimitTierFilter))
     search_fields = ("name", "path", "view_name", "notes")
-    actions = (*LimitedAdmin.actions, "turn_off")
+    actions = (*ModeAdmin.actions, "turn_off")
     save_as = True
     readonly_fields = ("related",)
     fieldsets = (

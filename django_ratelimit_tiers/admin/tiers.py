@@ -15,7 +15,7 @@ from django.utils.translation import gettext_lazy as _
 
 from django_ratelimit_tiers.admin.limits import LimitedAdmin, TierPolicyInline
 from django_ratelimit_tiers.admin.links import list_link
-from django_ratelimit_tiers.admin.pages import log_changes
+from django_ratelimit_tiers.admin.pages import ModeAdmin, log_changes
 from django_ratelimit_tiers.admin.words import limits_words
 from django_ratelimit_tiers.core.policies import Mode
 from django_ratelimit_tiers.models import ThrottleCount, Tier, TierAssignment
@@ -36,7 +36,7 @@ class TierForm(forms.ModelForm):
 
 
 @admin.register(Tier)
-class TierAdmin(LimitedAdmin):
+class TierAdmin(ModeAdmin, LimitedAdmin):
     """Tiers with their limits."""
 
     inlines = (TierPolicyInline,)

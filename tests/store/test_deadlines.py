@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import select
 import signal
 import socket
@@ -305,10 +306,8 @@ def test_signals_do_not_prolong_a_wait(private: ValkeyProcess, server: Server) -
     assert len(came) > 1
 
 
-@every_way
-def test_a_command_takes_no_system_call_but_its_own_and_looks_for_the_answer(
-    server: Server,
-) -> None:
+def system_calls(server: Server) -> list[str]:
+    """Return the system calls that one command takes."""
     called: list[str] = []
 
     def note(_frame: object, event: str, function: Any) -> None:
@@ -322,7 +321,23 @@ def test_a_command_takes_no_system_call_but_its_own_and_looks_for_the_answer(
         server.run(("PING",), by(PATIENT))
     finally:
         sys.setprofile(None)
-    sent, *looks, received = called
+    return called
+
+
+@every_way
+def test_a_command_takes_three_system_calls(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(deadlines, "ALONE_SECONDS", math.inf)  # nobody is, nor looks
+    assert system_calls(server) == ["send", "poll", "recv"]
+
+
+@every_way
+def test_a_command_that_is_waited_for_awake_takes_no_others(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(deadlines, "ALONE_SECONDS", -1)
+    sent, *looks, received = system_calls(server)
     assert (sent, set(looks), received) == ("send", {"poll"}, "recv")
 
 
