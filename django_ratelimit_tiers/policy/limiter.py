@@ -185,56 +185,18 @@ class Limiter:
     def _decide(
         self, ledger: Ledger, request: HttpRequest, stage: stages.Stage, fare: Fare | None = None
     ) -> Flow[Decision]:
-        """Plan with the snapshot, ask once, and again only after an edit that came in between.
+        """Decide a stage, enter that into the ledger and act on it.
 
         `fare` is what the first plan charges where the ledger's snapshot has told that already.
         """
-        bill, exempt_before, memory = NOTHING, ledger.exempt, self._refusals
-        revisions: dict[str, str] = {}
-        for attempt in range(MAX_RELOADS):
-            ledger.exempt = exempt_before
-            try:
-                order = None
-                if fare is not None and ledger.snapshot is not None:
-                    snapshot, revisions = ledger.snapshot, fare.revisions
-                    bill, order, fare = fare.bill, fare.order, None
-                else:
-                    snapshot = self._snapshots.in_force or (yield from self._reloads.snapshot())
-                    bill = NOTHING
-                    if not ledger.exempt:
-                        bill = yield from stage(snapshot, ledger, request, revisions)
-                    bill = NOTHING if ledger.exempt else bill
-                decision = NOTHING_DECIDED
-                if not bill.charges:
-                    stale = yield from self._reloads.look(snapshot, revisions)
-                else:
-                    if order is None:
-                        is_last = attempt == MAX_RELOADS - 1
-                        order = bills.make_order(bill, snapshot, revisions, is_last)
-                    plan = bills.make_plan(order, ledger, snapshot)
-                    recalled = self._recall(plan) if memory.remembered else None
-                    reply = recalled or (yield self._store.execution(plan))
-                    stale, decision = reply.stale, Decision.of(reply.answer, reply.now)
-                    if recalled is None and (memory.remembered or not decision.allowed):
-                        memory.learn(plan, reply)
-                    if stale is None:
-                        self._snapshots.confirm()
-            except SnapshotUnavailable:
-                decision = Decision(degraded=None if ledger.exempt else conf.ON_STORE_FAILURE)
-                break
-            except StoreUnavailable:
-                detail = bills.refusal_detail(ledger, snapshot)
-                decision = degraded_decision(bill, self._local, detail)
-                break
-            if stale is None:
-                break
-            revisions = yield from self._reloads.catch_up(snapshot, stale, revisions)
+        was_exempt = ledger.exempt
+        bill, decision = yield from self._ask(ledger, request, stage, fare)
         if not decision.allowed:
             decision = decision.named(ledger.id)
         ledger.add(bill, decision)
         if not decision.allowed:
             yield from self._refuse(ledger, request, bill)
-        elif ledger.exempt and not exempt_before and ledger.charged:
+        elif ledger.exempt and not was_exempt and ledger.charged:
             # The client turns out to be exempt only now that it is known.
             yield from self._give_back(ledger, reservations_only=False)
             ledger.decision = NOTHING_DECIDED
@@ -242,6 +204,44 @@ class Limiter:
             with suppress(StoreUnavailable):
                 yield Guarded(self.breaker, self.teller.tell, self.teller.atell)
         return ledger.decision
+
+    def _ask(
+        self, ledger: Ledger, request: HttpRequest, stage: stages.Stage, fare: Fare | None
+    ) -> Flow[tuple[Bill, Decision]]:
+        """Plan with the snapshot, ask once, and again only after an edit that came in between."""
+        bill, was_exempt = NOTHING, ledger.exempt
+        revisions: dict[str, str] = {}
+        for reloads_left in reversed(range(MAX_RELOADS)):
+            try:
+                if fare is not None and ledger.snapshot is not None:
+                    snapshot, revisions = ledger.snapshot, fare.revisions
+                    bill, order, fare = fare.bill, fare.order, None
+                else:
+                    ledger.exempt = was_exempt
+                    snapshot = self._snapshots.in_force or (yield from self._reloads.snapshot())
+                    bill = yield from stages.bill_of(stage, snapshot, ledger, request, revisions)
+                    order = bills.make_order(bill, snapshot, revisions, not reloads_left)
+                if not bill.charges:
+                    decision = NOTHING_DECIDED
+                    stale = yield from self._reloads.look(snapshot, revisions)
+                else:
+                    plan = bills.make_plan(order, ledger, snapshot)
+                    recalled = self._recall(plan)
+                    reply = recalled or (yield self._store.execution(plan))
+                    decision, stale = Decision.of(reply.answer, reply.now), reply.stale
+                    if not recalled:
+                        self._refusals.learn(plan, reply)
+                        if stale is None:
+                            self._snapshots.confirm()
+            except SnapshotUnavailable:
+                return NOTHING, Decision(degraded=None if ledger.exempt else conf.ON_STORE_FAILURE)
+            except StoreUnavailable:
+                detail = bills.refusal_detail(ledger, snapshot)
+                return bill, degraded_decision(bill, self._local, detail)
+            if stale is None:
+                break
+            revisions = yield from self._reloads.catch_up(snapshot, stale, revisions)
+        return bill, decision
 
     def _refuse(self, ledger: Ledger, request: HttpRequest, bill: Bill) -> Flow[None]:
         """Give back what was charged before, and tell of the refusal."""

@@ -16,7 +16,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from threading import Lock
 
-from django_ratelimit_tiers.core.decisions import Outcome
+from django_ratelimit_tiers.core.decisions import Decision, Outcome
 from django_ratelimit_tiers.core.plans import Plan, Reply
 from django_ratelimit_tiers.core.policies import MICROSECONDS, Charge, Mode
 from django_ratelimit_tiers.policy.revisions import own_edits
@@ -93,7 +93,7 @@ class RefusalMemory:
 
     def learn(self, plan: Plan, reply: Reply) -> None:
         """Remember what the store has just refused, and forget what it has let through."""
-        refusing = [o for o in reply.outcomes if not o.allowed and o.refuses]
+        refusing = Decision.of(reply.answer, reply.now).refusing
         if not self._seconds or not (refusing or self.remembered):
             return
         with self._lock:

@@ -35,7 +35,7 @@ from django_ratelimit_tiers.policy.identity import identified_client
 from django_ratelimit_tiers.policy.ledgers import Ledger, open_ledger
 from django_ratelimit_tiers.policy.routes import resolution
 from django_ratelimit_tiers.policy.snapshots import Snapshot
-from django_ratelimit_tiers.policy.tariffs import NOTHING, Bill
+from django_ratelimit_tiers.policy.tariffs import Bill
 from django_ratelimit_tiers.store.base import Store
 
 BEFORE_THROTTLES = frozenset(
@@ -120,10 +120,8 @@ class Rehearsal:
         if visitor.tier is not None:
             ledger.resolved_tier, ledger.has_asked = visitor.tier, True
         for stage in self._stages(ledger, request, visitor):
-            was_exempt, bill = ledger.exempt, NOTHING
-            if not ledger.exempt:
-                bill = yield from stage(self._snapshot, ledger, request, {})
-            bill = NOTHING if ledger.exempt else bill
+            was_exempt = ledger.exempt
+            bill = yield from stages.bill_of(stage, self._snapshot, ledger, request, {})
             decision = self._ask(bill, now)
             rehearsed.add(bill, decision.outcomes)
             ledger.add(bill, decision)

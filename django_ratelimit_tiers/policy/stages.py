@@ -71,6 +71,18 @@ def is_exempt_ahead(snapshot: Snapshot, ledger: Ledger, request: HttpRequest) ->
     return bool(exempting_rules(_present(found).rules.rules))
 
 
+def bill_of(
+    stage: Stage,
+    snapshot: Snapshot,
+    ledger: Ledger,
+    request: HttpRequest,
+    revisions: dict[str, str],
+) -> Flow[Bill]:
+    """Return what a stage charges: nothing to whom it, or an earlier one, finds exempt."""
+    bill = NOTHING if ledger.exempt else (yield from stage(snapshot, ledger, request, revisions))
+    return NOTHING if ledger.exempt else bill
+
+
 def door_bill(
     snapshot: Snapshot, ledger: Ledger, request: HttpRequest, _revisions: dict[str, str]
 ) -> Flow[Bill]:
