@@ -13,7 +13,7 @@ from django_ratelimit_tiers.conf import conf
 from django_ratelimit_tiers.policy.flows import Flow, adrive, drive
 from django_ratelimit_tiers.policy.ledgers import ledger_of, open_ledger
 from django_ratelimit_tiers.policy.limiter import limiter
-from django_ratelimit_tiers.responses import add_fields, refusal
+from django_ratelimit_tiers.responses import add_fields, discard, refusal
 
 View = Callable[..., Any]
 
@@ -79,6 +79,7 @@ class RateLimitMiddleware:
             was_allowed = ledger.decision.allowed
             decision = yield from limiter().unreached(request, response.status_code)
             if was_allowed and not decision.allowed:
+                discard(response)
                 return (yield from refusal(request, decision))
         yield from limiter().settle(request, response.status_code)
         add_fields(response, ledger.decision)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Collection
+from contextlib import suppress
 from functools import lru_cache
 from http import HTTPStatus
 from typing import Any, NamedTuple
@@ -62,15 +63,30 @@ def add_fields(response: HttpResponseBase, decision: Decision) -> None:
         _leave_unlogged(response)
 
 
-def error_status(error: Exception) -> HTTPStatus:
-    """Return the status of the response that Django is going to make of an exception."""
+def error_status(error: Exception) -> int:
+    """Return the status of the response that is going to be made of an exception.
+
+    By Django, or by the REST framework, whose exceptions carry theirs.
+    """
     if isinstance(error, Http404):
         return HTTPStatus.NOT_FOUND
     if isinstance(error, PermissionDenied):
         return HTTPStatus.FORBIDDEN
     if isinstance(error, BadRequest | SuspiciousOperation | MultiPartParserError):
         return HTTPStatus.BAD_REQUEST
-    return HTTPStatus.INTERNAL_SERVER_ERROR
+    status = getattr(error, "status_code", None)
+    return status if isinstance(status, int) else HTTPStatus.INTERNAL_SERVER_ERROR
+
+
+def discard(response: HttpResponseBase) -> None:
+    """Free what a response holds that is never sent, such as an open file.
+
+    Its `close` would tell that the request is over, which the response in its place tells.
+    """
+    for close in response._resource_closers:  # type: ignore[attr-defined]
+        with suppress(Exception):  # as Django does
+            close()
+    response._resource_closers.clear()  # type: ignore[attr-defined]
 
 
 def refusal(request: HttpRequest, decision: Decision) -> Flow[HttpResponse]:

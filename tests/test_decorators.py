@@ -15,6 +15,8 @@ from django.http.multipartparser import MultiPartParserError
 from django.test import AsyncClient, Client, RequestFactory, override_settings
 from django.views import View
 from rest_framework.authtoken.models import Token
+from rest_framework.decorators import api_view, throttle_classes
+from rest_framework.exceptions import APIException, AuthenticationFailed, NotFound
 
 from django_ratelimit_tiers.decorators import ratelimit
 from django_ratelimit_tiers.models import PolicyRevision, TierPolicy
@@ -135,6 +137,23 @@ def test_a_rule_for_failures_counts_what_a_view_raises_by_its_status(
     client.raise_request_exception = False
     with override_settings(RATELIMIT_TIERS={"FAILED_STATUSES": [400, 403, 404]}):
         assert statuses(client, f"/{view}/", 2) == answers
+
+
+@pytest.mark.parametrize("error", [AuthenticationFailed(), NotFound()])
+def test_a_rule_for_failures_counts_what_is_raised_below_api_view(
+    rf: RequestFactory, error: APIException
+) -> None:
+    @api_view(["POST"])
+    @throttle_classes([])
+    @ratelimit()
+    def guess(request: object) -> HttpResponse:
+        raise error
+
+    make_rule("failures", 1, path="/guess/", count="failed")
+    with override_settings(RATELIMIT_TIERS={"FAILED_STATUSES": [401, 403, 404]}):
+        answers = [guess(rf.post("/guess/")).status_code for _ in range(2)]
+    assert answers[0] in (401, 403, 404)
+    assert answers[1] == 429
 
 
 def test_a_request_whose_client_goes_away_counts_as_failed(

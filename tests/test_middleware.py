@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from copy import copy
 from datetime import timedelta
 from typing import Any
@@ -13,6 +13,7 @@ from asgiref.sync import async_to_sync
 from django.conf import settings
 from django.contrib.auth.models import User
 from django.db import connection
+from django.http import HttpRequest, HttpResponse
 from django.test import AsyncClient, Client, RequestFactory, override_settings
 from django.utils import timezone
 
@@ -299,6 +300,32 @@ def test_a_preflight_is_not_charged(
 
 def test_a_preflight_that_finds_nothing_is_charged(client: Client, tight: Tier) -> None:
     assert preflights(client, "/nothing/", 3) == [404, 404, 429]
+
+
+def test_a_preflight_that_finds_nothing_is_charged_to_rules(client: Client) -> None:
+    make_rule("area", 2, path="/nothing/**", identify_by="ip")
+    assert preflights(client, "/nothing/", 3) == [404, 404, 429]
+
+
+closed: list[int] = []
+
+
+def closing(get_response: Callable[[HttpRequest], HttpResponse]) -> object:
+    """Note which responses are closed."""
+
+    def middleware(request: HttpRequest) -> HttpResponse:
+        response = get_response(request)
+        response._resource_closers.append(lambda: closed.append(response.status_code))
+        return response
+
+    return middleware
+
+
+def test_a_response_that_a_refusal_replaces_is_closed(client: Client, tight: Tier) -> None:
+    closed.clear()
+    with override_settings(MIDDLEWARE=[*settings.MIDDLEWARE, f"{__name__}.closing"]):
+        assert [client.get("/nothing/").status_code for _ in range(3)] == [404, 404, 429]
+    assert closed == [404, 404, 404]
 
 
 def test_a_preflight_is_charged_to_a_rule_that_names_options(

@@ -83,10 +83,18 @@ class Ledger:
 
         What was charged stays charged; it is no preflight any more, nor exempt for its old method.
         """
+        if method == self.method:
+            return
         self.method, self.preflight = method, False
         self.snapshot = self.passage = None
         if not self.account:
             self.exempt = ""
+
+    def reach_no_view(self) -> None:
+        """Leave the client at its address; what looked like a preflight has found nothing."""
+        self.client_decided = True
+        if self.preflight:
+            self.preflight, self.snapshot, self.passage = False, None, None
 
     def add(self, bill: Bill, decision: Decision) -> None:
         """Add what one stage decided; what earlier ones charged is given back on a refusal."""
@@ -139,8 +147,11 @@ def open_ledger(request: HttpRequest) -> Ledger:
 
 
 def method_of(request: HttpRequest) -> str:
-    """Return a request's method, cut where it is longer than a rule can name: it is remembered."""
-    return (request.method or "")[:LONGEST_METHOD]
+    """Return a request's method, cut where it is longer than a rule can name: it is remembered.
+
+    In capitals: middleware may put in any spelling, and views of a class answer to each.
+    """
+    return (request.method or "")[:LONGEST_METHOD].upper()
 
 
 def _asks_permission(request: HttpRequest) -> bool:

@@ -116,12 +116,12 @@ class Limiter:
         has done whose throttle was left out: a refusal would deny that it was done.
         """
         ledger = open_ledger(request)
-        is_done = request.resolver_match is not None and request.method not in SAFE_METHODS
+        is_done = request.resolver_match is not None and method_of(request) not in SAFE_METHODS
         if status < HTTPStatus.BAD_REQUEST and (ledger.preflight or is_done):
             return ledger.decision
         if ledger.client_decided or not ledger.decision.allowed:
             return ledger.decision
-        ledger.client_decided = True
+        ledger.reach_no_view()
         exempt_by_view(ledger, request)
         known = self._known(ledger)
         fare = None if known is None else usual_late_fare(known, ledger, request)

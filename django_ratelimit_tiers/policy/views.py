@@ -42,14 +42,20 @@ def view_identity(callback: View) -> Hashable:
 
 
 def view_paths(callback: View) -> frozenset[str]:
-    """Return the dotted paths of a view's function or class, by short and by qualified name."""
+    """Return the dotted paths of a view's function or class, by short and by qualified name.
+
+    Not by a qualified name that is another's: `@api_view` of the REST framework leaves the same one
+    to every view.
+    """
     callback = _unwrapped(callback)
     if isinstance(callback, partial):
         return view_paths(callback.func)
     named = _view_class(callback) or callback
     if not hasattr(named, "__name__"):
         named = type(named)
-    return frozenset(f"{named.__module__}.{name}" for name in (named.__name__, named.__qualname__))
+    name, qualified = named.__name__, named.__qualname__
+    names = (name, qualified) if qualified.rpartition(".")[2] == name else (name,)
+    return frozenset(f"{named.__module__}.{name}" for name in names)
 
 
 def steady_view(callback: View) -> View:

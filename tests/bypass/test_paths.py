@@ -100,9 +100,10 @@ class TestSpellings:
         responses = [client.post("/plain/", headers={header: "GET"}) for _ in range(LIMIT + 1)]
         assert [response.status_code for response in responses] == [200] * LIMIT + [429]
 
+    @pytest.mark.parametrize("method", ["DELETE", "delete", "Delete"])
     @pytest.mark.parametrize("exempt", [None, "POST"])
     def test_a_method_that_middleware_puts_in_place_of_another_is_limited(
-        self, client: Client, exempt: str | None, valkey_client: redis.Redis
+        self, client: Client, exempt: str | None, method: str, valkey_client: redis.Redis
     ) -> None:
         limit_tier("anonymous")
         rule_on("/plain/", methods="DELETE")
@@ -111,9 +112,9 @@ class TestSpellings:
             make_rule("exempt", path="/plain/", methods=exempt, exempt=True)
         overriding = [*site_settings.MIDDLEWARE, f"{__name__}.override_method"]
         with override_settings(MIDDLEWARE=overriding):
-            headers = {"X-HTTP-Method-Override": "DELETE"}
+            headers = {"X-HTTP-Method-Override": method}
             responses = [client.post("/plain/", headers=headers) for _ in range(LIMIT + 1)]
-        assert responses[0].json()["method"] == "DELETE"
+        assert responses[0].json()["method"] == method
         assert [response.status_code for response in responses] == [200] * LIMIT + [429]
         assert used(valkey_client) == {ANYBODY: [LIMIT, LIMIT]}
 

@@ -150,6 +150,7 @@ def test_a_view_has_the_path_of_its_function_or_class() -> None:
     assert view_paths(csrf_exempt(plain)) == {f"{here}.plain"}
     assert view_paths(never_cache(Shown.as_view())) == {f"{here}.Shown"}
     assert view_paths(Notes.as_view({"get": "list"})) == {f"{here}.Notes"}
+    assert view_paths(api_view()(plain)) == {f"{here}.plain"}
     assert view_paths(partial(plain, a=1)) == {f"{here}.plain"}
     assert view_paths(instance) == {f"{here}.Instance"}
 
