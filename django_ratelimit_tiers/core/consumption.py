@@ -64,6 +64,15 @@ class DayQuota:
     used: int
     window: int
 
+    def replaces(self, known: DayQuota) -> bool:
+        """Return whether it is news beside what is known of the same subject and policy.
+
+        Processes tell what they saw last, in any order.
+        """
+        if (self.window, self.limit) == (known.window, known.limit):
+            return self.used > known.used
+        return self.window >= known.window
+
 
 @dataclass(frozen=True, slots=True)
 class NearLimitVerdict:

@@ -193,7 +193,7 @@ def signature(secret: str, at: int, content: bytes) -> str:
 
 def _secret(notice: AlertNotice) -> str:
     rule = notice.alert.rule
-    if rule is not None and rule.webhook_url == notice.target:
+    if rule is not None and rule.webhook_url == notice.target and rule.webhook_secret:
         return str(rule.webhook_secret)
     return str(conf.EVENTS["WEBHOOK_SECRET"]) if notice.target == conf.EVENTS["WEBHOOK"] else ""
 

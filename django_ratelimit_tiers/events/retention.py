@@ -67,17 +67,14 @@ def roll_up(finer: Resolution, coarser: Resolution, before: datetime) -> int:
     of_finer = ThrottleCount.objects.filter(resolution=finer.value)
     while True:
         first = of_finer.aggregate(first=Min("minute"))["first"]
-        if first is None or _start(first, length) + length > before:
+        if first is None or _end(first, length) > before:
             return done
-        _roll_up_some(finer, coarser, _start(first, length))
+        _roll_up_some(finer, coarser, _start(first, length), _end(first, length))
         done += 1
 
 
-def _roll_up_some(finer: Resolution, coarser: Resolution, start: datetime) -> None:
-    length = LENGTHS[coarser]
-    rows = ThrottleCount.objects.filter(
-        resolution=finer.value, minute__gte=start, minute__lt=start + length
-    )
+def _roll_up_some(finer: Resolution, coarser: Resolution, start: datetime, end: datetime) -> None:
+    rows = ThrottleCount.objects.filter(resolution=finer.value, minute__gte=start, minute__lt=end)
     names = ("mode", "policy", "tier", "endpoint", "subject")
     with transaction.atomic(using=router.db_for_write(ThrottleCount)):
         subjects = rows.order_by("subject").values_list("subject", flat=True).distinct()
@@ -108,5 +105,17 @@ def _delete_old(before: datetime, now: datetime) -> int:
 
 def _start(at: datetime, length: timedelta) -> datetime:
     """Return the start of the hour or day in UTC."""
-    seconds = int(length.total_seconds())
-    return moment(int(at.timestamp()) // seconds * seconds)
+    return moment(_number(at, length) * int(length.total_seconds()))
+
+
+def _end(at: datetime, length: timedelta) -> datetime:
+    """Return the end of the hour or day in UTC: never before it has lasted for its length.
+
+    By naive times it lasts longer, or shorter, when clocks are put forward or back.
+    """
+    after = moment((_number(at, length) + 1) * int(length.total_seconds()))
+    return max(_start(at, length) + length, after)
+
+
+def _number(at: datetime, length: timedelta) -> int:
+    return int(at.timestamp()) // int(length.total_seconds())

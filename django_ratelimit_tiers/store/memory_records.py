@@ -130,7 +130,8 @@ class MemoryRecords(Records):
                     self._accounts[subject.removeprefix(ACCOUNT)] = now
             self._see(now, tally.sightings)
             for quota in tally.quotas:
-                if len(self._quotas) < MOST_QUOTAS or (quota.subject, quota.policy) in self._quotas:
+                known = self._quotas.get((quota.subject, quota.policy))
+                if quota.replaces(known) if known else len(self._quotas) < MOST_QUOTAS:
                     self._quotas[quota.subject, quota.policy] = quota
             for key, count in tally.refusals.items():
                 self._count(key, count)

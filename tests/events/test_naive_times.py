@@ -74,3 +74,18 @@ def test_a_spike_is_found_and_told_in_universal_time() -> None:
     aggregate_throttle_events(now=LONG_AGO + 66)
     assert detect_anomalies(now=LONG_AGO + 66) == 1
     assert "Since 2023-11-14 22:14 UTC." in mail.outbox[0].body
+
+
+def test_the_hour_after_the_clocks_went_forward_is_rolled_up(settings: Any) -> None:
+    settings.TIME_ZONE = "Europe/Paris"
+    for hour in (0, 1):  # of the day in UTC that began at 1:00 in Paris and ended at 2:00
+        ThrottleCount.objects.create(
+            minute=datetime(2026, 3, 30, hour),  # noqa: DTZ001
+            resolution="hour",
+            policy="p",
+            subject="user:1",
+            count=3,
+        )
+    prune_history(now=datetime(2026, 5, 10, 12))  # noqa: DTZ001
+    [day] = ThrottleCount.objects.all()
+    assert (day.resolution, day.count) == ("day", 6)

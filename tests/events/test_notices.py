@@ -178,6 +178,16 @@ def test_the_secret_of_the_site_signs_what_goes_to_its_own_webhook_alone(
     assert "X-RateLimit-Signature" not in to_other
 
 
+def test_a_rule_without_a_secret_leaves_the_site_s_own_webhook_signed(
+    receiver: Receiver, settings: Any
+) -> None:
+    settings.RATELIMIT_TIERS = {"EVENTS": {"WEBHOOK": receiver.url, "WEBHOOK_SECRET": "site"}}
+    alert(webhook_url=receiver.url)
+    assert send_notices(now=NOW) == 1
+    [(headers, content)] = receiver.received
+    assert headers["X-RateLimit-Signature"] == signature("site", int(NOW.timestamp()), content)
+
+
 def test_names_are_no_commands_for_a_chat(receiver: Receiver) -> None:
     alert(
         {"top endpoints": ["GET <!channel> & <https://evil.example|here>"]},

@@ -204,6 +204,27 @@ def test_subjects_are_read_as_texts_that_every_database_takes(store: Store) -> N
     assert list(seen) == [Sighting("user:a\ufffdb", "192.0.2.1")]
 
 
+@pytest.mark.parametrize(
+    ("used", "limit", "window"), [(9, 10, 2880), (99, 100, 1440), (8, 10, 1440)], ids=str
+)
+def test_what_is_known_of_a_quota_gives_way_to_news_alone(
+    store: Store, used: int, limit: int, window: int
+) -> None:
+    known = DayQuota("user:1", "free-day", 10, 10, 1440)
+    told = DayQuota("user:1", "free-day", limit, used, window)
+    store.records.add(Tally(quotas=[known]))
+    store.records.add(Tally(quotas=[told]))
+    is_news = (used, limit, window) != (8, 10, 1440)
+    assert list(store.records.quotas()) == [told if is_news else known]
+
+
+def test_an_older_window_of_a_quota_is_no_news(store: Store) -> None:
+    newer, older = (DayQuota("user:1", "free-day", 10, n, n * 1440) for n in (2, 1))
+    store.records.add(Tally(quotas=[newer]))
+    store.records.add(Tally(quotas=[older]))
+    assert list(store.records.quotas()) == [newer]
+
+
 def test_quotas_that_run_short_are_kept_until_forgotten(store: Store) -> None:
     quota = DayQuota("user:1", "free-day", 100, 81, 1440)
     store.records.add(Tally(quotas=[quota]))

@@ -62,9 +62,21 @@ local surplus = redis.call('SCARD', seen) - most_seen
 if surplus > 0 then redis.call('SPOP', seen, surplus) end
 if #tally.seen > 0 then redis.call('EXPIRE', seen, seen_ttl) end
 
+-- Whether a quota's numbers (used, limit, end of the window) are news beside those known.
+local function replaces(numbers, known)
+  local used, limit, window = string.match(numbers, '(%d+) (%d+) (%d+)')
+  local known_used, known_limit, known_window = string.match(known, '(%d+) (%d+) (%d+)')
+  if window == known_window and limit == known_limit then return used + 0 > known_used + 0 end
+  return window + 0 >= known_window + 0
+end
+
 local quotas = base .. ':quotas'
 for name, numbers in pairs(tally.quotas) do
-  if redis.call('HEXISTS', quotas, name) == 1 or redis.call('HLEN', quotas) < most_quotas then
+  local known = redis.call('HGET', quotas, name)
+  local is_news
+  if known then is_news = replaces(numbers, known)
+  else is_news = redis.call('HLEN', quotas) < most_quotas end
+  if is_news then
     redis.call('HSET', quotas, name, numbers)
     redis.call('EXPIRE', quotas, usage_ttl)
   end
