@@ -17,8 +17,15 @@ from django.utils.cache import add_never_cache_headers
 from django.utils.translation import gettext
 from django.utils.translation import gettext_lazy as _
 
-from django_ratelimit_tiers.admin.pages import ExpiryFilter, PolicyAdmin, log_changes
+from django_ratelimit_tiers.admin.pages import (
+    ExpiryFilter,
+    PolicyAdmin,
+    log_changes,
+    where_written,
+)
+from django_ratelimit_tiers.digests import DIGEST, key_digests
 from django_ratelimit_tiers.models import ServiceAccount, TierAssignment
+from django_ratelimit_tiers.querysets import primary
 
 USERNAME = f"user__{get_user_model().USERNAME_FIELD}"
 
@@ -104,6 +111,7 @@ class ServiceAccountAdmin(PolicyAdmin):
     @admin.action(description=_("Issue new keys to selected accounts"), permissions=["change"])
     def issue_new_keys(self, request: HttpRequest, queryset: QuerySet[Any]) -> HttpResponse:
         """Replace the keys of the accounts; the answer is the only page that shows them."""
+        queryset = where_written(queryset)
         with transaction.atomic(using=queryset.db):
             accounts = list(queryset)
             for account in accounts:
@@ -127,10 +135,36 @@ class ServiceAccountAdmin(PolicyAdmin):
         return response
 
 
+def _digests(key: str) -> list[str]:
+    return list(key_digests(key))
+
+
+class TierAssignmentForm(forms.ModelForm):
+    """An assignment; a key is known again under each of the site's secrets."""
+
+    class Meta:
+        model = TierAssignment
+        fields = "__all__"  # noqa: DJ007 (staff edits every field that is editable)
+
+    def _post_clean(self) -> None:
+        """Refuse a key that was assigned a tier while the site had another secret.
+
+        As late as this, the model does not miss the key.
+        """
+        key = self.cleaned_data.get("api_key")
+        super()._post_clean()  # type: ignore[misc]
+        if not key or DIGEST.match(key) or "api_key" in self.errors:
+            return
+        others = primary(TierAssignment).exclude(pk=self.instance.pk)
+        if others.filter(api_key__in=_digests(key)).exists():
+            self.add_error("api_key", _("This key has a tier already: edit its assignment."))
+
+
 @admin.register(TierAssignment)
 class TierAssignmentAdmin(PolicyAdmin):
     """Who has which tier."""
 
+    form = TierAssignmentForm
     list_display = ("who", "tier", "expires_at", "note")
     list_filter = ("tier", ExpiryFilter)
     search_fields = (USERNAME, "group__name", "=api_key", "note")
@@ -148,6 +182,13 @@ class TierAssignmentAdmin(PolicyAdmin):
         ),
         (_("What"), {"fields": ("tier", "expires_at", "note")}),
     )
+
+    def get_search_results(self, request: HttpRequest, queryset: Any, search_term: str) -> Any:
+        """Find a key by itself, too, under each of the site's secrets."""
+        found, has_repetitions = super().get_search_results(request, queryset, search_term)
+        if search_term:
+            found = found | queryset.filter(api_key__in=_digests(search_term))
+        return found, has_repetitions
 
     @admin.display(description=_("who"))
     def who(self, assignment: TierAssignment) -> str:

@@ -15,8 +15,9 @@ from django.utils.html import format_html, format_html_join
 from django.utils.translation import gettext, ngettext
 from django.utils.translation import gettext_lazy as _
 
-from django_ratelimit_tiers.admin.pages import ReadOnlyAdmin, log_changes
+from django_ratelimit_tiers.admin.pages import ReadOnlyAdmin, log_changes, where_written
 from django_ratelimit_tiers.admin.words import moment_words
+from django_ratelimit_tiers.conf import conf
 from django_ratelimit_tiers.core.alerts import AlertKind, AlertState
 from django_ratelimit_tiers.models import Alert, AlertNotice, AlertRule
 
@@ -101,8 +102,9 @@ class AlertRuleAdmin(admin.ModelAdmin):
 
     @admin.display(description=_("who is told"))
     def told(self, rule: AlertRule) -> str:
-        webhook = [gettext("webhook")] if rule.webhook_url else []
-        return ", ".join([*rule.emails.split(), *webhook])
+        emails = dict.fromkeys([*rule.emails.split(), *conf.EVENTS["RECIPIENTS"]])
+        webhook = [gettext("webhook")] if rule.webhook_url or conf.EVENTS["WEBHOOK"] else []
+        return ", ".join([*emails, *webhook])
 
 
 class AlertNoticeInline(admin.TabularInline):
@@ -189,6 +191,7 @@ class AlertAdmin(ReadOnlyAdmin):
     @admin.action(description=_("Acknowledge selected alerts"), permissions=["acknowledge"])
     def acknowledge(self, request: HttpRequest, queryset: QuerySet[Any]) -> None:
         """Acknowledge the open ones among the alerts, by this staff member and now."""
+        queryset = where_written(queryset)
         with transaction.atomic(using=queryset.db):
             alerts = list(queryset.filter(state=AlertState.OPEN))
             Alert.objects.using(queryset.db).filter(

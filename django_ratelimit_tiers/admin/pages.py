@@ -7,7 +7,7 @@ from typing import Any
 from django.contrib import admin, messages
 from django.contrib.admin.models import CHANGE, LogEntry
 from django.contrib.admin.utils import model_ngettext
-from django.db import transaction
+from django.db import router, transaction
 from django.db.models import Model, Q, QuerySet
 from django.http import HttpRequest, HttpResponse
 from django.utils import timezone
@@ -64,6 +64,7 @@ class ModeAdmin(PolicyAdmin):
 
     def set_mode(self, request: HttpRequest, queryset: QuerySet[Any], mode: Mode) -> None:
         """Give the rows a mode, with an entry in the history of each that had another one."""
+        queryset = where_written(queryset)
         with transaction.atomic(using=queryset.db):
             rows = list(queryset.exclude(mode=mode))
             stored = self.model._default_manager.using(queryset.db)
@@ -72,6 +73,11 @@ class ModeAdmin(PolicyAdmin):
         words = {"n": len(rows), "rows": model_ngettext(self.opts, len(rows))}
         message = ngettext("%(n)s %(rows)s was changed.", "%(n)s %(rows)s were changed.", len(rows))
         self.message_user(request, message % words, messages.SUCCESS)
+
+
+def where_written(queryset: QuerySet[Any]) -> QuerySet[Any]:
+    """Return the rows that an action is to change, where they are written: no replica."""
+    return queryset.using(router.db_for_write(queryset.model))
 
 
 class ReadOnlyAdmin(admin.ModelAdmin):

@@ -111,6 +111,9 @@ class AlertRule(models.Model):
     def clean(self) -> None:
         """Write the webhook's scheme as the database wants it; refuse what would not be used."""
         super().clean()
+        if ": " in self.name:
+            message = _("Leave out “: ”: what follows it in an alert is what the rule has found.")
+            raise ValidationError({"name": message})
         if self.webhook_secret and not self.webhook_url:
             raise ValidationError({"webhook_url": _("A secret is only used with a webhook.")})
         scheme, mark, rest = self.webhook_url.partition("://")

@@ -12,7 +12,7 @@ from django.contrib.messages import get_messages
 from django.utils import timezone
 
 from django_ratelimit_tiers.admin.accounts import TierAssignmentAdmin
-from django_ratelimit_tiers.digests import key_digest
+from django_ratelimit_tiers.digests import key_digest, key_digests
 from django_ratelimit_tiers.models import ServiceAccount, Tier, TierAssignment
 from tests.admin.conftest import allowed, errors, page, sent_form
 
@@ -208,6 +208,16 @@ def test_an_assignment_is_found_by_user_group_and_digest(staff, tier):
     for query in ("ada", key_digest("k1")):
         response = staff.get(page("tierassignment_changelist"), {"q": query})
         assert response.context["cl"].result_count == 1
+
+
+def test_a_key_is_known_again_under_an_earlier_secret(staff, tier, settings):
+    settings.SECRET_KEY_FALLBACKS = ["an earlier secret"]
+    _, earlier = key_digests("k1")
+    known = TierAssignment.objects.create(api_key=earlier, tier=tier)
+    message = "This key has a tier already: edit its assignment."
+    assert errors(assign(staff, tier, api_key="k1")) == {"api_key": [message]}
+    response = staff.get(page("tierassignment_changelist"), {"q": "k1"})
+    assert list(response.context["cl"].queryset) == [known]
 
 
 def test_users_are_chosen_by_typing_their_name(staff):

@@ -1,0 +1,29 @@
+"""The pages of alert rules."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from django.test import Client
+
+from django_ratelimit_tiers.models import AlertRule
+from tests.admin.conftest import errors, page, sent_form
+
+pytestmark = pytest.mark.django_db
+
+
+def test_the_list_says_who_is_told_those_in_the_settings_too(staff: Client, settings: Any) -> None:
+    AlertRule.objects.all().delete()
+    AlertRule.objects.create(kind="spike", name="any", emails="a@example.com\nb@example.com")
+    events = {"RECIPIENTS": ["b@example.com"], "WEBHOOK": "https://chat.example.org/h"}
+    settings.RATELIMIT_TIERS = {"EVENTS": events}
+    text = staff.get(page("alertrule_changelist")).content.decode()
+    assert "a@example.com, b@example.com, webhook<" in text
+
+
+def test_a_rule_whose_alerts_could_be_called_as_anothers_is_refused(staff: Client) -> None:
+    rule = AlertRule.objects.create(kind="spike", name="any")
+    sent = sent_form(staff.get(page("alertrule_change", rule.pk))) | {"name": "any: login"}
+    message = "Leave out “: ”: what follows it in an alert is what the rule has found."
+    assert errors(staff.post(page("alertrule_change", rule.pk), sent)) == {"name": [message]}
