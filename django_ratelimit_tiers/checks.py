@@ -20,6 +20,7 @@ from django_ratelimit_tiers.store.configured import (
     REDIS_STORE,
     uses_django_redis,
 )
+from django_ratelimit_tiers.store.locations import check_database
 
 CLIENTS = ("redis", "django_redis", "hiredis")
 EXTRA = "Install django-ratelimit-tiers[redis]: it brings the clients that the store needs."
@@ -182,8 +183,11 @@ def _store_problems(values: Mapping[str, Any]) -> Iterator[checks.CheckMessage]:
 
 def _server_problems(alias: str) -> Iterator[checks.CheckMessage]:
     """Yield why counters cannot be kept where a cache is; nothing is sent there."""
+    location: Any = settings.CACHES[alias].get("LOCATION") or ""
     try:
         import_string(REDIS_STORE)(cache_alias=alias)
+        for url in location.split(",") if isinstance(location, str) else location:
+            check_database(url)
         return
     except ModuleNotFoundError as error:
         hint = EXTRA if error.name in CLIENTS else f"Correct it: {error}."

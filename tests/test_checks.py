@@ -326,6 +326,10 @@ def test_a_function_that_takes_what_it_is_called_with_is_right(key: str, path: s
         ("django_ratelimit_tiers.store.redis.RedisStore", {"uri": "redis://localhost"}),
         ("django_ratelimit_tiers.store.redis.RedisStore", {}),
         ("django_ratelimit_tiers.store.redis.RedisStore", {"url": "localhost:6379"}),
+        ("django_ratelimit_tiers.store.redis.RedisStore", {"url": "redis://h/abc"}),
+        ("django_ratelimit_tiers.store.redis.RedisStore", {"url": "redis://h/1/2"}),
+        ("django_ratelimit_tiers.store.redis.RedisStore", {"url": "redis://h/-1"}),
+        ("django_ratelimit_tiers.store.redis.RedisStore", {"url": "redis://h#3"}),
         ("django_ratelimit_tiers.store.redis.RedisStore", {"url": "redis://h", "timeout": "1"}),
         ("django_ratelimit_tiers.store.memory.MemoryStore", {"most": 1}),
     ],
@@ -403,6 +407,17 @@ def test_e007_a_cache_that_names_no_server(cache: dict[str, Any], hint: str) -> 
         "CACHES['default'] names no server that counters can be kept on.",
     )
     assert error[2].startswith(hint)
+
+
+@pytest.mark.parametrize(
+    "location", ["redis://h/abc", "redis://h/1,redis://i/1x", ["redis://h/1/2"]]
+)
+def test_e007_a_database_that_is_no_number(location: Any) -> None:
+    cache = {"BACKEND": "django_redis.cache.RedisCache", "LOCATION": location}
+    with override_settings(CACHES={"default": cache}):
+        (error,) = found()
+    assert error[0] == "ratelimit_tiers.E007"
+    assert "its database must be a number, as in redis://host:6379/1" in error[2]
 
 
 def test_without_limits_a_cache_needs_no_server() -> None:

@@ -23,6 +23,7 @@ from django_ratelimit_tiers.store import protocol
 from django_ratelimit_tiers.store.base import Store
 from django_ratelimit_tiers.store.connections import Commanded
 from django_ratelimit_tiers.store.examination import Finding, examine_server
+from django_ratelimit_tiers.store.locations import check_database
 from django_ratelimit_tiers.store.protocol import Protocol
 from django_ratelimit_tiers.store.scripts import Call
 from django_ratelimit_tiers.store.sentinels import server_of
@@ -49,6 +50,7 @@ class RedisStore(Store):
     ) -> None:
         if url is not None and cache_alias is None:
             pool = ConnectionPool.from_url(url)
+            check_database(url)
         elif cache_alias is not None and url is None:
             pool = get_redis_connection(cache_alias, write=True).connection_pool
         else:
