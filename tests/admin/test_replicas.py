@@ -38,13 +38,13 @@ def alert() -> Alert:
 
 
 @pytest.mark.parametrize(
-    ("make", "action", "field", "value"),
+    ("make", "action", "field", "changed"),
     [
         (rule, "turn_off", "mode", "off"),
         (rule, "shadow", "mode", "shadow"),
         (tier, "shadow", "mode", "shadow"),
         (alert, "acknowledge", "state", "acknowledged"),
-        (account, "issue_new_keys", "has_key", True),
+        (account, "issue_new_keys", "key_digest", "key:"),
     ],
 )
 def test_an_action_changes_what_is_written(
@@ -53,7 +53,7 @@ def test_an_action_changes_what_is_written(
     make: Callable[[], Model],
     action: str,
     field: str,
-    value: Any,
+    changed: str,
 ) -> None:
     row = make()
     request: Any = rf.post("/")
@@ -62,6 +62,5 @@ def test_an_action_changes_what_is_written(
     admin = site.get_model_admin(type(row))
     with unreachable_replica():
         getattr(admin, action)(request, type(row)._default_manager.filter(pk=row.pk))
-    stored: Any = type(row)._default_manager.get(pk=row.pk)
-    stored.has_key = bool(getattr(stored, "key_digest", None))
-    assert getattr(stored, field) == value
+    stored = type(row)._default_manager.get(pk=row.pk)
+    assert getattr(stored, field).startswith(changed)
