@@ -12,9 +12,9 @@ import ssl
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from http.client import HTTPConnection, HTTPException
-from ipaddress import ip_address
 from threading import Timer
-from urllib.parse import urlsplit
+
+from django_ratelimit_tiers.core.webhooks import Webhook, is_allowed, parse_webhook
 
 TIMEOUT = 5.0
 """Seconds for connecting, and for each part of the answer."""
@@ -37,19 +37,15 @@ class WebhookRefused(Exception):
 def post(url: str, content: bytes, headers: Mapping[str, str]) -> None:
     """Post content; raises WebhookFailed or WebhookRefused unless the answer is 200 to 299."""
     try:
-        parts = urlsplit(url)
-        host, port = parts.hostname, parts.port
+        webhook = parse_webhook(url)
     except ValueError as error:
         raise WebhookRefused(str(error)) from error
-    if parts.scheme not in ("http", "https") or not host:
-        raise WebhookRefused("a webhook is an http or https URL with a host")
-    connection = _Connection(host, port, is_tls=parts.scheme == "https")
-    target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
+    connection = _Connection(webhook)
     deadline = Timer(DEADLINE, connection.give_up)
     deadline.daemon = True
     deadline.start()
     try:
-        connection.request("POST", target, content, dict(headers))
+        connection.request("POST", webhook.target, content, dict(headers))
         status = connection.getresponse().status
     except (OSError, HTTPException) as error:
         raise WebhookFailed(f"{type(error).__name__}: {error}") from error
@@ -68,9 +64,9 @@ def post(url: str, content: bytes, headers: Mapping[str, str]) -> None:
 class _Connection(HTTPConnection):
     """A connection to the very address that was found to be allowed."""
 
-    def __init__(self, host: str, port: int | None, *, is_tls: bool) -> None:
-        super().__init__(host, port or (443 if is_tls else 80), timeout=TIMEOUT)
-        self._tls = ssl.create_default_context() if is_tls else None
+    def __init__(self, webhook: Webhook) -> None:
+        super().__init__(webhook.host, webhook.port, timeout=TIMEOUT)
+        self._tls = ssl.create_default_context() if webhook.is_tls else None
 
     def connect(self) -> None:
         found = socket.getaddrinfo(self.host, self.port, type=socket.SOCK_STREAM)
@@ -97,11 +93,3 @@ class _Connection(HTTPConnection):
             with suppress(OSError):
                 return socket.create_connection((address, self.port), timeout=TIMEOUT)
         return socket.create_connection((last, self.port), timeout=TIMEOUT)
-
-
-def is_allowed(address: str) -> bool:
-    """Return whether a webhook may be at an address: not link-local, multicast or unspecified."""
-    parsed = ip_address(address.partition("%")[0])
-    mapped = getattr(parsed, "ipv4_mapped", None)
-    parsed = mapped or parsed
-    return not (parsed.is_link_local or parsed.is_multicast or parsed.is_unspecified)

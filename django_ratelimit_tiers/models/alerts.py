@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import re
-
 from django.conf import settings
 from django.core.exceptions import ValidationError
-from django.core.validators import URLValidator
 from django.db import models
 from django.db.models import Case, F, Q, When
 from django.utils.translation import gettext_lazy as _
 
 from django_ratelimit_tiers.core.alerts import AlertState, Grouping, NoticeState, Sensitivity
+from django_ratelimit_tiers.core.webhooks import MOST_URL
 from django_ratelimit_tiers.models.choices import (
     ALERT_EVENTS,
     ALERT_KINDS,
@@ -22,7 +20,7 @@ from django_ratelimit_tiers.models.choices import (
     SENSITIVITIES,
 )
 from django_ratelimit_tiers.models.constraints import UniqueKeyConstraint, one_of, unique_key
-from django_ratelimit_tiers.models.fields import EmailsField, ExactCharField
+from django_ratelimit_tiers.models.fields import EmailsField, ExactCharField, validate_webhook
 
 
 class AlertRule(models.Model):
@@ -77,9 +75,9 @@ class AlertRule(models.Model):
     )
     webhook_url = models.CharField(
         _("webhook"),
-        max_length=500,
+        max_length=MOST_URL,
         blank=True,
-        validators=(URLValidator(schemes=("http", "https")),),
+        validators=(validate_webhook,),
         help_text=_("An http or https address that accepts JSON."),
     )
     webhook_secret = models.CharField(
@@ -118,9 +116,6 @@ class AlertRule(models.Model):
             raise ValidationError({"webhook_url": _("A secret is only used with a webhook.")})
         scheme, mark, rest = self.webhook_url.partition("://")
         self.webhook_url = scheme.lower() + mark + rest
-        if "@" in re.split("[/?#]", rest, maxsplit=1)[0]:
-            message = _("A user and a password are never sent: leave them out, and give a secret.")
-            raise ValidationError({"webhook_url": message})
 
 
 class Alert(models.Model):
@@ -218,7 +213,7 @@ class AlertNotice(models.Model):
     )
     event = ExactCharField(_("event"), max_length=10, choices=ALERT_EVENTS)
     channel = ExactCharField(_("channel"), max_length=10, choices=CHANNELS)
-    target = ExactCharField(_("target"), max_length=500)
+    target = ExactCharField(_("target"), max_length=MOST_URL)
     state = ExactCharField(
         _("state"), max_length=10, choices=NOTICE_STATES, default=NoticeState.PENDING.value
     )

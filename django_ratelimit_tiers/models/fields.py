@@ -14,6 +14,7 @@ from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.models.lookups import IContains, IEndsWith, IExact, IStartsWith
 from django.utils.translation import gettext_lazy as _
 
+from django_ratelimit_tiers.core.webhooks import parse_webhook
 from django_ratelimit_tiers.digests import DIGEST, key_digest
 
 MAX_RAW_KEY = 255
@@ -32,6 +33,14 @@ def validate_year(moment: datetime) -> None:
     if not FIRST_YEAR <= moment.year <= LAST_YEAR:
         years = {"first": FIRST_YEAR, "last": LAST_YEAR}
         raise ValidationError(_("The year must be from %(first)s to %(last)s."), "year", years)
+
+
+def validate_webhook(url: str) -> None:
+    """Refuse a URL that no notice could be sent to."""
+    try:
+        parse_webhook(url)
+    except ValueError as error:
+        raise ValidationError(str(error), "webhook") from error
 
 
 class ExactCharField(models.CharField):  # type: ignore[type-arg]

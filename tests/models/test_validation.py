@@ -145,21 +145,27 @@ def test_a_new_key_is_kept_as_its_digest_only():
     assert key not in str(vars(account))
 
 
-def test_a_webhook_that_is_no_web_address_is_refused():
-    row = AlertRule(name="spikes", kind="spike", webhook_url="ftp://example.com/")
-    assert list(problems(row)) == ["webhook_url"]
+@pytest.mark.parametrize(
+    ("url", "advice"),
+    [
+        (
+            "ftp://example.com/",
+            "Write an http or https URL with a host, of 500 characters at most.",
+        ),
+        (
+            "https://user:word@example.com/a",
+            "A user and a password are never sent: leave them out, and give a secret.",
+        ),
+        ("http://169.254.169.254/latest/", "169.254.169.254 is no address for a webhook."),
+    ],
+)
+def test_a_webhook_that_nothing_could_be_sent_to_is_refused(url, advice):
+    row = AlertRule(name="spikes", kind="spike", webhook_url=url)
+    assert problems(row) == {"webhook_url": [advice]}
 
 
-def test_a_webhook_with_a_password_is_refused():
-    row = AlertRule(name="spikes", kind="spike", webhook_url="https://user:word@example.com/a")
-    assert problems(row) == {
-        "webhook_url": ["A user and a password are never sent: leave them out, and give a secret."]
-    }
-
-
-@pytest.mark.parametrize("path", ["/@team", "?to=@team", "#@team"])
-def test_a_webhook_may_have_a_sign_of_mail_behind_its_host(path):
-    row = AlertRule(name="spikes", kind="spike", webhook_url=f"https://example.com{path}")
+def test_a_webhook_may_have_a_host_of_one_word():
+    row = AlertRule(name="spikes", kind="spike", webhook_url="http://chat:8080/@team")
     assert problems(row) == {}
 
 
