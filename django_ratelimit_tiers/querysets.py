@@ -26,7 +26,15 @@ def primary(model: type[models.Model]) -> models.QuerySet[Any]:
     return model._default_manager.using(router.db_for_write(model))
 
 
-class PolicyQuerySet(models.QuerySet[Any]):
+class NaturalQuerySet(models.QuerySet[Any]):
+    """A queryset of a model whose rows have names by which another installation knows them, too."""
+
+    def get_by_natural_key(self, *key: object) -> Any:
+        """Return the row that has this `natural_key`, as `loaddata` asks; raises DoesNotExist."""
+        return self.get(**dict(zip(self.model.natural_fields, key, strict=True)))
+
+
+class PolicyQuerySet(NaturalQuerySet):
     """A queryset whose `update` and `bulk_create` announce an edit of the policy."""
 
     def update(self, **fields: Any) -> int:

@@ -44,6 +44,7 @@ def user_key(value: object) -> Any:
 class ServiceAccount(PolicyModel):
     """A known client that no limit applies to, identified by user, key and/or network."""
 
+    natural_fields = ("name",)
     quiet_fields: ClassVar[frozenset[str]] = frozenset({"last_used_at"})
 
     name = models.CharField(_("name"), max_length=100, unique=True)
@@ -89,6 +90,10 @@ class ServiceAccount(PolicyModel):
 
     def __str__(self) -> str:
         return self.name
+
+    def natural_key(self) -> tuple[str]:
+        """Return by what other installations know the account."""
+        return (self.name,)
 
     def new_key(self) -> str:
         """Set a new key and return it: the only moment at which anybody can read it.

@@ -21,10 +21,13 @@ from django_ratelimit_tiers.models.choices import (
 )
 from django_ratelimit_tiers.models.constraints import UniqueKeyConstraint, one_of, unique_key
 from django_ratelimit_tiers.models.fields import EmailsField, ExactCharField, validate_webhook
+from django_ratelimit_tiers.querysets import NaturalQuerySet
 
 
 class AlertRule(models.Model):
     """What is watched, how sensitively, and who is told."""
+
+    natural_fields = ("name",)
 
     name = models.CharField(_("name"), max_length=100, unique=True)
     kind = ExactCharField(_("what to look for"), max_length=20, choices=ALERT_KINDS)
@@ -87,6 +90,8 @@ class AlertRule(models.Model):
         help_text=_("Signs what is sent to the webhook."),
     )
 
+    objects = NaturalQuerySet.as_manager()
+
     class Meta:
         verbose_name = _("alert rule")
         verbose_name_plural = _("alert rules")
@@ -105,6 +110,10 @@ class AlertRule(models.Model):
 
     def __str__(self) -> str:
         return self.name
+
+    def natural_key(self) -> tuple[str]:
+        """Return by what other installations know the rule."""
+        return (self.name,)
 
     def clean(self) -> None:
         """Write the webhook's scheme as the database wants it; refuse what would not be used."""

@@ -39,6 +39,8 @@ from django_ratelimit_tiers.models.tiers import Limit, PolicyModel, Tier
 class EndpointRule(PolicyModel):
     """Limits for the requests that match a path or a view, or an exemption of them."""
 
+    natural_fields = ("name",)
+
     name = models.CharField(_("name"), max_length=100, unique=True)
     mode = ExactCharField(
         _("mode"),
@@ -178,6 +180,10 @@ class EndpointRule(PolicyModel):
     def __str__(self) -> str:
         return self.name
 
+    def natural_key(self) -> tuple[str]:
+        """Return by what other installations know the rule."""
+        return (self.name,)
+
     def clean(self) -> None:
         """Refuse fields that contradict each other, naming the field."""
         super().clean()
@@ -202,6 +208,8 @@ class EndpointRule(PolicyModel):
 
 class RulePolicy(Limit):
     """A limit of an endpoint rule, for one tier or for every tier without a row of its own."""
+
+    natural_fields = ("rule__name", "tier__slug", "period", "algorithm")
 
     rule = models.ForeignKey(
         EndpointRule, verbose_name=_("rule"), on_delete=models.CASCADE, related_name="policies"
@@ -236,3 +244,8 @@ class RulePolicy(Limit):
 
     def __str__(self) -> str:
         return f"{self.rule}: {self.words}"
+
+    def natural_key(self) -> tuple[str, str | None, int, str]:
+        """Return by what other installations know the limit."""
+        tier = None if self.tier is None else self.tier.slug
+        return self.rule.name, tier, self.period, self.algorithm

@@ -96,6 +96,8 @@ class Limit(PolicyModel):
 class Tier(PolicyModel):
     """A named plan that owns limits."""
 
+    natural_fields = ("slug",)
+
     slug = ExactSlugField(
         _("slug"),
         max_length=50,
@@ -148,9 +150,15 @@ class Tier(PolicyModel):
     def __str__(self) -> str:
         return self.name
 
+    def natural_key(self) -> tuple[str]:
+        """Return by what other installations know the tier."""
+        return (self.slug,)
+
 
 class TierPolicy(Limit):
     """A limit of a tier."""
+
+    natural_fields = ("tier__slug", "period", "algorithm")
 
     tier = models.ForeignKey(
         Tier, verbose_name=_("tier"), on_delete=models.CASCADE, related_name="policies"
@@ -170,3 +178,7 @@ class TierPolicy(Limit):
 
     def __str__(self) -> str:
         return f"{self.tier}: {self.words}"
+
+    def natural_key(self) -> tuple[str, int, str]:
+        """Return by what other installations know the limit."""
+        return self.tier.slug, self.period, self.algorithm
