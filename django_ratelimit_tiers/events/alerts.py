@@ -9,7 +9,7 @@ from datetime import datetime
 from functools import partial
 
 from django.db import IntegrityError, router, transaction
-from django.db.models import F, Q
+from django.db.models import F, Q, QuerySet
 
 from django_ratelimit_tiers.core.alarms import Alarm, Change, Pace, advance
 from django_ratelimit_tiers.core.alerts import AlertEvent, AlertState
@@ -18,6 +18,7 @@ from django_ratelimit_tiers.events.aggregation import moment
 from django_ratelimit_tiers.events.notices import prepare_notices
 from django_ratelimit_tiers.events.watches import Watch, cause_of
 from django_ratelimit_tiers.models import Alert, AlertRule
+from django_ratelimit_tiers.querysets import primary
 from django_ratelimit_tiers.signals import alert_closed, alert_opened
 
 logger = logging.getLogger("django_ratelimit_tiers.alerts")
@@ -32,7 +33,7 @@ class AlertBook:
         self._rule = rule
         self._pace = replace(pace, cool_down=rule.cooldown // MINUTE)
         since = moment((minute - self._pace.cool_down - pace.longest) * MINUTE)
-        recent = rule.alerts.filter(~Q(state=CLOSED) | Q(closed_at__gte=since), kind=rule.kind)
+        recent = alerts_of(rule).filter(~Q(state=CLOSED) | Q(closed_at__gte=since))
         self._alerts = {
             alert.alarm["name"]: alert
             for alert in recent.order_by("opened_at", "pk")
@@ -116,6 +117,11 @@ class AlertBook:
                 close(alert, moment(alarm.closed_at * MINUTE))
 
 
+def alerts_of(rule: AlertRule) -> QuerySet[Alert]:
+    """Return the alerts that a rule has raised by looking at what it looks at now."""
+    return primary(Alert).filter(rule=rule, kind=rule.kind).select_related("rule")
+
+
 def close(alert: Alert, at: datetime) -> None:
     """Close an alert and tell people so, unless it is closed already."""
     with transaction.atomic(using=router.db_for_write(Alert)):
@@ -128,7 +134,7 @@ def close(alert: Alert, at: datetime) -> None:
 def unwatched() -> Iterator[Alert]:
     """Yield the open alerts whose rule is gone, or does not look for such things any more."""
     abandoned = Q(rule__isnull=True) | Q(rule__is_active=False) | ~Q(rule__kind=F("kind"))
-    yield from Alert.objects.filter(abandoned).exclude(state=CLOSED)
+    yield from primary(Alert).filter(abandoned).exclude(state=CLOSED).select_related("rule")
 
 
 def tell(alert: Alert, event: AlertEvent) -> None:

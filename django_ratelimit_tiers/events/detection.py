@@ -19,6 +19,7 @@ from django_ratelimit_tiers.events.watches import (
     Watch,
 )
 from django_ratelimit_tiers.models import AlertRule
+from django_ratelimit_tiers.querysets import primary
 from django_ratelimit_tiers.store.configured import configured_store
 from django_ratelimit_tiers.store.records import MARGIN, MINUTE, Records
 
@@ -46,7 +47,7 @@ def detect_anomalies(*, now: int | None = None) -> int:
         if lease is None:
             return 0
         minute = judged_minute(records, records.now() if now is None else now)
-        for rule in AlertRule.objects.filter(is_active=True):
+        for rule in primary(AlertRule).filter(is_active=True):
             try:
                 _judge(rule, minute, records)
             except Exception:  # one rule that fails must not silence the others

@@ -28,6 +28,7 @@ from django_ratelimit_tiers.core.refusals import printable
 from django_ratelimit_tiers.core.verdicts import universal
 from django_ratelimit_tiers.events.webhooks import WebhookRefused, post
 from django_ratelimit_tiers.models import Alert, AlertNotice
+from django_ratelimit_tiers.querysets import primary
 
 logger = logging.getLogger("django_ratelimit_tiers.alerts")
 
@@ -65,9 +66,9 @@ def send_notices(*, now: datetime | None = None) -> int:
     """
     now, end = timezone.now() if now is None else now, time.monotonic() + SECONDS_AT_ONCE
     due = Q(next_attempt_at__isnull=True) | Q(next_attempt_at__lte=now)
-    pending = AlertNotice.objects.filter(due, state=NoticeState.PENDING.value)
+    pending = primary(AlertNotice).filter(due, state=NoticeState.PENDING.value)
     sent = 0
-    for notice in pending.order_by("attempts", "pk")[:AT_ONCE]:
+    for notice in pending.select_related("alert__rule").order_by("attempts", "pk")[:AT_ONCE]:
         if time.monotonic() < end:
             sent += _send_once(notice, now)
     return sent

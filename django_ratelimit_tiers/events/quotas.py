@@ -9,8 +9,9 @@ from django_ratelimit_tiers.core.consumption import MARKS, DayQuota, NearLimitVe
 from django_ratelimit_tiers.core.refusals import printable
 from django_ratelimit_tiers.core.verdicts import MINUTE, distinct
 from django_ratelimit_tiers.events.aggregation import moment
-from django_ratelimit_tiers.events.alerts import close, tell
+from django_ratelimit_tiers.events.alerts import alerts_of, close, tell
 from django_ratelimit_tiers.models import Alert, AlertRule
+from django_ratelimit_tiers.querysets import primary
 from django_ratelimit_tiers.store.records import Records
 
 
@@ -21,7 +22,7 @@ def judge_quotas(rule: AlertRule, minute: int, records: Records) -> None:
     for quota in quotas:
         if quota not in over and quota.limit >= rule.minimum_volume:
             _judge(rule, quota, minute)
-    for alert in rule.alerts.filter(closed_at__isnull=True, kind=rule.kind):
+    for alert in alerts_of(rule).filter(closed_at__isnull=True):
         if alert.alarm["window"] <= minute:
             close(alert, moment(minute * MINUTE))
     records.forget_quotas(over)
@@ -29,7 +30,7 @@ def judge_quotas(rule: AlertRule, minute: int, records: Records) -> None:
 
 def _judge(rule: AlertRule, quota: DayQuota, minute: int) -> None:
     causes = {_cause(rule, quota, mark): mark for mark in MARKS}
-    known = Alert.objects.filter(cause__in=list(causes)).values_list("cause", flat=True)
+    known = primary(Alert).filter(cause__in=list(causes)).values_list("cause", flat=True)
     verdict = near_limit(quota, [causes[cause] for cause in known])
     if verdict.mark is not None:
         _open(rule, quota, verdict, minute)

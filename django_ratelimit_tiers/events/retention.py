@@ -20,6 +20,7 @@ from django_ratelimit_tiers.models import (
     ThrottleEvent,
     UsageCount,
 )
+from django_ratelimit_tiers.querysets import primary
 from django_ratelimit_tiers.store.configured import configured_store
 
 MINUTES_KEPT = timedelta(days=2)
@@ -64,7 +65,7 @@ def roll_up(finer: Resolution, coarser: Resolution, before: datetime) -> int:
     once leave what one does.
     """
     length, done = LENGTHS[coarser], 0
-    of_finer = ThrottleCount.objects.filter(resolution=finer.value)
+    of_finer = primary(ThrottleCount).filter(resolution=finer.value)
     while True:
         first = of_finer.aggregate(first=Min("minute"))["first"]
         if first is None or _end(first, length) > before:
@@ -74,7 +75,7 @@ def roll_up(finer: Resolution, coarser: Resolution, before: datetime) -> int:
 
 
 def _roll_up_some(finer: Resolution, coarser: Resolution, start: datetime, end: datetime) -> None:
-    rows = ThrottleCount.objects.filter(resolution=finer.value, minute__gte=start, minute__lt=end)
+    rows = primary(ThrottleCount).filter(resolution=finer.value, minute__gte=start, minute__lt=end)
     names = ("mode", "policy", "tier", "endpoint", "subject")
     with transaction.atomic(using=router.db_for_write(ThrottleCount)):
         subjects = rows.order_by("subject").values_list("subject", flat=True).distinct()

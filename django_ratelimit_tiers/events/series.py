@@ -23,6 +23,7 @@ from django_ratelimit_tiers.models import (
     ThrottleCount,
     ThrottleEvent,
 )
+from django_ratelimit_tiers.querysets import primary
 from django_ratelimit_tiers.store.records import HOUR
 
 AGAIN = 60
@@ -76,14 +77,15 @@ class SeriesReader:
     def history(self, series: str) -> History:
         """Return what is known of one series."""
         oldest = hour_start(self._this_hour - OLDEST_HOURS)
-        stored = self._rule.hours.filter(series=series, hour__gte=oldest)
+        stored = primary(SeriesHour).filter(rule=self._rule, series=series, hour__gte=oldest)
         hours = {hour_of(row.hour): Hour(total=row.total, peak=row.peak) for row in stored}
         hours |= self._recent.get(series, {})
         return History(since=self._since, minutes=self.minutes.get(series, {}), hours=hours)
 
     def _first_unwritten(self) -> int:
         """Return the hour after the latest one that was written."""
-        latest = self._rule.hours.order_by("-hour").values_list("hour", flat=True).first()
+        hours = primary(SeriesHour).filter(rule=self._rule).order_by("-hour")
+        latest = hours.values_list("hour", flat=True).first()
         oldest = self._this_hour - OLDEST_HOURS
         return max(oldest, hour_of(latest) + 1) if latest else oldest
 
@@ -97,7 +99,7 @@ class SeriesReader:
 
     def _read_older_hours(self) -> Hours:
         lengths = (Resolution.MINUTE.value, Resolution.HOUR.value)
-        rows = _about(self._rule, ThrottleCount.objects.filter(resolution__in=lengths))
+        rows = _about(self._rule, primary(ThrottleCount).filter(resolution__in=lengths))
         until = hour_start(self._start)
         totals: Counter[tuple[str, int]] = Counter()
         for series, at, total in self._sums(rows.filter(minute__lt=until), self._unwritten):
@@ -149,15 +151,15 @@ def hour_start(hour: int) -> datetime:
 
 def recording_since(minute: int) -> int:
     """Return the minute in which recording began: with the first refusal or edit of the policy."""
-    first_count = ThrottleCount.objects.aggregate(first=Min("minute"))["first"]
-    first_edit = PolicyRevision.objects.aggregate(first=Min("created_at"))["first"]
+    first_count = primary(ThrottleCount).aggregate(first=Min("minute"))["first"]
+    first_edit = primary(PolicyRevision).aggregate(first=Min("created_at"))["first"]
     known = [int(first.timestamp()) // MINUTE for first in (first_count, first_edit) if first]
     return min(known, default=minute)
 
 
 def refusals(rule: AlertRule) -> QuerySet[ThrottleCount]:
     """Return the counts by minute that a rule is about; shadow refusals are none."""
-    return _about(rule, ThrottleCount.objects.filter(resolution=Resolution.MINUTE.value))
+    return _about(rule, primary(ThrottleCount).filter(resolution=Resolution.MINUTE.value))
 
 
 def forget_hours(rule: AlertRule, using: str) -> None:
@@ -181,7 +183,7 @@ def top(rule: AlertRule, series: str, start: int, end: int) -> dict[str, list[st
     only = {field: series} if field else {}
     since, until = moment(start * MINUTE), moment((end + 1) * MINUTE)
     counts = refusals(rule).filter(minute__gte=since, minute__lt=until, **only)
-    sample = _about(rule, ThrottleEvent.objects.filter(at__gte=since, at__lt=until, **only))
+    sample = _about(rule, primary(ThrottleEvent).filter(at__gte=since, at__lt=until, **only))
     return {
         "top subjects": _most(counts.values(name=F("subject")), Sum("count")),
         "top endpoints": _most(counts.values(name=F("endpoint")), Sum("count")),

@@ -40,7 +40,8 @@ from django_ratelimit_tiers.events.series import (
     hour_start,
     top,
 )
-from django_ratelimit_tiers.models import AlertRule, UsageCount, user_key
+from django_ratelimit_tiers.models import Alert, AlertRule, UsageCount, user_key
+from django_ratelimit_tiers.querysets import primary
 from django_ratelimit_tiers.store.records import HOUR, SEEN_SECONDS, SEEN_TTL, Records
 
 FACTORS = {Sensitivity.LOW: 2.0, Sensitivity.NORMAL: 1.0, Sensitivity.HIGH: 0.5}
@@ -135,7 +136,8 @@ class SightingWatch(Watch):
 
         Sightings are kept for hours only: an office would be news every morning.
         """
-        told = self._rule.alerts.filter(kind=self._rule.kind, cause=cause_of(self._rule, name))
+        alerts = primary(Alert).filter(rule=self._rule, kind=self._rule.kind)
+        told = alerts.filter(cause=cause_of(self._rule, name))
         peak = told.aggregate(most=Max("peak"))["most"] or 0
         return max(peak, median([len(hour.get(name, ())) for hour in self._earlier] or [0]))
 
@@ -217,13 +219,13 @@ class DripWatch(Watch):
 
     def __init__(self, rule: AlertRule, minute: int, records: Records) -> None:
         self._hours = self.HOURS[Sensitivity(rule.sensitivity)]
-        newest = UsageCount.objects.order_by("-hour").values_list("hour", flat=True).first()
+        newest = primary(UsageCount).order_by("-hour").values_list("hour", flat=True).first()
         self._newest = hour_of(newest) if newest else 0
         self._limit_least = rule.minimum_volume
 
     @property
     def candidates(self) -> Set[str]:
-        rows = UsageCount.objects.filter(
+        rows = primary(UsageCount).filter(
             hour=hour_start(self._newest),
             hourly_limit__gte=self._limit_least,
             allowed__gte=F("hourly_limit") * JUST_UNDER,
@@ -232,7 +234,7 @@ class DripWatch(Watch):
 
     def verdicts(self, name: str, judged: int | None) -> Iterator[Verdict]:
         span = range(self._newest - self._hours - 3, self._newest + 1)
-        rows = UsageCount.objects.filter(subject=name, hour__gte=hour_start(span[0]))
+        rows = primary(UsageCount).filter(subject=name, hour__gte=hour_start(span[0]))
         found = {hour_of(row.hour): row for row in rows}
         limit = found[self._newest].hourly_limit if self._newest in found else 0
         hours = [
@@ -243,5 +245,5 @@ class DripWatch(Watch):
         yield slow_drip(SubjectUsage(name, limit, hours), end, self._hours)
 
     def detail(self, name: str, start: int, end: int) -> dict[str, list[str]]:
-        rows = UsageCount.objects.filter(subject=name).order_by("-hour")[: self._hours]
+        rows = primary(UsageCount).filter(subject=name).order_by("-hour")[: self._hours]
         return {"usage": [f"{row.hour:%H:%M} {row.allowed} of {row.hourly_limit}" for row in rows]}
