@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import socket
 import ssl
+import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from http.client import HTTPConnection, HTTPException
@@ -66,6 +67,7 @@ class _Connection(HTTPConnection):
 
     def __init__(self, webhook: Webhook) -> None:
         super().__init__(webhook.host, webhook.port, timeout=TIMEOUT)
+        self._end = time.monotonic() + DEADLINE
         self._tls = ssl.create_default_context() if webhook.is_tls else None
 
     def connect(self) -> None:
@@ -81,6 +83,7 @@ class _Connection(HTTPConnection):
         except BaseException:
             plain.close()
             raise
+        self._seconds_left()  # it may have been given up before there was a socket to shut down
 
     def give_up(self) -> None:
         """End whatever is being waited for."""
@@ -91,5 +94,17 @@ class _Connection(HTTPConnection):
         *others, last = addresses
         for address in others:
             with suppress(OSError):
-                return socket.create_connection((address, self.port), timeout=TIMEOUT)
-        return socket.create_connection((last, self.port), timeout=TIMEOUT)
+                return self._connect_to(address)
+        return self._connect_to(last)
+
+    def _connect_to(self, address: str) -> socket.socket:
+        timeout = min(TIMEOUT, self._seconds_left())
+        plain = socket.create_connection((address, self.port), timeout=timeout)
+        plain.settimeout(TIMEOUT)
+        return plain
+
+    def _seconds_left(self) -> float:
+        left = self._end - time.monotonic()
+        if left <= 0:
+            raise TimeoutError("it took too long to connect")
+        return left

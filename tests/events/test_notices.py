@@ -310,6 +310,45 @@ def trickle(server: socket.socket) -> None:
             time.sleep(0.05)
 
 
+def test_a_webhook_whose_name_is_found_late_is_not_read_for_ever(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(webhooks, "DEADLINE", 0.2)
+    found = resolving("chat.example", [(2, 1, 6, "", ("127.0.0.1", 0))])
+
+    def find_late(host: str, *args: Any, **options: Any) -> Any:
+        time.sleep(0.4 if host == "chat.example" else 0)
+        return found(host, *args, **options)
+
+    monkeypatch.setattr(socket, "getaddrinfo", find_late)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        thread = threading.Thread(target=trickle, args=[server], daemon=True)
+        thread.start()
+        started = time.monotonic()
+        with pytest.raises(WebhookFailed):
+            post(f"http://chat.example:{server.getsockname()[1]}/", b"{}", {})
+        assert time.monotonic() - started < 5
+
+
+def test_many_addresses_where_nobody_answers_are_tried_no_longer_than_one_webhook_may_take(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(webhooks, "DEADLINE", 0.5)
+    monkeypatch.setattr(webhooks, "TIMEOUT", 0.3)
+    found = [(2, 1, 6, "", (f"127.0.0.{number}", 0)) for number in range(1, 40)]
+    monkeypatch.setattr(socket, "getaddrinfo", resolving("chat.example", found))
+
+    def hang(_: Any, timeout: float) -> socket.socket:
+        time.sleep(timeout)
+        raise TimeoutError
+
+    monkeypatch.setattr(socket, "create_connection", hang)
+    started = time.monotonic()
+    with pytest.raises(WebhookFailed):
+        post("http://chat.example/", b"{}", {})
+    assert time.monotonic() - started < 5
+
+
 def test_a_webhook_is_found_at_whichever_of_its_addresses_listens(
     receiver: Receiver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
