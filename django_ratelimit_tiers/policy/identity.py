@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from typing import Any, NamedTuple
@@ -16,7 +17,7 @@ from django.utils.functional import LazyObject, SimpleLazyObject, empty
 from django_ratelimit_tiers.conf import conf
 from django_ratelimit_tiers.core.addresses import address_subject, client_address
 from django_ratelimit_tiers.core.rules import IdentifyBy, Rule
-from django_ratelimit_tiers.digests import key_digests
+from django_ratelimit_tiers.digests import key_digest, key_digests
 from django_ratelimit_tiers.policy.fields import field_subject
 from django_ratelimit_tiers.policy.flows import Step
 
@@ -25,6 +26,9 @@ SERVICE_KEY_PREFIX = "rlt_"
 
 LONGEST_REMEMBERED = 200
 """Longer headers of proxies are not remembered: a client can make them long."""
+
+UNWRITABLE = re.compile("[\0\ud800-\udfff]")
+"""What separates the parts of what a refusal is counted under, and halves of a character."""
 
 AUTHENTICATION_MODULE = "django.contrib.auth.middleware"
 
@@ -91,9 +95,13 @@ def user_number(user: Any) -> Any:
     """Return the primary key of an authenticated user, None for anybody else.
 
     A user without one, such as one that only a token describes, is nobody that could be told from
-    others: the API key or the address counts.
+    others: the API key or the address counts. What no store and no row can hold, as a token may
+    say, has a digest in its place.
     """
-    return getattr(user, "pk", None) if getattr(user, "is_authenticated", False) else None
+    number = getattr(user, "pk", None) if getattr(user, "is_authenticated", False) else None
+    if number.__class__ is str and UNWRITABLE.search(number):
+        return key_digest(number)
+    return number
 
 
 @lru_cache(maxsize=1024)

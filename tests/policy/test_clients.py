@@ -219,6 +219,22 @@ def test_a_user_whom_the_database_cannot_have_has_the_tier_of_users(
     assert used(valkey_client) == {f"user:{pk}": [1]}
 
 
+@override_settings(MIDDLEWARE=[MINE, "tests.site.described_user"])
+@pytest.mark.parametrize("pk", ["7\0", "7\ud800"])
+def test_refusals_of_a_user_whose_name_no_row_can_hold_are_counted(
+    client: Client, monkeypatch: pytest.MonkeyPatch, pk: str
+) -> None:
+    limit_tier("free", 1)
+    monkeypatch.setattr(site.Described, "user", described(pk))
+    assert [client.get("/plain/").status_code for _ in range(2)] == [200, 429]
+    records = configured_store().records
+    [minute] = records.minutes()
+    [(key, count)] = records.counts(minute).items()
+    assert (key.subject, count) == (f"user:{key_digest(pk)}", 1)
+    [refusal] = records.sample()
+    assert refusal.key == key
+
+
 def test_groups_that_a_token_tells_are_none_of_the_database(tier_of_described: TierOf) -> None:
     assert tier_of_described(described(7, groups=["staff"])) == "free"
 
