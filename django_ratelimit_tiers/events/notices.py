@@ -19,11 +19,11 @@ from typing import Any
 
 from django.conf import settings
 from django.core.mail import send_mail
-from django.db.models import F, Q
+from django.db.models import Case, F, Q, When
 from django.utils import timezone
 
 from django_ratelimit_tiers.conf import conf
-from django_ratelimit_tiers.core.alerts import AlertEvent, Channel, NoticeState
+from django_ratelimit_tiers.core.alerts import AlertEvent, AlertKind, Channel, NoticeState
 from django_ratelimit_tiers.core.refusals import printable
 from django_ratelimit_tiers.core.verdicts import universal
 from django_ratelimit_tiers.events.webhooks import WebhookRefused, post
@@ -44,6 +44,9 @@ AT_ONCE = 50
 SECONDS_AT_ONCE = 30
 """After so many seconds a run sends no more, whatever its targets make it wait for."""
 
+IS_OF_QUOTA = Case(When(alert__kind=AlertKind.NEAR_LIMIT.value, then=1), default=0)
+"""Whether a notice tells of one client's daily limit, as a number to sort by."""
+
 MAIL_TIMEOUT = 10.0
 """Seconds to wait for each answer of a mail server, where the site has set none."""
 
@@ -62,13 +65,15 @@ def prepare_notices(alert: Alert, event: AlertEvent) -> None:
 def send_notices(*, now: datetime | None = None) -> int:
     """Send what is due and return how many were sent; each failure waits for a later run.
 
-    What was never tried comes first, so that a target which hangs holds nobody up for long.
+    What was never tried comes first, so that a target which hangs holds nobody up for long, and
+    daily limits come last: thousands of clients may reach theirs while an attack is to be told.
     """
     now, end = timezone.now() if now is None else now, time.monotonic() + SECONDS_AT_ONCE
     due = Q(next_attempt_at__isnull=True) | Q(next_attempt_at__lte=now)
     pending = primary(AlertNotice).filter(due, state=NoticeState.PENDING.value)
+    in_order = pending.select_related("alert__rule").order_by("attempts", IS_OF_QUOTA, "pk")
     sent = 0
-    for notice in pending.select_related("alert__rule").order_by("attempts", "pk")[:AT_ONCE]:
+    for notice in in_order[:AT_ONCE]:
         if time.monotonic() < end:
             sent += _send_once(notice, now)
     return sent

@@ -280,6 +280,22 @@ def test_what_was_never_tried_is_sent_first(receiver: Receiver) -> None:
     assert told == ["opened", "closed", "opened"]
 
 
+def test_an_attack_is_told_before_daily_limits_however_many_ran_short() -> None:
+    quotas = AlertRule.objects.create(name="quotas", kind="near_limit", emails="a@example.com")
+    for number in range(notices.AT_ONCE):
+        alert_of_quota = Alert.objects.create(
+            kind="near_limit",
+            cause=f"80% of free-day by user:{number}",
+            rule=quotas,
+            opened_at=NOW,
+            last_seen_at=NOW,
+        )
+        prepare_notices(alert_of_quota, AlertEvent.OPENED)
+    alert(emails="b@example.com")
+    assert send_notices(now=NOW) == notices.AT_ONCE
+    assert mail.outbox[0].to == ["b@example.com"]
+
+
 def test_no_secret_of_a_target_is_logged(
     receiver: Receiver, caplog: pytest.LogCaptureFixture
 ) -> None:
