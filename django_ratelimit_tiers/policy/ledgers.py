@@ -33,13 +33,14 @@ class Ledger:
     request was resolved to, None before and when there is none. `on_path` are the rules on the path
     and `passage` is the way to the view, both by the `snapshot`. `charged` has what each stage
     charged, with its decision, and `has_reservations` tells whether some of it is to be given back
-    unless the response is a failure.
+    unless the response is a failure. A refusal gives all of it back, unless `charges_stand`.
     """
 
     __slots__ = (
         "account",
         "charged",
         "charged_rules",
+        "charges_stand",
         "client",
         "client_decided",
         "decision",
@@ -69,6 +70,7 @@ class Ledger:
         self.exempt = self.account = ""
         self.decision = NOTHING_DECIDED
         self.client_decided = self.has_reservations = self.has_asked = False
+        self.charges_stand = False
         self.resolved_tier: str | None = None
         self.is_verified: bool | None = None
         self.charged: list[tuple[Bill, Decision]] = []

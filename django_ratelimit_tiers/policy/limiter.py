@@ -51,8 +51,6 @@ from django_ratelimit_tiers.store.configured import configured_store
 from django_ratelimit_tiers.store.memory import MemoryStore
 from django_ratelimit_tiers.store.memory_records import MemoryRecords
 
-SAFE_METHODS = frozenset(("GET", "HEAD", "OPTIONS", "TRACE"))
-
 
 class Limiter:
     """Decides requests with one store; one for each process."""
@@ -112,20 +110,21 @@ class Limiter:
     def unreached(self, request: HttpRequest, status: int) -> Flow[Decision]:
         """Charge a request that never reached a view, or its throttle, to its address.
 
-        A preflight is free, unless it found nothing: that is a scanner's. Free, too, is what a view
-        has done whose throttle was left out: a refusal would deny that it was done.
+        A refusal gives nothing back where credentials were looked at (`stages.was_examined`), but
+        what was reserved for a failure that there was not.
         """
         ledger = open_ledger(request)
-        is_done = request.resolver_match is not None and method_of(request) not in SAFE_METHODS
-        if status < HTTPStatus.BAD_REQUEST and (ledger.preflight or is_done):
-            return ledger.decision
-        if ledger.client_decided or not ledger.decision.allowed:
+        if not stages.is_due_late(ledger, request, status):
             return ledger.decision
         ledger.reach_no_view()
         exempt_by_view(ledger, request)
         known = self._known(ledger)
         fare = None if known is None else usual_late_fare(known, ledger, request)
-        return (yield from self._decide(ledger, request, stages.late_bill, fare))
+        ledger.charges_stand = stages.was_examined(request, status)
+        decision = yield from self._decide(ledger, request, stages.late_bill, fare)
+        if not decision.allowed:
+            yield from self.settle(request, status)
+        return decision
 
     def settle(self, request: HttpRequest, status: int) -> Flow[None]:
         """Give back what was reserved for a failure when the response is none."""
@@ -177,7 +176,7 @@ class Limiter:
             return (yield from self._decide(ledger, request, stage, fare))
         except Exception:
             ledger.client, ledger.user, ledger.client_decided = door, None, False
-            decision = yield from self.unreached(request, HTTPStatus.INTERNAL_SERVER_ERROR)
+            decision = yield from self.unreached(request, HTTPStatus.UNAUTHORIZED)
             if decision.allowed:
                 raise
             return decision
@@ -244,9 +243,9 @@ class Limiter:
         return bill, decision
 
     def _refuse(self, ledger: Ledger, request: HttpRequest, bill: Bill) -> Flow[None]:
-        """Give back what was charged before, and tell of the refusal."""
+        """Give back what was charged before, unless it stands, and tell of the refusal."""
         decision = ledger.decision
-        if ledger.charged:
+        if ledger.charged and not ledger.charges_stand:
             yield from self._give_back(ledger, reservations_only=False)
         if not unnoticed():
             told = request, decision, ledger.client.subject, bills.refused_endpoint(bill, ledger)

@@ -126,8 +126,9 @@ class Rehearsal:
             rehearsed.add(bill, decision.outcomes)
             ledger.add(bill, decision)
             if not decision.allowed:
-                self._give_back(ledger, reservations_only=False)
-                return rehearsed
+                if not ledger.charges_stand:
+                    self._give_back(ledger, reservations_only=False)
+                break
             if ledger.exempt and not was_exempt:
                 self._give_back(ledger, reservations_only=False)
                 ledger.decision = NOTHING_DECIDED
@@ -162,7 +163,8 @@ class Rehearsal:
                 return
         status = visitor.status or HTTPStatus.NOT_FOUND
         if not (ledger.preflight and status < HTTPStatus.BAD_REQUEST):
-            ledger.client_decided = True
+            ledger.reach_no_view()
+            ledger.charges_stand = stages.was_examined(request, status)
             yield stages.late_bill
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from http import HTTPStatus
 from typing import Any
 
 from django.http import HttpRequest
@@ -18,11 +19,13 @@ from django_ratelimit_tiers.policy.exemptions import (
     exempting_rules,
 )
 from django_ratelimit_tiers.policy.flows import Flow, done
-from django_ratelimit_tiers.policy.ledgers import Ledger
+from django_ratelimit_tiers.policy.ledgers import Ledger, method_of
 from django_ratelimit_tiers.policy.passages import Passage
 from django_ratelimit_tiers.policy.snapshots import Snapshot
 from django_ratelimit_tiers.policy.tariffs import NOTHING, Bill
 from django_ratelimit_tiers.policy.tiers import find_tier
+
+SAFE_METHODS = frozenset(("GET", "HEAD", "OPTIONS", "TRACE"))
 
 Stage = Callable[[Snapshot, Ledger, HttpRequest, dict[str, str]], Flow[Bill]]
 """Tells what a snapshot charges, and adds the revisions of subjects that it used to the others."""
@@ -137,6 +140,28 @@ def late_bill(
     way, tier = passage(snapshot, ledger, request), snapshot.default_tier("anonymous")
     exempt_by_rule(way.rules.rules, ledger)
     return done(bills.late_bill(way, tier, ledger, request))
+
+
+def is_due_late(ledger: Ledger, request: HttpRequest, status: int) -> bool:
+    """Return whether a request that was answered so is still to be charged to its address.
+
+    A preflight is free, unless it found nothing: that is a scanner's. Free, too, is what a view has
+    done whose throttle was left out: a refusal would deny that it was done.
+    """
+    if ledger.client_decided or not ledger.decision.allowed:
+        return False
+    is_done = request.resolver_match is not None and method_of(request) not in SAFE_METHODS
+    return status >= HTTPStatus.BAD_REQUEST or not (ledger.preflight or is_done)
+
+
+def was_examined(request: HttpRequest, status: int) -> bool:
+    """Return whether a view, or middleware, may have looked at a request's credentials.
+
+    That is worth what the rules on it cost, whatever comes after: otherwise who has used up the
+    tier of its address could guess without an end, since only the right guess is let in.
+    """
+    turned_away = (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN)
+    return request.resolver_match is not None or status in turned_away
 
 
 def decides_client(view: Any) -> bool:

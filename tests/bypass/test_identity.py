@@ -14,6 +14,7 @@ from django.contrib.auth.models import User
 from django.test import Client, override_settings
 from hypothesis import given
 from hypothesis import strategies as st
+from rest_framework.authtoken.models import Token
 
 from django_ratelimit_tiers.core.policies import Algorithm, counter_id
 from django_ratelimit_tiers.models import ServiceAccount
@@ -106,6 +107,20 @@ class TestKeysAndAccounts:
         tokens = [{"Authorization": f"Token {n}"} for n in TOO_MANY]
         found = [client.get("/api/search/", headers=h).status_code for h in tokens]
         assert found == [401] * LIMIT + [429] * 2
+
+    @pytest.mark.parametrize("count", ["failed", "all"])
+    def test_who_has_used_up_its_tier_guesses_no_tokens_past_a_rule(
+        self, client: Client, valkey_client: redis.Redis, count: str
+    ) -> None:
+        limit_tier("anonymous", 1)
+        make_rule("guesses", LIMIT, path="/api/search/", count=count)
+        tokens = [{"Authorization": f"Token {n}"} for n in TOO_MANY]
+        found = [client.get("/api/search/", headers=h).status_code for h in tokens]
+        assert found == [401] + [429] * 4
+        assert used(valkey_client) == {ANYBODY: [1, LIMIT]}
+        right = Token.objects.create(user=User.objects.create_user("ada"))
+        headers = {"Authorization": f"Token {right.key}"}
+        assert client.get("/api/search/", headers=headers).status_code == 429
 
     def test_the_keys_of_one_user_share_the_users_limit(self, client: Client) -> None:
         limit_tier("free", LIMIT)

@@ -292,3 +292,17 @@ def test_a_replay_leaves_the_store_and_the_database_alone(valkey_client: redis.R
     assert replayed([asked(), asked()]).refused == 1
     assert (sorted(valkey_client.keys()), EndpointRule.objects.count()) == before
     assert not ThrottleCount.objects.exists()
+
+
+def test_guesses_that_the_tier_refuses_afterwards_count_for_a_rule_all_the_same() -> None:
+    limit_tier("anonymous", 1)
+    make_rule("guesses", 3, path="/api/search/", count="failed")
+    log = [asked("/api/search/", seconds=n, status=401) for n in range(5)]
+    assert refusals(replayed(log)) == {"anonymous-31622400s": 2, "guesses-31622400s": 2}
+
+
+def test_a_preflight_that_found_nothing_is_charged_to_rules() -> None:
+    limit_tier("anonymous")
+    make_rule("scans", 2, path="/**")
+    log = [asked("/nowhere/", seconds=n, method="OPTIONS", status=404) for n in range(3)]
+    assert replayed(log).refused == 1
