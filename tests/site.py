@@ -425,6 +425,8 @@ urlpatterns = [
     path("free-async/", ratelimit_exempt(asynchronous)),
     path("drf/", Throttled.as_view()),
     path("drf/<int:status>/", Throttled.as_view()),
+    path("drf-partial/", partial(Throttled.as_view(), status=200)),
+    path("drf-decorated-partial/", never_cache(partial(Throttled.as_view(), status=200))),
     path("drf-to-read/", ThrottledToRead.as_view()),
     path("drf-to-read/<int:status>/", ThrottledToRead.as_view()),
     path("drf-by-property/", ThrottledByProperty.as_view()),

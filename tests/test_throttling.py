@@ -54,17 +54,19 @@ def test_a_view_whose_class_does_not_tell_its_throttles_is_limited_and_charged_o
     assert used(valkey_client) == {ANYBODY: [2]}
 
 
+@pytest.mark.parametrize("path", ["/drf/", "/drf-partial/", "/drf-decorated-partial/"])
 def test_a_user_whom_the_view_authenticates_is_charged_as_that_user(
     is_installed: bool,
     client: Client,
     valkey_client: redis.Redis,
     anna: User,
     token: dict[str, str],
+    path: str,
 ) -> None:
     limit_tier("free", 2)
-    assert statuses(client, "/drf/", 3, headers=token) == [200, 200, 429]
+    assert statuses(client, path, 3, headers=token) == [200, 200, 429]
     assert used(valkey_client) == {f"user:{anna.pk}": [2]}
-    assert client.get("/drf/").status_code == 200
+    assert client.get(path).status_code == 200
 
 
 def test_a_user_of_a_session_is_charged_as_that_user(

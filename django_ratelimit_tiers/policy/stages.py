@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from functools import partial
 from http import HTTPStatus
 from typing import Any
 
@@ -168,11 +169,15 @@ def decides_client(view: Any) -> bool:
     """Return whether a view decides the second stage itself, once it has authenticated.
 
     `as_view()` and the actions of a viewset can name other throttles than the class does. Those
-    that only an object of the class can name, by a property, are not known yet.
+    that only an object of the class can name, by a property, are not known yet. A partial of a view
+    tells nothing itself, nor do decorators of one.
     """
+    cls = getattr(view, "cls", None)
+    if cls is None:
+        below = view.func if type(view) is partial else getattr(view, "__wrapped__", None)
+        return below is not None and decides_client(below)
     options = getattr(view, "initkwargs", {})
-    own = getattr(getattr(view, "cls", None), "throttle_classes", ())
-    throttles = options.get("throttle_classes", own)
+    throttles = options.get("throttle_classes", getattr(cls, "throttle_classes", ()))
     if not hasattr(throttles, "__iter__"):
         return False
     for throttle in throttles:  # noqa: SIM110 - asked for every request, and quicker than any()
