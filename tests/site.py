@@ -163,7 +163,7 @@ class Throttled(APIView):
         RUNS["drf"] += 1
         return Response({"user": request.user.get_username()}, status=status)
 
-    post = get
+    post = delete = get
 
 
 class ThrottledByProperty(Throttled):

@@ -80,17 +80,18 @@ class Ledger:
         self.passage: Passage | None = None
         self.snapshot: Snapshot | None = None
 
-    def change_method(self, method: str) -> None:
+    def by_method_of(self, request: HttpRequest) -> Ledger:
         """Take the method that middleware has put in place of the first, with the rules on it.
 
         What was charged stays charged; it is no preflight any more, nor exempt for its old method.
         """
-        if method == self.method:
-            return
-        self.method, self.preflight = method, False
+        if request.method == self.method or method_of(request) == self.method:
+            return self
+        self.method, self.preflight = method_of(request), False
         self.snapshot = self.passage = None
         if not self.account:
             self.exempt = ""
+        return self
 
     def reach_no_view(self) -> None:
         """Leave the client at its address; what looked like a preflight has found nothing."""

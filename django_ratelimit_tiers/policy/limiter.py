@@ -83,9 +83,7 @@ class Limiter:
 
         The client is left to a view that decides it itself (`stages.decides_client`).
         """
-        ledger = open_ledger(request)
-        if request.method != ledger.method:
-            ledger.change_method(method_of(request))
+        ledger = open_ledger(request).by_method_of(request)
         known = self._known(ledger)
         way = None if known is None else stages.passage(known, ledger, request)
         if way is None or not way.is_usual or way.rules.acts_early:
@@ -105,7 +103,8 @@ class Limiter:
         `user` is the user that authentication found, None when there is none; `cost` is what the
         tier is charged, unless the view that was resolved is marked with another.
         """
-        return self._client(open_ledger(request), request, user, cost)
+        ledger = open_ledger(request).by_method_of(request)
+        return self._client(ledger, request, user, cost)
 
     def unreached(self, request: HttpRequest, status: int) -> Flow[Decision]:
         """Charge a request that never reached a view, or its throttle, to its address.

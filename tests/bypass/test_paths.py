@@ -58,6 +58,19 @@ def override_method(get_response: Callable[[HttpRequest], HttpResponse]) -> obje
     return middleware
 
 
+class OverrideMethodAtTheView:
+    """Take the word of a form for the method, once the view is known: as django-method-override."""
+
+    def __init__(self, get_response: Callable[[HttpRequest], HttpResponse]) -> None:
+        self.get_response = get_response
+
+    def __call__(self, request: HttpRequest) -> HttpResponse:
+        return self.get_response(request)
+
+    def process_view(self, request: HttpRequest, *_: object) -> None:
+        request.method = request.POST.get("_method", request.method)
+
+
 @pytest.mark.django_db
 class TestSpellings:
     @pytest.mark.parametrize("view", list(SPELLINGS))
@@ -117,6 +130,19 @@ class TestSpellings:
         assert responses[0].json()["method"] == method
         assert [response.status_code for response in responses] == [200] * LIMIT + [429]
         assert used(valkey_client) == {ANYBODY: [LIMIT, LIMIT]}
+
+    @pytest.mark.parametrize(("path", "place"), [("/plain/", 0), ("/drf/", 0), ("/drf/", 99)])
+    def test_a_method_that_is_replaced_only_at_the_view_is_limited(
+        self, client: Client, valkey_client: redis.Redis, path: str, place: int
+    ) -> None:
+        limit_tier("anonymous")
+        rule_on(path, methods="DELETE")
+        middleware = list(site_settings.MIDDLEWARE)
+        middleware.insert(place, f"{__name__}.OverrideMethodAtTheView")
+        with override_settings(MIDDLEWARE=middleware, ROOT_URLCONF="tests.site"):
+            answers = [client.post(path, {"_method": "DELETE"}) for _ in range(LIMIT + 1)]
+        assert [answer.status_code for answer in answers] == [200] * LIMIT + [429]
+        assert used(valkey_client) == {ANYBODY: [LIMIT]}
 
     def test_a_scanner_that_finds_nothing_is_limited(self, client: Client) -> None:
         limit_tier("anonymous", LIMIT)
