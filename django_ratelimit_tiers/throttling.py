@@ -17,6 +17,7 @@ from django_ratelimit_tiers.core.headers import (
     refusal_status,
     retry_after_seconds,
 )
+from django_ratelimit_tiers.policy.fields import note_parsed
 from django_ratelimit_tiers.policy.flows import drive
 from django_ratelimit_tiers.policy.ledgers import ledger_of, open_ledger
 from django_ratelimit_tiers.policy.limiter import limiter
@@ -94,6 +95,8 @@ class TierThrottle(BaseThrottle):
             return True
         if ledger_of(request._request) is None:  # there is no middleware
             _tell_afterwards(request._request, view)
+        # A permission may have looked at the data: then they are here, and the body may be gone.
+        note_parsed(request._request, getattr(request, "_full_data", None))
         decision = drive(limiter().client(request._request, request.user))
         if not decision.allowed:
             raise Refused(decision)

@@ -22,7 +22,8 @@ from django.views import View
 from django.views.decorators.cache import never_cache
 from django.views.decorators.csrf import csrf_exempt
 from rest_framework.decorators import action, api_view, throttle_classes
-from rest_framework.permissions import IsAuthenticated
+from rest_framework.parsers import BaseParser
+from rest_framework.permissions import BasePermission, IsAuthenticated
 from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.throttling import BaseThrottle
@@ -164,6 +165,25 @@ class Throttled(APIView):
         return Response({"user": request.user.get_username()}, status=status)
 
     post = delete = get
+
+
+class StreamParser(BaseParser):
+    """Reads JSON as a stream, as parsers of other packages do, and those of DRF before 3.18."""
+
+    media_type = "application/json"
+
+    def parse(self, stream: Any, *_: Any) -> Any:
+        return json.loads(stream.read())
+
+
+class NamesSomebody(BasePermission):
+    def has_permission(self, request: Request, view: APIView) -> bool:
+        return "username" in request.data
+
+
+class ThrottledByName(Throttled):
+    parser_classes = [StreamParser]
+    permission_classes = [NamesSomebody]
 
 
 class ThrottledByProperty(Throttled):
@@ -429,6 +449,7 @@ urlpatterns = [
     path("drf-decorated-partial/", never_cache(partial(Throttled.as_view(), status=200))),
     path("drf-to-read/", ThrottledToRead.as_view()),
     path("drf-to-read/<int:status>/", ThrottledToRead.as_view()),
+    path("drf-by-name/", ThrottledByName.as_view()),
     path("drf-by-property/", ThrottledByProperty.as_view()),
     path("drf-by-method/", ThrottledByMethod.as_view()),
     path("drf-raising/", RaisingThrottled.as_view()),

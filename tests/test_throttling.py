@@ -14,6 +14,7 @@ from rest_framework.authtoken.models import Token
 from rest_framework.exceptions import APIException
 from rest_framework.response import Response
 
+from django_ratelimit_tiers.models import Tier
 from tests import site
 from tests.policies import ANYBODY, limit_tier, make_rule, used
 from tests.site import statuses
@@ -121,6 +122,21 @@ def test_rules_by_address_and_by_view_apply_and_none_is_charged_twice(
     make_rule("by user or address", 6, path="/drf/", identify_by="user_or_ip")
     assert statuses(client, "/drf/", 2) == [200, 200]
     assert used(valkey_client) == {ANYBODY: [2, 2, 2, 2]}
+
+
+def test_a_field_counts_though_a_permission_has_read_the_body_as_a_stream(
+    is_installed: bool, client: Client
+) -> None:
+    limit_tier("anonymous")
+    counting = {"identify_by": "field", "request_field": "username"}
+    rule = make_rule("by-name", 2, path="/drf-by-name/", **counting)
+    rule.policies.update(tier=Tier.objects.get(slug="anonymous"))  # so it waits for the client
+    bob, addresses = {"username": "bob"}, [f"192.0.2.{n}" for n in range(3)]
+    answers = [
+        client.post("/drf-by-name/", bob, content_type="application/json", REMOTE_ADDR=address)
+        for address in addresses
+    ]
+    assert [answer.status_code for answer in answers] == [200, 200, 429]
 
 
 def test_a_refusal_charges_no_limit_at_all(

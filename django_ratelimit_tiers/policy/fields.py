@@ -118,6 +118,12 @@ def _text(value: object) -> str:
     return str(value).strip() if isinstance(value, str | int | float) else ""
 
 
+def note_parsed(request: HttpRequest, fields: object) -> None:
+    """Note what other code has made of a body, since that may have read it as a stream."""
+    if isinstance(fields, dict):
+        request._ratelimit_fields = fields  # type: ignore[attr-defined]
+
+
 def _readers(request: HttpRequest) -> Iterator[Callable[[], object]]:
     """Yield all ways in which views may read the fields of a body.
 
@@ -125,6 +131,8 @@ def _readers(request: HttpRequest) -> Iterator[Callable[[], object]]:
     and with Django's answers to malformed ones. A body is read as JSON whatever it is called and
     as a form whatever the method, because views may do so, too.
     """
+    if hasattr(request, "_ratelimit_fields"):
+        yield lambda: request._ratelimit_fields
     if hasattr(request, "_post"):
         yield lambda: request.POST
     try:

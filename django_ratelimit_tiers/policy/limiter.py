@@ -39,7 +39,7 @@ from django_ratelimit_tiers.policy.identity import (
     request_user,
     verified_key,
 )
-from django_ratelimit_tiers.policy.ledgers import Ledger, ledger_of, method_of, open_ledger
+from django_ratelimit_tiers.policy.ledgers import Ledger, ledger_of, open_ledger
 from django_ratelimit_tiers.policy.passages import Fare, Passage
 from django_ratelimit_tiers.policy.refusals import RefusalMemory
 from django_ratelimit_tiers.policy.reloads import MAX_RELOADS, Reloads
