@@ -400,6 +400,27 @@ def no_user(get_response: Any) -> Any:
     return middleware
 
 
+def early_account(get_response: Any) -> Any:
+    """Put a foreign object in `request.ratelimit` on the way in."""
+
+    def middleware(request: HttpRequest) -> HttpResponse:
+        request.ratelimit = object()  # type: ignore[attr-defined]
+        return get_response(request)
+
+    return middleware
+
+
+def late_account(get_response: Any) -> Any:
+    """Do it on the way out, as a decorator of django-smart-ratelimit does around a view."""
+
+    def middleware(request: HttpRequest) -> HttpResponse:
+        response = get_response(request)
+        request.ratelimit = object()  # type: ignore[attr-defined]
+        return response
+
+    return middleware
+
+
 def login(request: HttpRequest) -> JsonResponse:
     right = json.loads(request.body).get("password") == "right"
     return JsonResponse({}, status=200 if right else 401)

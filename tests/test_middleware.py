@@ -87,6 +87,17 @@ def test_middleware_that_only_knows_threads_changes_nothing_on_an_event_loop(
     assert used(valkey_client) == {ANYBODY: [2]}
 
 
+@pytest.mark.parametrize("moment", ["early_account", "late_account"])
+@pytest.mark.parametrize("path", [*VIEWS, "/drf-unthrottled/", "/nothing/"])
+def test_another_limiter_may_put_its_account_where_views_find_ours(
+    client: Client, tight: Tier, valkey_client: redis.Redis, path: str, moment: str
+) -> None:
+    with override_settings(MIDDLEWARE=[*settings.MIDDLEWARE, f"tests.site.{moment}"]):
+        answers = statuses(client, path, 3)
+    assert answers == [answers[0], answers[0], 429]
+    assert used(valkey_client) == {ANYBODY: [2]}
+
+
 @pytest.mark.parametrize("view", [site.marked, site.Throttled.as_view()])
 def test_a_view_that_is_called_without_a_url_is_limited_too(tight: Tier, view: Any) -> None:
     request = RequestFactory().get("/wherever/")

@@ -24,7 +24,7 @@ CREDENTIALS = ("HTTP_AUTHORIZATION", "HTTP_COOKIE", "HTTP_X_API_KEY")
 
 
 class Ledger:
-    """The running account of one request; it is `request.ratelimit`.
+    """The running account of one request; views find it as `request.ratelimit`.
 
     `user` is the one that authentication found, if it did. `resolved_tier` is the slug that the
     site's own function has named, None if it named none or was not asked yet (`has_asked`), and
@@ -127,9 +127,10 @@ class Ledger:
 def ledger_of(request: HttpRequest) -> Ledger | None:
     """Return the request's ledger, None when nothing has been decided yet.
 
-    A request of the REST framework shares the ledger of the Django request it wraps.
+    A request of the REST framework shares the ledger of the Django request it wraps. It is not
+    looked for in `request.ratelimit`: other limiters put an account of their own there.
     """
-    return getattr(request, "ratelimit", None)
+    return getattr(request, "_ratelimit_ledger", None)
 
 
 def open_ledger(request: HttpRequest) -> Ledger:
@@ -145,7 +146,7 @@ def open_ledger(request: HttpRequest) -> Ledger:
             getrandbits(64).to_bytes(8).hex(),  # a name, no secret: it may be guessed
             request_detail(method, client.address, path, request.META.get("HTTP_USER_AGENT", "")),
         )
-        request.ratelimit = ledger  # type: ignore[attr-defined]
+        request._ratelimit_ledger = request.ratelimit = ledger  # type: ignore[attr-defined]
     return ledger
 
 
