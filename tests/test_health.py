@@ -212,6 +212,17 @@ def test_the_command_names_a_rule_without_limits_that_exempts_nothing(redis_url:
     assert "Found 1 thing to look at." in said
 
 
+def test_the_command_names_a_rule_that_no_request_can_pass(redis_url: str) -> None:
+    bucket = {"algorithm": "token_bucket", "burst": 5}
+    make_rule("dear", 2, path="/plain/", cost=5)
+    make_rule("bucket", {"requests": 2, "period": 60, **bucket}, path="/plain/", cost=5)
+    make_rule("exempt", 2, path="/async/", cost=5, exempt=True)
+    with store_at(redis_url):
+        said = check()
+    assert "WRONG  The endpoint rule 'dear' cannot be passed: its cost is 5, and a limit" in said
+    assert "Found 1 thing to look at." in said
+
+
 def test_the_command_misses_a_tier_for_anonymous_clients(redis_url: str) -> None:
     Tier.objects.filter(slug="anonymous").update(default_for="")
     with store_at(redis_url):

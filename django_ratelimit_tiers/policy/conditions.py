@@ -113,6 +113,7 @@ def _policy_findings() -> Iterator[Finding]:
         advice = "Open it in the admin and save it: the form says what is wrong."
         yield Finding(f"The endpoint rule {name!r} is not in force.", True, advice)
     yield from _idle_rules(snapshot.rules.rules)
+    yield from _closed_rules(snapshot.rules.rules)
     if "anonymous" not in snapshot.defaults:
         advice = "Choose one in the admin: default for anonymous clients."
         yield Finding(
@@ -130,3 +131,16 @@ def _idle_rules(rules: Iterable[Rule]) -> Iterator[Finding]:
         elif not rule.policies and not rule.exempt:
             advice = "Give it a limit in the admin, make it exempt, or turn it off."
             yield Finding(f"{idle}: it has no limit and is not exempt.", True, advice)
+
+
+def _closed_rules(rules: Iterable[Rule]) -> Iterator[Finding]:
+    """Yield the rules that no request can pass; forms refuse them, other writers do not."""
+    for rule in rules:
+        policies = [policy for row in rule.policies.values() for policy in row]
+        least = min((policy.capacity for policy in policies), default=rule.cost)
+        if least < rule.cost and not rule.exempt:
+            problem = f"its cost is {rule.cost:,}, and a limit of it holds {least:,}"
+            advice = "Lower its cost or raise its limit in the admin."
+            yield Finding(
+                f"The endpoint rule {rule.name!r} cannot be passed: {problem}.", True, advice
+            )
