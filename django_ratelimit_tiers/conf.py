@@ -41,7 +41,7 @@ DEFAULTS: dict[str, Any] = {
     "TIER_RESOLVER": None,
     "API_KEY_RESOLVER": None,
     "VERIFIED_TEST": None,
-    "FAILED_STATUSES": [401, 403, 404, 422, 429],
+    "FAILED_STATUSES": [400, 401, 403, 404, 422, 429],
     "ON_STORE_FAILURE": "open",
     "WORKERS": None,
     "REFUSAL_MEMORY": 0.1,

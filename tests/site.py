@@ -21,6 +21,7 @@ from django.utils.functional import SimpleLazyObject
 from django.views import View
 from django.views.decorators.cache import never_cache
 from django.views.decorators.csrf import csrf_exempt
+from rest_framework.authtoken.views import obtain_auth_token
 from rest_framework.decorators import action, api_view, throttle_classes
 from rest_framework.parsers import BaseParser
 from rest_framework.permissions import BasePermission, IsAuthenticated
@@ -439,6 +440,7 @@ urlpatterns = [
     path("alazy-who/", alazy_who),
     path("body/", body),
     path("login/", login),
+    path("token/", obtain_auth_token),
     path("dear/", dear),
     path("adear/", adear),
     path("marked/", marked),

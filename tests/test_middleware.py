@@ -516,6 +516,16 @@ def test_a_rule_for_failures_gives_back_what_succeeded(
     assert used(valkey_client) == held
 
 
+def test_wrong_passwords_at_the_rest_frameworks_own_token_view_count_as_failed(
+    client: Client,
+) -> None:
+    limit_tier("anonymous")
+    by_name = {"identify_by": "field", "request_field": "username"}
+    make_rule("token", 2, path="/token/", count="failed", **by_name)
+    guess = {"username": "anna", "password": "wrong"}
+    assert [client.post("/token/", guess).status_code for _ in range(3)] == [400, 400, 429]
+
+
 def test_disabled_limits_do_nothing(client: Client, valkey_client: redis.Redis) -> None:
     limit_tier("anonymous", 1)
     with override_settings(RATELIMIT_TIERS={"ENABLED": False}):
