@@ -441,6 +441,8 @@ urlpatterns = [
     path("body/", body),
     path("login/", login),
     path("token/", obtain_auth_token),
+    path("export/a/", asynchronous, name="export"),
+    path("export-b/", Throttled.as_view(), name="export"),
     path("dear/", dear),
     path("adear/", adear),
     path("marked/", marked),

@@ -98,6 +98,15 @@ def test_another_limiter_may_put_its_account_where_views_find_ours(
     assert used(valkey_client) == {ANYBODY: [2]}
 
 
+def test_views_whose_routes_have_one_name_count_together_under_a_rule_for_it(
+    client: Client,
+) -> None:
+    limit_tier("anonymous")
+    make_rule("exports", 3, view_name="export")
+    paths = ["/export/a/", "/export-b/", "/export/a/", "/export-b/"]
+    assert [client.get(path).status_code for path in paths] == [200, 200, 200, 429]
+
+
 @pytest.mark.parametrize("view", [site.marked, site.Throttled.as_view()])
 def test_a_view_that_is_called_without_a_url_is_limited_too(tight: Tier, view: Any) -> None:
     request = RequestFactory().get("/wherever/")
