@@ -41,10 +41,11 @@ def _is_proxies(value: Any) -> bool:
     if _is_count(value):
         return True
     try:
-        parse_networks(value)
+        networks = parse_networks(value)
     except (TypeError, ValueError):
         return False
-    return _is_text_list(value)
+    # Who trusts everybody lets every client choose its address.
+    return _is_text_list(value) and not networks.cover_all
 
 
 def _is_prefix(value: Any) -> bool:
@@ -85,7 +86,7 @@ SHAPES: dict[str, tuple[Test, str]] = {
     "KEY_PREFIX": (_is_prefix, "a short text without braces"),
     "TRUSTED_PROXIES": (
         _is_proxies,
-        'a list of networks such as "10.0.0.0/8", or how many proxies stand before the site',
+        'a list of networks such as "10.0.0.0/8", not of all there are, or the number of proxies',
     ),
     "CLIENT_IP_HEADER": (_is_header, 'the name of a header as it is sent, as "X-Forwarded-For"'),
     "IPV6_PREFIX": (_is_from(1, 128), "a number from 1 to 128"),

@@ -60,6 +60,15 @@ class Networks:
     def __bool__(self) -> bool:
         return any(self.starts.values())
 
+    @property
+    def cover_all(self) -> bool:
+        """Whether every address of one version of the protocol is in them."""
+        return any(
+            (first, last) == (0, 2**bits - 1)
+            for version, bits in ((4, 32), (6, 128))
+            for first, last in zip(self.starts[version], self.ends[version], strict=True)
+        )
+
     def contains(self, address: str) -> bool:
         """Whether an address is in one of the networks; what is no address is in none."""
         parsed = _parse(address)
