@@ -19,7 +19,10 @@ from django_ratelimit_tiers.policy.tariffs import Bill, is_reservation
 LONGEST_METHOD = 101
 """Characters of a method that are kept: one more than a rule has room for."""
 
-CREDENTIALS = ("HTTP_AUTHORIZATION", "HTTP_COOKIE", "HTTP_X_API_KEY")
+PRESENTED = ("HTTP_AUTHORIZATION", "HTTP_X_API_KEY")
+"""What nobody sends who has no password, token or key."""
+
+CREDENTIALS = ("HTTP_COOKIE", *PRESENTED)
 """What browsers send with no preflight; views may look at it whatever the method is."""
 
 
@@ -98,6 +101,15 @@ class Ledger:
         self.client_decided = True
         if self.preflight:
             self.preflight, self.snapshot, self.passage = False, None, None
+
+    def is_guess(self, request: HttpRequest) -> bool:
+        """Return whether a client is nobody though it presents what should tell who it is.
+
+        Somebody has looked at that: what the rules on it cost is not given back. Otherwise who has
+        used up the tier of its address could guess without an end, since the right guess is let in.
+        """
+        is_nobody = self.client_decided and self.client.is_anonymous
+        return is_nobody and any(map(request.META.get, PRESENTED))
 
     def add(self, bill: Bill, decision: Decision) -> None:
         """Add what one stage decided; what earlier ones charged is given back on a refusal."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from base64 import b64decode, b64encode
 from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -10,7 +11,10 @@ from concurrent.futures import ThreadPoolExecutor
 import httpx
 import pytest
 import redis
+from django.conf import settings
+from django.contrib.auth import authenticate
 from django.contrib.auth.models import User
+from django.http import HttpRequest, HttpResponse
 from django.test import Client, override_settings
 from hypothesis import given
 from hypothesis import strategies as st
@@ -92,8 +96,37 @@ class TestAddresses:
         assert found == STOPPED
 
 
+def basic_authentication(get_response: Callable[[HttpRequest], HttpResponse]) -> object:
+    """Log in by name and password, as sites do whose clients are programs."""
+
+    def middleware(request: HttpRequest) -> HttpResponse:
+        encoded = request.headers.get("Authorization", "").removeprefix("Basic ")
+        name, _, password = b64decode(encoded).decode().partition(":")
+        request.user = authenticate(request, username=name, password=password) or request.user
+        return get_response(request)
+
+    return middleware
+
+
 @pytest.mark.django_db
 class TestKeysAndAccounts:
+    @pytest.mark.parametrize("count", ["failed", "all"])
+    def test_who_has_used_up_its_tier_guesses_no_passwords_past_a_rule(
+        self, client: Client, valkey_client: redis.Redis, count: str
+    ) -> None:
+        User.objects.create_user("ada", password="right")
+        limit_tier("anonymous", 1)
+        make_rule("plain", LIMIT, count=count)
+        guesses = [b64encode(f"ada:{guess}".encode()).decode() for guess in (*TOO_MANY, "right")]
+        middleware = [*settings.MIDDLEWARE, f"{__name__}.basic_authentication"]
+        with override_settings(MIDDLEWARE=middleware):
+            answers = [
+                client.get("/plain/", headers={"Authorization": f"Basic {guess}"})
+                for guess in guesses
+            ]
+        assert answers[-1].status_code == 429
+        assert used(valkey_client)[ANYBODY][-1] == LIMIT
+
     def test_keys_that_nobody_verified_count_as_their_address(
         self, client: Client, valkey_client: redis.Redis
     ) -> None:
