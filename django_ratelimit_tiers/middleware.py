@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from http import HTTPStatus
 from typing import Any
 
 from asgiref.sync import iscoroutinefunction, markcoroutinefunction
@@ -77,7 +78,7 @@ class RateLimitMiddleware:
         ledger = open_ledger(request)
         if not ledger.client_decided:
             was_allowed = ledger.decision.allowed
-            decision = yield from limiter().unreached(request, response.status_code)
+            decision = yield from limiter().unreached(request, _true_status(response))
             if was_allowed and not decision.allowed:
                 discard(response)
                 return (yield from refusal(request, decision))
@@ -89,6 +90,15 @@ class RateLimitMiddleware:
 def _passes_door(request: HttpRequest) -> bool:
     """Return whether the first stage has nothing to ask the store: then no flow is started."""
     return not conf.ENABLED or limiter().passes_door(request)
+
+
+def _true_status(response: HttpResponseBase) -> int:
+    """Return a status that is an error for what the REST framework has made of an exception.
+
+    Some sites answer everything with 200, and tell in the body what went wrong.
+    """
+    is_error = getattr(response, "exception", False)
+    return max(response.status_code, HTTPStatus.BAD_REQUEST) if is_error else response.status_code
 
 
 def _is_concluded(request: HttpRequest, response: HttpResponseBase) -> bool:

@@ -208,6 +208,16 @@ def test_what_a_view_without_its_throttle_has_done_is_not_refused_afterwards(
     assert site.RUNS["drf"] == 4
 
 
+def test_who_is_turned_away_is_charged_though_a_site_answers_all_with_success(
+    client: Client, tight: Tier, valkey_client: redis.Redis
+) -> None:
+    handler = {"EXCEPTION_HANDLER": "tests.site.answer_all_is_well"}
+    with override_settings(REST_FRAMEWORK={**settings.REST_FRAMEWORK, **handler}):
+        answers = [client.post("/drf-private/") for _ in range(4)]
+    assert [answer.status_code for answer in answers] == [200, 200, 429, 429]
+    assert used(valkey_client) == {ANYBODY: [2]}
+
+
 def test_what_a_view_without_its_throttle_was_asked_to_read_is_limited(
     client: Client, tight: Tier
 ) -> None:
