@@ -45,25 +45,27 @@ def ratelimit(cost: int = 1) -> Callable[[View], View]:
             async def limited(request: HttpRequest, *args: Any, **kwargs: Any) -> Any:
                 if not conf.ENABLED or ledger_of(request) is not None:
                     return await view(request, *args, **kwargs)
+                plain = _plain(request)
                 try:
-                    refused = await adrive(_enter(request, view, cost))
+                    refused = await adrive(_enter(plain, view, cost))
                     response = refused or await view(request, *args, **kwargs)
                 except Exception as error:
-                    await adrive(limiter().settle(request, error_status(error)))
+                    await adrive(limiter().settle(plain, error_status(error)))
                     raise
-                return await adrive(_leave(request, response))
+                return await adrive(_leave(plain, response))
         else:
 
             @wraps(view)
             def limited(request: HttpRequest, *args: Any, **kwargs: Any) -> Any:
                 if not conf.ENABLED or ledger_of(request) is not None:
                     return view(request, *args, **kwargs)
+                plain = _plain(request)
                 try:
-                    response = drive(_enter(request, view, cost)) or view(request, *args, **kwargs)
+                    response = drive(_enter(plain, view, cost)) or view(request, *args, **kwargs)
                 except Exception as error:
-                    drive(limiter().settle(request, error_status(error)))
+                    drive(limiter().settle(plain, error_status(error)))
                     raise
-                return drive(_leave(request, response))
+                return drive(_leave(plain, response))
 
         limited.ratelimit_cost = cost  # type: ignore[attr-defined]
         return limited  # type: ignore[return-value]
@@ -111,6 +113,14 @@ def _is_asynchronous(view: Any) -> bool:
         view = view.__wrapped__
     instance = getattr(getattr(view, "func", None), "__self__", None)
     return getattr(instance, "view_is_async", False)
+
+
+def _plain(request: HttpRequest) -> HttpRequest:
+    """Return the request of Django that one of the REST framework wraps, any other as it is.
+
+    That one tells the content type with its parameters, and keeps its stream elsewhere.
+    """
+    return getattr(request, "_request", request)
 
 
 def _enter(request: HttpRequest, view: View, cost: int) -> Flow[HttpResponse | None]:

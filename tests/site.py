@@ -277,6 +277,13 @@ def dear_unthrottled_function(request: Request) -> Response:
     return Response({})
 
 
+@api_view(["POST"])
+@throttle_classes([])
+@ratelimit()
+def marked_function(request: Request) -> Response:
+    return Response({"user": request.data["username"]})
+
+
 @api_view(["GET"])
 @ratelimit_exempt
 def free_function(request: Request) -> Response:
@@ -488,6 +495,7 @@ urlpatterns = [
     path("drf-function/", function),
     path("dear-drf-function/", dear_function),
     path("dear-drf-unthrottled-function/", dear_unthrottled_function),
+    path("marked-drf-function/", marked_function),
     path("free-drf-function/", free_function),
     path("drf-option/", Unthrottled.as_view(throttle_classes=[OtherThrottle, TierThrottle])),
     path("drf-unthrottled/", Unthrottled.as_view()),

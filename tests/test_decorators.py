@@ -156,6 +156,23 @@ def test_a_rule_for_failures_counts_what_is_raised_below_api_view(
     assert answers[1] == 429
 
 
+@pytest.mark.parametrize("parameters", ["", "; charset=utf-8"])
+def test_a_rule_by_a_field_reads_forms_below_api_view(
+    is_installed: bool, client: Client, parameters: str
+) -> None:
+    limit_tier("anonymous")
+    counting = {"identify_by": "field", "request_field": "username"}
+    make_rule("by-name", 2, path="/marked-drf-function/", **counting)
+    kind = "application/x-www-form-urlencoded" + parameters
+    statuses = [
+        client.generic(
+            "POST", "/marked-drf-function/", "username=bob", kind, REMOTE_ADDR=f"192.0.2.{n}"
+        ).status_code
+        for n in range(3)
+    ]
+    assert statuses == [200, 200, 429]
+
+
 def test_a_request_whose_client_goes_away_counts_as_failed(
     is_installed: bool, valkey_client: redis.Redis
 ) -> None:
