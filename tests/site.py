@@ -21,8 +21,10 @@ from django.utils.functional import SimpleLazyObject
 from django.views import View
 from django.views.decorators.cache import never_cache
 from django.views.decorators.csrf import csrf_exempt
+from rest_framework.authentication import BaseAuthentication
 from rest_framework.authtoken.views import obtain_auth_token
 from rest_framework.decorators import action, api_view, throttle_classes
+from rest_framework.exceptions import AuthenticationFailed
 from rest_framework.parsers import BaseParser
 from rest_framework.permissions import BasePermission, IsAuthenticated
 from rest_framework.request import Request
@@ -233,6 +235,20 @@ class Unthrottled(APIView):
 def answer_all_is_well(error: Exception, context: dict[str, Any]) -> Response:
     """Answer every error with 200, as sites do whose clients read a code in the body."""
     return Response({"code": getattr(error, "status_code", 500)})
+
+
+class NameInHeader(BaseAuthentication):
+    """Take the word of a header for a user, where a site would look for a token of its own."""
+
+    def authenticate(self, request: Request) -> tuple[User, None]:
+        try:
+            return User.objects.get(username=request.headers.get("X-Name")), None
+        except User.DoesNotExist:
+            raise AuthenticationFailed from None
+
+
+class NamedInHeader(Throttled):
+    authentication_classes = [NameInHeader]
 
 
 class FreeToList(ViewSet):
@@ -492,6 +508,7 @@ urlpatterns = [
     path("drf-raising/", RaisingThrottled.as_view()),
     path("drf-answering-nothing/", AnsweringNothing.as_view()),
     path("drf-private/", Private.as_view()),
+    path("drf-named/", NamedInHeader.as_view()),
     path("drf-function/", function),
     path("dear-drf-function/", dear_function),
     path("dear-drf-unthrottled-function/", dear_unthrottled_function),

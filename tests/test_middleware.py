@@ -384,6 +384,18 @@ def test_what_presents_credentials_is_no_preflight(
     assert answers == [200, 200, 429]
 
 
+def test_no_preflight_has_a_client_that_is_somebody(client: Client, anna: User) -> None:
+    limit_tier("anonymous")
+    make_rule("guesses", 2, path="/drf-named/")
+    preflight = {"Origin": "https://a.example", "Access-Control-Request-Method": "GET"}
+    names = ["x", "y", "z", "anna"]
+    answers = [
+        client.options("/drf-named/", headers=preflight | {"X-Name": name}).status_code
+        for name in names
+    ]
+    assert answers == [403, 403, 429, 429]
+
+
 def test_an_exempt_rule_wins_over_every_other(
     client: Client, tight: Tier, valkey_client: redis.Redis
 ) -> None:

@@ -11,7 +11,7 @@ from django_ratelimit_tiers.core.decisions import NOTHING_DECIDED, Decision
 from django_ratelimit_tiers.core.policies import Charge
 from django_ratelimit_tiers.core.refusals import request_detail
 from django_ratelimit_tiers.core.rules import Rule
-from django_ratelimit_tiers.policy.identity import Client, address_client
+from django_ratelimit_tiers.policy.identity import Client, address_client, user_number
 from django_ratelimit_tiers.policy.passages import Passage
 from django_ratelimit_tiers.policy.snapshots import Snapshot
 from django_ratelimit_tiers.policy.tariffs import Bill, is_reservation
@@ -84,9 +84,9 @@ class Ledger:
         self.snapshot: Snapshot | None = None
 
     def by_method_of(self, request: HttpRequest) -> Ledger:
-        """Take the method that middleware has put in place of the first, with the rules on it.
+        """Take the method that middleware has put in place of the first, and return the ledger.
 
-        What was charged stays charged; it is no preflight any more, nor exempt for its old method.
+        The rules are those on it from now on. What was charged stays charged; it is no preflight any more, nor exempt for its old method.
         """
         if request.method == self.method or method_of(request) == self.method:
             return self
@@ -96,11 +96,24 @@ class Ledger:
             self.exempt = ""
         return self
 
+    def meet(self, user: Any, keys: tuple[str, ...] = ()) -> None:
+        """Decide by who asks; who is somebody has sent credentials, which no preflight has.
+
+        They may be anywhere, as in a header of the site's own or the query. Otherwise only wrong
+        guesses would be limited.
+        """
+        self.client_decided = True
+        if self.preflight and (keys or user_number(user) is not None):
+            self._be_no_preflight()
+
     def reach_no_view(self) -> None:
         """Leave the client at its address; what looked like a preflight has found nothing."""
         self.client_decided = True
         if self.preflight:
-            self.preflight, self.snapshot, self.passage = False, None, None
+            self._be_no_preflight()
+
+    def _be_no_preflight(self) -> None:
+        self.preflight, self.snapshot, self.passage = False, None, None
 
     def is_guess(self, request: HttpRequest) -> bool:
         """Return whether a client is nobody though it presents what should tell who it is.

@@ -142,7 +142,7 @@ class Limiter:
     def _client(self, ledger: Ledger, request: HttpRequest, user: Any, cost: int) -> Flow[Decision]:
         if ledger.client_decided:
             return done(ledger.decision)
-        ledger.client_decided = True
+        ledger.meet(user)
         if conf.has_resolvers:
             return self._introduced(ledger, request, user, cost)
         known = self._known(ledger)
@@ -166,12 +166,12 @@ class Limiter:
         try:
             if conf.API_KEY_RESOLVER is not None:
                 key_id = yield call(import_string(conf.API_KEY_RESOLVER), request)
-            keys = verified_key(key_id)
+            keys, stage = verified_key(key_id), partial(stages.client_bill, cost)
+            ledger.meet(user, keys)
             _identify(ledger, request, user, keys)
             if known is not None and is_usual(known, ledger, request):
                 yield from ask_site(known, ledger, request)
                 fare = usual_fare(known, ledger, request, user, keys, cost)
-            stage = partial(stages.client_bill, cost)
             return (yield from self._decide(ledger, request, stage, fare))
         except Exception:
             ledger.client, ledger.user, ledger.client_decided = door, None, False
