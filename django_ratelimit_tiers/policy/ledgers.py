@@ -86,7 +86,8 @@ class Ledger:
     def by_method_of(self, request: HttpRequest) -> Ledger:
         """Take the method that middleware has put in place of the first, and return the ledger.
 
-        The rules are those on it from now on. What was charged stays charged; it is no preflight any more, nor exempt for its old method.
+        The rules are those on it from now on. What was charged stays charged; it is no preflight
+        any more, nor exempt for its old method.
         """
         if request.method == self.method or method_of(request) == self.method:
             return self
