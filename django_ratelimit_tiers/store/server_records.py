@@ -53,6 +53,9 @@ TAKE_SAMPLE = (
     "redis.call('RENAME', KEYS[1], KEYS[2]) end return redis.call('LLEN', KEYS[2])"
 )
 
+FIELDS = 1000
+"""Fields of a minute in one answer, or so."""
+
 PAGE = 100
 """Sampled refusals in one answer: each may be two kilobytes, and answers have a time-out."""
 
@@ -79,7 +82,7 @@ class ServerRecords(Records):
 
     def counts(self, minute: int) -> Counts:
         counts: dict[RefusalKey, int] = {}
-        for field, count in _pairs(self._command("HGETALL", f"{self._base}:{minute}")):
+        for field, count in self._fields(f"{self._base}:{minute}").items():
             if (key := parse_key(self._with_subject(_text(field)))) is not None:
                 counts[key] = counts.get(key, 0) + int(count)
         return counts
@@ -171,6 +174,24 @@ class ServerRecords(Records):
 
     def renew_lock(self, name: str, token: str, seconds: int) -> bool:
         return bool(self._command("EVAL", RENEW_LOCK, 1, self._lock_key(name), token, seconds))
+
+    def _fields(self, key: str) -> dict[bytes, bytes]:
+        """Return a hash that nobody writes any more, a part at a time; empty if it goes meanwhile.
+
+        A minute may have a million fields, which no answer brings within its time-out. Somebody who
+        forgets it has written it, and a part of it would be written over that.
+        """
+        found: dict[bytes, bytes] = {}
+        cursor: Any = 0
+        while True:
+            answer = self._command("HSCAN", key, cursor, "COUNT", FIELDS)
+            if not isinstance(answer, list) or len(answer) != 2:
+                raise StoreUnavailable("the server answered with no part of a hash")
+            cursor, part = answer
+            found.update(_pairs(part))
+            if int(cursor) == 0:
+                break
+        return found if int(self._command("HLEN", key)) == len(found) else {}
 
     def _lock_key(self, name: str) -> str:
         return f"{self._base}:lock:{name}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
@@ -57,6 +58,44 @@ def test_every_field_of_a_closed_minute_becomes_a_row() -> None:
     row = ThrottleCount.objects.get(subject="ip:::1")
     assert (row.policy, row.tier, row.endpoint) == ("free-minute", "free", "GET api")
     assert row.resolution == "minute"
+
+
+def test_a_minute_of_many_subjects_is_read_a_part_at_a_time(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    fill_minute(LONG_AGO, {key(f"user:{number}"): 1 for number in range(5_000)})
+    lengths = lengths_of_answers(monkeypatch)
+    assert aggregate_throttle_events() == 5_000
+    assert ThrottleCount.objects.count() == 5_000
+    assert max(lengths) < 2 * 2_000
+
+
+def test_a_minute_that_is_forgotten_while_it_is_read_is_not_written_in_part(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    fill_minute(LONG_AGO, {key(f"user:{number}"): 1 for number in range(5_000)})
+    records: Any = configured_store().records
+    lengths_of_answers(monkeypatch, then=lambda: records.forget_minute(LONG_AGO))
+    assert records.counts(LONG_AGO) == {}
+
+
+def lengths_of_answers(
+    monkeypatch: pytest.MonkeyPatch, then: Callable[[], object] = lambda: None
+) -> list[int]:
+    """Note how long the store's answers are; `then` follows the first part of a hash."""
+    records: Any = configured_store().records
+    usual, lengths = records._command, [0]
+
+    def noted(*words: Any) -> Any:
+        answer = usual(*words)
+        if words[0] in {"HSCAN", "HGETALL"}:
+            lengths.append(len(answer[-1] if words[0] == "HSCAN" else answer))
+            if len(lengths) == 2:
+                then()
+        return answer
+
+    monkeypatch.setattr(records, "_command", noted)
+    return lengths
 
 
 def test_a_minute_that_is_not_over_is_left_alone() -> None:
