@@ -6,9 +6,10 @@ from collections.abc import Iterable
 from typing import Any
 
 from django.apps import apps
-from django.db import models, transaction
+from django.db import models, router, transaction
 from django.db.migrations import Migration
 from django.db.models.signals import (
+    class_prepared,
     m2m_changed,
     post_delete,
     post_migrate,
@@ -87,13 +88,9 @@ def connect() -> None:
     """Connect everything here; connecting twice changes nothing."""
     policy_edited.connect(on_policy_edited)
     subject_edited.connect(on_subject_edited)
-    for model in POLICY_MODELS:
-        post_save.connect(on_policy_saved, sender=model)
-        post_delete.connect(on_policy_deleted, sender=model)
-    pre_save.connect(on_alert_rule_saving, sender=AlertRule)
-    pre_save.connect(on_assignment_leaving, sender=TierAssignment)
-    post_save.connect(on_assignment_saved, sender=TierAssignment)
-    pre_delete.connect(on_assignment_leaving, sender=TierAssignment)
+    for model in apps.get_models():
+        connect_model(model)
+    class_prepared.connect(connect_model)
     post_migrate.connect(on_migrated, sender=apps.get_app_config(APP))
     if (groups := group_field()) is not None:
         memberships = groups.remote_field.through
@@ -101,6 +98,19 @@ def connect() -> None:
         if not memberships._meta.auto_created:  # Django writes such rows without a signal
             post_save.connect(on_membership_written, sender=memberships)
             post_delete.connect(on_membership_written, sender=memberships)
+
+
+def connect_model(sender: type[models.Model], **_: Any) -> None:
+    """Connect one of these models, or one made of it: a proxy's rows are the same rows."""
+    if issubclass(sender, POLICY_MODELS):
+        post_save.connect(on_policy_saved, sender=sender)
+        post_delete.connect(on_policy_deleted, sender=sender)
+    if issubclass(sender, AlertRule):
+        pre_save.connect(on_alert_rule_saving, sender=sender)
+    if issubclass(sender, TierAssignment):
+        pre_save.connect(on_assignment_leaving, sender=sender)
+        post_save.connect(on_assignment_saved, sender=sender)
+        pre_delete.connect(on_assignment_leaving, sender=sender)
 
 
 def on_policy_edited(sender: type[models.Model], using: str, reason: str, **_: Any) -> None:
@@ -198,10 +208,18 @@ def on_migrated(using: str, plan: Iterable[tuple[Migration, bool]] = (), **_: An
 def _raise_revision(
     sender: type[models.Model], using: str, reason: str, subjects: tuple[str, ...]
 ) -> None:
+    if not _has_policy(using):
+        return
     with transaction.atomic(using=using, savepoint=False):
         announcement = _announcement(using)
         announcement.add(sender._meta.label_lower, reason, subjects, using)
         transaction.on_commit(announcement, using=using)
+
+
+def _has_policy(using: str) -> bool:
+    """Whether a database may have the tables: users and migrations may be in others, too."""
+    is_written = using == router.db_for_write(PolicyRevision)
+    return is_written or router.allow_migrate_model(using, PolicyRevision)
 
 
 def _announcement(using: str) -> Announcement:

@@ -12,8 +12,9 @@ from django.contrib.auth.models import Group, User
 from django.core.management import call_command
 from django.core.serializers import serialize
 from django.db import connection, models, transaction
+from django.db.migrations import Migration
 from django.db.models.signals import m2m_changed, post_delete, post_save
-from django.test import modify_settings
+from django.test import modify_settings, override_settings
 from django.test.utils import isolate_apps
 
 from django_ratelimit_tiers import receivers
@@ -29,6 +30,7 @@ from django_ratelimit_tiers.models import (
 from django_ratelimit_tiers.models.history import edits_by
 from django_ratelimit_tiers.models.tiers import PolicyModel
 from tests.announcements import POLICY, Announced, named
+from tests.replicas import ReadReplica, unreachable_replica
 
 pytestmark = pytest.mark.django_db(transaction=True, serialized_rollback=True)
 
@@ -265,6 +267,62 @@ def test_an_edit_after_a_savepoint_that_was_rolled_back_is_recorded(announced):
         Tier.objects.update(rank=2)
     assert announced.new() == POLICY
     assert PolicyRevision.objects.count() == 1
+
+
+class Apart:
+    """A router that keeps the policy out of every database but the first."""
+
+    def allow_migrate(self, db: str, app_label: str, **_: object) -> bool | None:
+        return db == "default" if app_label == "django_ratelimit_tiers" else None
+
+
+@pytest.mark.parametrize("routers", [[Apart()], [ReadReplica(), Apart()]])
+def test_what_is_written_in_a_database_without_the_policy_is_no_edit(
+    announced, user, group, free, routers
+):
+    with unreachable_replica(), override_settings(DATABASE_ROUTERS=routers):
+        receivers.on_migrated("replica", [(project_migration(), False)])
+        m2m_changed.send(
+            User.groups.through,
+            instance=user,
+            action="post_add",
+            reverse=False,
+            pk_set={group.pk},
+            using="replica",
+        )
+        assert announced.new() == set()
+        free.save(using="default")
+    assert announced.new() == POLICY
+
+
+def project_migration() -> Migration:
+    migration = Migration("0001_limits", "shop")
+    migration.dependencies = [("django_ratelimit_tiers", "0002_tier_table")]
+    return migration
+
+
+@isolate_apps("tests")
+def test_what_is_written_by_a_proxy_is_an_edit(announced, user, free):
+    class MyTier(Tier):
+        class Meta:
+            app_label = "tests"
+            proxy = True
+
+    class MyAssignment(TierAssignment):
+        class Meta:
+            app_label = "tests"
+            proxy = True
+
+    MyTier.objects.get(slug="free").save()
+    assert announced.new() == POLICY
+    made = MyTier.objects.create(slug="new", name="New")
+    assert announced.new() == POLICY
+    made.delete()
+    assert announced.new() == POLICY
+    assignment = MyAssignment.objects.create(user=user, tier=free)
+    assert announced.new() == named(user)
+    assignment.delete()
+    assert announced.new() == named(user)
 
 
 def test_an_edit_and_its_revision_are_in_one_transaction(announced, free, monkeypatch):
