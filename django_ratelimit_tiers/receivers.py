@@ -73,15 +73,24 @@ class Announcement:
             self._subjects.update(subjects)
         else:
             self._everyone = True
-        if (model, reason) not in self._recorded:
-            PolicyRevision.record(model, reason, subjects, using)
+        if self._is_recorded(model, reason, using):
+            return
+        revision = PolicyRevision.record(model, reason, subjects, using)
         if not subjects:
-            self._recorded.add((model, reason))
+            self._recorded[model, reason] = revision.pk
+
+    def _is_recorded(self, model: str, reason: str, using: str) -> bool:
+        """Whether an edit of everything was recorded, and not taken back by `savepoint_rollback`.
+
+        Django knows of such savepoints nothing that could be asked.
+        """
+        pk = self._recorded.get((model, reason))
+        return pk is not None and PolicyRevision.objects.using(using).filter(pk=pk).exists()
 
     def _clear(self) -> None:
         self._everyone = False
         self._subjects: set[str] = set()
-        self._recorded: set[tuple[str, str]] = set()
+        self._recorded: dict[tuple[str, str], int] = {}
 
 
 def connect() -> None:

@@ -60,17 +60,19 @@ class PolicyRevision(models.Model):
         return f"{self.pk}: {self.model} {self.reason}"
 
     @classmethod
-    def record(cls, model: str, reason: str, subjects: tuple[str, ...], using: str) -> None:
-        """Add a revision, by the author of `edits_by` if there is one."""
+    def record(
+        cls, model: str, reason: str, subjects: tuple[str, ...], using: str
+    ) -> PolicyRevision:
+        """Add a revision, by the author of `edits_by` if there is one, and return it."""
         edit = {"model": model, "reason": reason, "subjects": list(subjects)}
         create = partial(cls.objects.using(using).create, **edit, author=_author.get())
         try:
             with transaction.atomic(using=using):
-                create()
+                return create()
         except IntegrityError:
             # Rows that `loaddata` brought with their numbers are unknown to PostgreSQL's sequence.
             cls._count_on(using)
-            create()
+            return create()
 
     @classmethod
     def _count_on(cls, using: str) -> None:

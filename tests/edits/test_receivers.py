@@ -325,6 +325,16 @@ def test_what_is_written_by_a_proxy_is_an_edit(announced, user, free):
     assert announced.new() == named(user)
 
 
+def test_an_edit_after_a_savepoint_that_was_taken_and_rolled_back_by_hand_is_recorded(announced):
+    with transaction.atomic():
+        savepoint = transaction.savepoint()
+        Tier.objects.update(rank=1)
+        transaction.savepoint_rollback(savepoint)
+        Tier.objects.update(rank=2)
+    assert announced.new() == POLICY
+    assert PolicyRevision.objects.count() == 1
+
+
 def test_an_edit_and_its_revision_are_in_one_transaction(announced, free, monkeypatch):
     def fail(*_: object) -> None:
         raise RuntimeError("no revision can be recorded")
