@@ -46,7 +46,8 @@ class Alarm:
 
     Minutes are counted from the Unix epoch. `level` and `threshold` are those of the verdict that
     opened it and stay as they are, so a long attack cannot become its own excuse. `minute` is the
-    last one judged, `high_at` the last one that was above the closing line.
+    last one judged, `high_at` the last one that was above the closing line. What is counted in
+    another unit than `level` and `threshold` are is compared with its own.
     """
 
     opened_at: int
@@ -58,11 +59,7 @@ class Alarm:
     peak_at: int
     closed_at: int | None = None
     settled: bool = False
-
-    @property
-    def closing_line(self) -> float:
-        """The value below which a minute is calm: half way from the threshold to the level."""
-        return (self.level + self.threshold) / 2
+    unit: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +95,11 @@ def _is_forgotten(alarm: Alarm, minute: int, pace: Pace) -> bool:
     return alarm.settled or minute - alarm.closed_at > pace.cool_down
 
 
+def closing_line(line: Alarm | Verdict) -> float:
+    """Return the value below which a minute is calm: half way from the threshold to the level."""
+    return (line.level + line.threshold) / 2
+
+
 def _opened(verdict: Verdict) -> Step:
     """Open a new alarm when the verdict is abnormal."""
     if verdict.value is None or not verdict.abnormal:
@@ -110,6 +112,7 @@ def _opened(verdict: Verdict) -> Step:
         threshold=verdict.threshold,
         peak=verdict.value,
         peak_at=verdict.minute,
+        unit=verdict.unit,
     )
     return Step(Change.OPENED, alarm)
 
@@ -118,8 +121,8 @@ def _open(alarm: Alarm, verdict: Verdict, pace: Pace) -> Step:
     """Extend an open alarm, or close it once it has been calm for long enough."""
     if verdict.value is None:
         return Step(Change.NONE, alarm)
-    if verdict.value >= alarm.closing_line:
-        return Step(Change.EXTENDED, _raised(alarm, verdict.value))
+    if verdict.value >= closing_line(_line(alarm, verdict)):
+        return Step(Change.EXTENDED, _raised(alarm, verdict))
     if verdict.minute - alarm.high_at >= pace.calm:
         return Step(Change.CLOSED, replace(alarm, closed_at=verdict.minute))
     return Step(Change.NONE, alarm)
@@ -127,13 +130,19 @@ def _open(alarm: Alarm, verdict: Verdict, pace: Pace) -> Step:
 
 def _cooling(alarm: Alarm, verdict: Verdict) -> Step:
     """Open a closed alarm again when its own threshold, or today's, is reached."""
-    if verdict.value is None or not (verdict.abnormal or verdict.value >= alarm.threshold):
+    threshold = _line(alarm, verdict).threshold
+    if verdict.value is None or not (verdict.abnormal or verdict.value >= threshold):
         return Step(Change.NONE, alarm)
-    return Step(Change.REOPENED, replace(_raised(alarm, verdict.value), closed_at=None))
+    return Step(Change.REOPENED, replace(_raised(alarm, verdict), closed_at=None))
 
 
-def _raised(alarm: Alarm, value: float) -> Alarm:
+def _line(alarm: Alarm, verdict: Verdict) -> Alarm | Verdict:
+    """Return what a value is compared with: what opened the alarm, if that is of the same unit."""
+    return alarm if verdict.unit == alarm.unit else verdict
+
+
+def _raised(alarm: Alarm, verdict: Verdict) -> Alarm:
     """Return the alarm with this minute among its high ones."""
-    if value > alarm.peak:
-        alarm = replace(alarm, peak=value, peak_at=alarm.minute)
+    if verdict.unit == alarm.unit and verdict.value is not None and verdict.value > alarm.peak:
+        alarm = replace(alarm, peak=verdict.value, peak_at=alarm.minute)
     return replace(alarm, high_at=alarm.minute)

@@ -159,6 +159,7 @@ def account_farming(
         value=value,
         level=level,
         threshold=threshold,
+        unit=noun,
         explanation=(
             f"At least {number(value)} {noun} came from {shown(seen.network)} in an hour; "
             f"usual is {number(level)}, and from {number(threshold)} on it is abnormal."

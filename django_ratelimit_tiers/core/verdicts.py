@@ -18,7 +18,8 @@ class Verdict:
     """What a detector found in one minute.
 
     `minute` is counted from the Unix epoch. `value` is None when it is not known; it is abnormal
-    from `threshold` on, `level` is what would be usual. `explanation` is one plain sentence.
+    from `threshold` on, `level` is what would be usual. `explanation` is one plain sentence. `unit`
+    tells apart what one detector counts by turns, as users and new users.
     """
 
     minute: int
@@ -26,6 +27,7 @@ class Verdict:
     level: float
     threshold: float
     explanation: str
+    unit: str = ""
 
     @property
     def abnormal(self) -> bool:

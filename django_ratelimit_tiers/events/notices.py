@@ -94,6 +94,8 @@ def message(notice: AlertNotice) -> tuple[str, str]:
     if alert.closed_at is not None:
         since = universal(alert.closed_at)
         usual = f"Still going on. From {since} on it is taken for usual and reported no more."
+        if alert.kind == AlertKind.SLOW_DRIP:  # no hours in a row are ever usual
+            usual = "Still going on. If it lasts, there will be another alert."
         lines.append(usual if lasting else f"Over since {since}.")
     lists = ((name, found) for name, found in alert.detail.items() if isinstance(found, list))
     lines += [f"{name}: {', '.join(map(str, found))}" for name, found in lists if found]

@@ -521,3 +521,45 @@ def test_a_quota_of_a_month_is_told_on_every_day_of_it() -> None:
         detect_at(START + day * DAY)
     assert Alert.objects.count() == 2
     assert set(Alert.objects.values_list("state", flat=True)) == {"open"}
+
+
+def test_a_farm_is_over_when_no_more_accounts_are_new_though_an_office_goes_on() -> None:
+    watch("account_farming", minimum_volume=25)
+    now = configured_store().records.now()
+    hour = now // 3600 * 3600
+    people = [f"user:{number}" for number in range(1000, 1012)]
+    users = [User.objects.create_user(f"new {number}") for number in range(10)]
+    User.objects.update(date_joined=moment(hour + 60))
+    see(hour, [*people, *(f"user:{user.pk}" for user in users)])
+    detect_anomalies(now=hour + 660)
+    alert = Alert.objects.get()
+    assert (alert.state, alert.peak) == ("open", 10)
+    assert alert.detail["explanation"].startswith("At least 10 new users")
+    for minute in range(20, 240, 10):
+        see(hour + minute * 60, people)
+        detect_anomalies(now=hour + minute * 60 + 665)
+    alert.refresh_from_db()
+    assert (alert.state, alert.peak) == ("closed", 10)
+
+
+def see(at: int, subjects: list[str]) -> None:
+    """Note who came from one network in the ten minutes from then on."""
+    store: Any = configured_store()
+    seen = f"{store.protocol.counts_key}:seen:{at // 600 * 600}"
+    store.command("SADD", seen, *(f"{subject} 10.0.0.1" for subject in subjects))
+
+
+def test_a_drip_that_lasts_for_days_is_told_every_day_and_says_so() -> None:
+    watch("slow_drip", emails="staff@example.com")
+    for hour in range(40):
+        UsageCount.objects.create(
+            hour=moment((START + hour * HOUR) * 60), subject="user:1", allowed=90, hourly_limit=100
+        )
+        detect_at(START + hour * HOUR + 70)
+    assert [message.subject.partition(":")[0] for message in mail.outbox] == [
+        "Alert",
+        "Alert still going on",
+        "Alert",
+    ]
+    assert "reported no more" not in mail.outbox[1].body
+    assert "Still going on. If it lasts, there will be another alert." in mail.outbox[1].body
