@@ -31,6 +31,10 @@ class LimitFormSet(BaseInlineFormSet):
     def clean(self) -> None:
         """Refuse limits that contradict each other, naming the field of the row at fault."""
         super().clean()
+        if any(form.instance.pk is None for form in self.remaining() if form in self.initial_forms):
+            message = gettext("Somebody else has deleted one of these limits: load the page again.")
+            raise ValidationError(message, "gone")
+        self.compare_with_unseen()
         for forms in self.by_tier().values():
             ordered = sorted(forms, key=lambda form: form.instance.period)
             for shorter, longer in combinations(ordered, 2):
@@ -48,6 +52,16 @@ class LimitFormSet(BaseInlineFormSet):
             words = {"limit": limit_words(first.requests, first.period)}
             longer.add_error("requests", ValidationError(message, "undercut", words))
 
+    def compare_with_unseen(self) -> None:
+        """Refuse a limit that somebody else has added, too, since the page was shown."""
+        shown = {form.instance.pk for form in self.initial_forms}
+        unseen = [row for row in self.get_queryset() if row.pk not in shown]
+        taken = {self.place(model_to_dict(row)) for row in unseen}
+        message = gettext("Somebody else has added a limit of this period and algorithm.")
+        for form in self.remaining() if taken else ():
+            if form.is_valid() and self.place(model_to_dict(form.instance)) in taken:
+                form.add_error("period", ValidationError(message, "duplicate"))
+
     def save_existing_objects(self, commit: bool = True) -> list[Any]:
         """Save and delete rows; one whose place another takes is first deleted, to come again.
 
@@ -61,10 +75,11 @@ class LimitFormSet(BaseInlineFormSet):
 
     def displaced(self) -> list[int]:
         """Return the ids of the rows whose present tier, period and algorithm another will have."""
-        present = {self.place(form.initial): form.instance.pk for form in self.initial_forms}
+        forms = [form for form in self.initial_forms if form.instance.pk]  # others have gone
+        present = {self.place(form.initial): form.instance.pk for form in forms}
         future = {
             self.place(model_to_dict(form.instance)): form.instance.pk
-            for form in self.initial_forms
+            for form in forms
             if form not in self.deleted_forms
         }
         return [pk for place, pk in present.items() if future.get(place, pk) != pk]
