@@ -16,6 +16,7 @@ from django.utils.translation import gettext, ngettext
 from django.utils.translation import gettext_lazy as _
 
 from django_ratelimit_tiers.admin.pages import ReadOnlyAdmin, log_changes, where_written
+from django_ratelimit_tiers.admin.periods import NumberField
 from django_ratelimit_tiers.admin.words import moment_words
 from django_ratelimit_tiers.conf import conf
 from django_ratelimit_tiers.core.alerts import AlertKind, AlertState
@@ -28,6 +29,7 @@ class AlertRuleForm(forms.ModelForm):
     class Meta:
         model = AlertRule
         fields = "__all__"  # noqa: DJ007 (staff edits every field)
+        field_classes = {"minimum_volume": NumberField, "cooldown": NumberField}
         widgets = {
             "emails": forms.Textarea({"rows": 3}),
             "webhook_secret": forms.PasswordInput({"autocomplete": "new-password"}),

@@ -18,6 +18,7 @@ from django.utils.translation import gettext_lazy as _
 from django_ratelimit_tiers.admin.limits import LimitedAdmin, RulePolicyInline
 from django_ratelimit_tiers.admin.links import list_link
 from django_ratelimit_tiers.admin.pages import ModeAdmin
+from django_ratelimit_tiers.admin.periods import NumberField
 from django_ratelimit_tiers.admin.routes import ViewNameInput, similar_names, view_names
 from django_ratelimit_tiers.admin.trials import TrialAdmin
 from django_ratelimit_tiers.admin.words import count_words, limit_lines, request_words
@@ -33,6 +34,7 @@ class EndpointRuleForm(forms.ModelForm):
     class Meta:
         model = EndpointRule
         fields = "__all__"  # noqa: DJ007 (staff edits every field)
+        field_classes = {"cost": NumberField}
         widgets = {
             "path": AdminTextInputWidget({"class": "vTextField", "spellcheck": "false"}),
             "view_name": ViewNameInput({"class": "vTextField", "spellcheck": "false"}),

@@ -88,3 +88,18 @@ def test_the_same_period_in_words_is_no_change(staff):
     assert staff.post(page("tier_change", free.pk), form | change).status_code == 302
     revisions = PolicyRevision.objects.values_list("model", flat=True)
     assert "django_ratelimit_tiers.tierpolicy" not in revisions
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize("field", ["requests", "period", "burst"])
+def test_a_number_with_its_thousands_apart_is_not_taken_for_a_smaller_one(staff, field):
+    limit = {"requests": 9_000, "period": 60, "algorithm": "token_bucket", "burst": 9_000}
+    response = staff.post(page("tier_add"), NEW | rows(limit | {field: "5.000"}))
+    assert set(errors(response)) == {f"0-{field}"}
+
+
+@pytest.mark.django_db
+def test_neither_is_a_cost(staff):
+    form = sent_form(staff.get(page("endpointrule_add"))) | {"name": "r", "path": "/api/search/"}
+    limits = rows({"requests": 9_000, "period": 60, "tier": ""})
+    assert "cost" in errors(staff.post(page("endpointrule_add"), form | limits | {"cost": "1.000"}))
