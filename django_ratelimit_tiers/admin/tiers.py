@@ -19,7 +19,11 @@ from django_ratelimit_tiers.admin.pages import ModeAdmin, log_changes
 from django_ratelimit_tiers.admin.words import limits_words
 from django_ratelimit_tiers.core.policies import Mode
 from django_ratelimit_tiers.models import ThrottleCount, Tier, TierAssignment
+from django_ratelimit_tiers.models.words import number_words
 from django_ratelimit_tiers.querysets import primary
+
+MOST_NAMED = 100
+"""How many assignments the page that refuses to delete a tier names; each costs it a query."""
 
 
 class TierForm(forms.ModelForm):
@@ -75,6 +79,15 @@ class TierAdmin(ModeAdmin, LimitedAdmin):
             words = {"tier": tier, "clients": obj.get_default_for_display()}
             self.message_user(request, message % words, messages.WARNING)
         super().save_model(request, obj, form, change)
+
+    def get_deleted_objects(self, objs: Any, request: HttpRequest) -> Any:
+        """Tell how many are assigned to the tiers where there are many, and name none of them."""
+        tiers = list(objs)
+        assigned = TierAssignment.objects.filter(tier__in=tiers).count()
+        if assigned <= MOST_NAMED:
+            return super().get_deleted_objects(tiers, request)
+        text = gettext("%(n)s tier assignments") % {"n": number_words(assigned)}
+        return [], {}, set(), [text]
 
     def get_fieldsets(self, request: HttpRequest, obj: Any = None) -> Any:
         """Lead from a tier to those who have it, and to what it refused."""

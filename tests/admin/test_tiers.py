@@ -2,8 +2,9 @@ from __future__ import annotations
 
 import pytest
 from django.contrib.admin.models import LogEntry
+from django.contrib.auth.models import User
 
-from django_ratelimit_tiers.models import PolicyRevision, Tier, TierPolicy
+from django_ratelimit_tiers.models import PolicyRevision, Tier, TierAssignment, TierPolicy
 from tests.admin.conftest import allowed, errors, page, row, rows, sent_form, warnings
 
 pytestmark = pytest.mark.django_db
@@ -279,3 +280,17 @@ def test_a_viewer_changes_no_mode(viewer, free, action):
     viewer.post(page("tier_changelist"), {"action": action, "_selected_action": [free.pk]})
     free.refresh_from_db()
     assert free.mode == before
+
+
+def test_a_tier_that_many_have_is_not_deleted_and_none_of_them_is_named(
+    staff, free, django_assert_max_num_queries
+):
+    users = User.objects.bulk_create([User(username=f"u{n}") for n in range(150)])
+    TierAssignment.objects.bulk_create([TierAssignment(user=user, tier=free) for user in users])
+    with django_assert_max_num_queries(8):
+        text = staff.post(page("tier_delete", free.pk), {"post": "yes"}).content.decode()
+    assert "<li>150 tier assignments</li>" in text
+    assert Tier.objects.filter(pk=free.pk).exists()
+    several = {"action": "delete_selected", "_selected_action": [free.pk], "post": "yes"}
+    with django_assert_max_num_queries(12):
+        assert b"150 tier assignments" in staff.post(page("tier_changelist"), several).content
