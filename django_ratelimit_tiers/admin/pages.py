@@ -36,14 +36,15 @@ class PolicyAdmin(admin.ModelAdmin):
             return super().delete_view(request, object_id, extra_context)
 
     def get_autocomplete_fields(self, request: HttpRequest) -> list[str]:
-        """Return the relations whose own admin can be searched; the others are typed as ids."""
-        return [name for name in self.raw_id_fields if self._is_searchable(name)]
+        """Return the relations this staff member may search; the others are typed as ids."""
+        return [name for name in self.raw_id_fields if self._is_searchable(request, name)]
 
-    def _is_searchable(self, name: str) -> bool:
+    def _is_searchable(self, request: HttpRequest, name: str) -> bool:
         related = self.model._meta.get_field(name).related_model
         if not self.admin_site.is_registered(related):
             return False
-        return bool(self.admin_site.get_model_admin(related).search_fields)
+        own = self.admin_site.get_model_admin(related)
+        return bool(own.search_fields) and own.has_view_permission(request)
 
 
 class ModeAdmin(PolicyAdmin):

@@ -231,3 +231,13 @@ def test_ids_are_typed_where_users_have_no_admin(rf, admin_user):
     bare = AdminSite()
     assert TierAssignmentAdmin(TierAssignment, bare).get_autocomplete_fields(request) == []
     assert site.get_model_admin(TierAssignment).get_autocomplete_fields(request)
+
+
+def test_ids_are_typed_by_staff_who_may_not_search_users(client, tier):
+    somebody = User.objects.create_user("somebody-else")
+    browser = allowed(client, "add_tierassignment")
+    text = browser.get(page("tierassignment_add")).content.decode()
+    assert "admin-autocomplete" not in text  # it would ask a page that refuses them
+    sent = {"user": somebody.pk, "tier": tier.pk}
+    assert browser.post(page("tierassignment_add"), sent).status_code == 302
+    assert TierAssignment.objects.get().user == somebody
