@@ -48,6 +48,12 @@ class AlertRuleForm(forms.ModelForm):
             cleaned["webhook_secret"] = kept
         return cleaned
 
+    def _post_clean(self) -> None:
+        """Say that a secret got lost with a form that is refused: it is not sent back either."""
+        super()._post_clean()  # type: ignore[misc]
+        if self.errors and "webhook_secret" in self.changed_data:
+            self.add_error("webhook_secret", _("Type the secret again: it is not shown here."))
+
 
 @admin.register(AlertRule)
 class AlertRuleAdmin(admin.ModelAdmin):
