@@ -15,7 +15,7 @@ from django.utils.text import Truncator
 from django.utils.translation import gettext, ngettext
 from django.utils.translation import gettext_lazy as _
 
-from django_ratelimit_tiers.admin.links import row_link, subject_links
+from django_ratelimit_tiers.admin.links import LinkingAdmin
 from django_ratelimit_tiers.admin.pages import ReadOnlyAdmin, log_changes
 from django_ratelimit_tiers.admin.words import moment_words
 from django_ratelimit_tiers.core.refusals import OTHERS
@@ -36,14 +36,14 @@ MOST_RESETS = 1_000
 """How many clients one action lets start anew; each is a call of the store."""
 
 
-class ClientHistoryAdmin(ReadOnlyAdmin):
+class ClientHistoryAdmin(LinkingAdmin, ReadOnlyAdmin):
     """History of clients, which staff can let start anew."""
 
     actions = ("start_anew",)
 
     @admin.display(description=_("subject"))
     def client(self, row: Any) -> str:
-        return subject_links(self.admin_site, row.subject)
+        return self.subject_links(row)
 
     @admin.action(description=_("Let the clients start anew"), permissions=["reset"])
     def start_anew(self, request: HttpRequest, queryset: QuerySet[Any]) -> None:
@@ -138,7 +138,7 @@ class ThrottleEventAdmin(ClientHistoryAdmin):
         rule = EndpointRule.objects.filter(name=event.rule).first()
         if rule is None:
             return event.rule or self.get_empty_value_display()
-        return row_link(self.admin_site, rule)
+        return self.row_link(event, rule)
 
     @admin.display(description=_("revision"))
     def revision_link(self, event: ThrottleEvent) -> str:
@@ -147,7 +147,7 @@ class ThrottleEventAdmin(ClientHistoryAdmin):
         revision = PolicyRevision.objects.filter(pk=event.revision).first()
         if revision is None:
             return str(event.revision)
-        return row_link(self.admin_site, revision, str(revision.pk))
+        return self.row_link(event, revision, str(revision.pk))
 
     @admin.display(description=_("explanation"))
     def explanation(self, event: ThrottleEvent) -> str:

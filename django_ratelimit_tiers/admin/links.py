@@ -5,10 +5,11 @@ from __future__ import annotations
 from typing import Any
 from urllib.parse import urlencode
 
-from django.contrib.admin import AdminSite
-from django.contrib.auth import get_user_model
+from django.contrib import admin
+from django.contrib.auth import get_permission_codename, get_user_model
 from django.core.exceptions import ValidationError
 from django.db.models import Model
+from django.http import HttpRequest
 from django.urls import NoReverseMatch, reverse
 from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString
@@ -21,34 +22,55 @@ from django_ratelimit_tiers.models import (
 )
 
 
-def row_link(site: AdminSite, row: Model, text: str = "") -> str:
-    """Return a link to the page of a row; only its text where the site has no such page."""
-    return _link(site, type(row), "change", [row.pk], "", text or str(row))
+class LinkingAdmin(admin.ModelAdmin):
+    """An admin whose pages link to what their reader may see."""
 
+    def get_object(self, request: HttpRequest, *args: Any, **options: Any) -> Any:
+        """Let a row know for whom it is shown: what shows its links is told nothing else."""
+        row: Any = super().get_object(request, *args, **options)
+        if row is not None:
+            row.shown_for = request
+        return row
 
-def list_link(site: AdminSite, model: type[Model], text: Any, **filters: Any) -> str:
-    """Return a link to the filtered list of a model; only its text where the site has none."""
-    return _link(site, model, "changelist", [], f"?{urlencode(filters)}", text)
+    def may_see(self, page: Any, model: type[Model]) -> bool:
+        """Return whether the reader of the page of a row may view the rows of a model."""
+        request = page.shown_for
+        if self.admin_site.is_registered(model):
+            return self.admin_site.get_model_admin(model).has_view_permission(request)
+        label, options = model._meta.app_label, model._meta
+        names = (get_permission_codename(action, options) for action in ("view", "change"))
+        return any(request.user.has_perm(f"{label}.{name}") for name in names)
 
+    def row_link(self, page: Any, row: Model, text: str = "") -> str:
+        """Return a link to the page of a row; only its text where there is none for the reader."""
+        return self._link(page, type(row), "change", [row.pk], "", text or str(row))
 
-def subject_links(site: AdminSite, subject: str) -> SafeString:
-    """Return who a subject is, and links to everything that is known of it."""
-    models = (ThrottleCount, ThrottleEvent, UsageCount)
-    lists = [(list_link(site, m, m._meta.verbose_name_plural, subject=subject),) for m in models]
-    who = _who(subject)
-    named = format_html("{} ({})", subject, row_link(site, who)) if who else subject
-    return format_html("{} · {}", named, format_html_join(" · ", "{}", lists))
+    def list_link(self, page: Any, model: type[Model], text: Any, **filters: Any) -> str:
+        """Return a link to a filtered list; only its text where there is none for the reader."""
+        return self._link(page, model, "changelist", [], f"?{urlencode(filters)}", text)
 
+    def subject_links(self, page: Any) -> SafeString:
+        """Return who the subject of a row is, and links to everything that is known of it."""
+        subject, models = page.subject, (ThrottleCount, ThrottleEvent, UsageCount)
+        links = (
+            (self.list_link(page, m, m._meta.verbose_name_plural, subject=subject),) for m in models
+        )
+        who, named = _who(subject), subject
+        if who is not None and self.may_see(page, type(who)):
+            named = format_html("{} ({})", subject, self.row_link(page, who))
+        return format_html("{} · {}", named, format_html_join(" · ", "{}", links))
 
-def _link(
-    site: AdminSite, model: type[Model], view: str, args: list[Any], query: str, text: Any
-) -> str:
-    name = f"admin:{model._meta.app_label}_{model._meta.model_name}_{view}"
-    try:
-        url = reverse(name, args=args, current_app=site.name)
-    except NoReverseMatch:
-        return str(text)
-    return format_html('<a href="{}{}">{}</a>', url, query, text)
+    def _link(
+        self, page: Any, model: type[Model], view: str, args: list[Any], query: str, text: Any
+    ) -> str:
+        name = f"admin:{model._meta.app_label}_{model._meta.model_name}_{view}"
+        if not self.may_see(page, model):
+            return str(text)
+        try:
+            url = reverse(name, args=args, current_app=self.admin_site.name)
+        except NoReverseMatch:
+            return str(text)
+        return format_html('<a href="{}{}">{}</a>', url, query, text)
 
 
 def _who(subject: str) -> Model | None:

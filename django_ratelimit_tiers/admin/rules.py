@@ -16,7 +16,7 @@ from django.utils.translation import gettext
 from django.utils.translation import gettext_lazy as _
 
 from django_ratelimit_tiers.admin.limits import LimitedAdmin, RulePolicyInline
-from django_ratelimit_tiers.admin.links import list_link
+from django_ratelimit_tiers.admin.links import LinkingAdmin
 from django_ratelimit_tiers.admin.pages import ModeAdmin
 from django_ratelimit_tiers.admin.periods import NumberField
 from django_ratelimit_tiers.admin.routes import ViewNameInput, similar_names, view_names
@@ -62,7 +62,7 @@ class LimitTierFilter(admin.RelatedFieldListFilter):
 
 
 @admin.register(EndpointRule)
-class EndpointRuleAdmin(ModeAdmin, LimitedAdmin, TrialAdmin):
+class EndpointRuleAdmin(ModeAdmin, LimitedAdmin, TrialAdmin, LinkingAdmin):
     """Endpoint rules with their limits."""
 
     form = EndpointRuleForm
@@ -97,10 +97,10 @@ class EndpointRuleAdmin(ModeAdmin, LimitedAdmin, TrialAdmin):
 
     @admin.display(description=_("see"))
     def related(self, rule: EndpointRule) -> str:
-        site, policies = self.admin_site, ",".join(policy_names(rule))
+        policies = ",".join(policy_names(rule))
         lists = (
-            list_link(site, ThrottleCount, _("throttle counts"), policy__in=policies),
-            list_link(site, ThrottleEvent, _("throttle events"), rule=rule.name),
+            self.list_link(rule, ThrottleCount, _("throttle counts"), policy__in=policies),
+            self.list_link(rule, ThrottleEvent, _("throttle events"), rule=rule.name),
         )
         return format_html_join(" · ", "{}", ((link,) for link in lists))
 

@@ -14,7 +14,7 @@ from django.utils.translation import gettext
 from django.utils.translation import gettext_lazy as _
 
 from django_ratelimit_tiers.admin.limits import LimitedAdmin, TierPolicyInline
-from django_ratelimit_tiers.admin.links import list_link
+from django_ratelimit_tiers.admin.links import LinkingAdmin
 from django_ratelimit_tiers.admin.pages import ModeAdmin, log_changes
 from django_ratelimit_tiers.admin.words import limits_words
 from django_ratelimit_tiers.core.policies import Mode
@@ -40,7 +40,7 @@ class TierForm(forms.ModelForm):
 
 
 @admin.register(Tier)
-class TierAdmin(ModeAdmin, LimitedAdmin):
+class TierAdmin(ModeAdmin, LimitedAdmin, LinkingAdmin):
     """Tiers with their limits."""
 
     inlines = (TierPolicyInline,)
@@ -96,10 +96,10 @@ class TierAdmin(ModeAdmin, LimitedAdmin):
 
     @admin.display(description=_("see"))
     def related(self, tier: Tier) -> str:
-        site = self.admin_site
+        assigned = {"tier__id__exact": tier.pk}
         lists = (
-            list_link(site, TierAssignment, _("who is assigned to it"), tier__id__exact=tier.pk),
-            list_link(site, ThrottleCount, _("throttle counts"), tier=tier.slug),
+            self.list_link(tier, TierAssignment, _("who is assigned to it"), **assigned),
+            self.list_link(tier, ThrottleCount, _("throttle counts"), tier=tier.slug),
         )
         return format_html_join(" · ", "{}", ((link,) for link in lists))
 

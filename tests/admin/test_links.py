@@ -20,7 +20,7 @@ from django_ratelimit_tiers.models import (
     UsageCount,
 )
 from django_ratelimit_tiers.policy.compilation import compile_rules
-from tests.admin.conftest import page
+from tests.admin.conftest import allowed, page
 
 pytestmark = pytest.mark.django_db
 
@@ -182,3 +182,22 @@ def test_what_the_site_has_no_page_for_is_named_without_a_link(staff, model):
     assert "throttle counts ·" in text or "· throttle counts" in text
     assert "/throttlecount/" not in text
     assert 'href="/admin/' not in text
+
+
+def test_no_link_leads_to_a_page_that_its_reader_may_not_see(client):
+    browser = allowed(client, "view_tier")
+    text = browser.get(page("tier_change", Tier.objects.get(slug="free").pk)).content.decode()
+    assert "throttle counts" in text
+    assert page("throttlecount_changelist") not in text
+    assert page("tierassignment_changelist") not in text
+
+
+def test_a_user_is_named_to_those_only_who_may_view_users(client, viewer):
+    somebody = User.objects.create_user("alice")
+    moment = datetime(2026, 1, 1, tzinfo=UTC)
+    usage = UsageCount.objects.create(hour=moment, subject=f"user:{somebody.pk}")
+    address = page("usagecount_change", usage.pk)
+    assert b"alice" in viewer.get(address).content
+    text = allowed(client, "view_usagecount").get(address).content.decode()
+    assert "alice" not in text
+    assert f"?subject=user%3A{somebody.pk}" in text
