@@ -139,7 +139,11 @@ class EmailsField(_ListField):
 
     def item(self, text: str) -> str:
         """Return a valid address as it is."""
-        validate_email(text)
+        try:
+            validate_email(text)
+        except ValidationError:
+            message = _("“%(text)s” is not an e-mail address: write them like ops@example.com.")
+            raise ValidationError(message, "email", {"text": text[:64]}) from None
         return text
 
 

@@ -45,3 +45,11 @@ def test_a_wrong_form_without_a_secret_asks_for_none(staff: Client) -> None:
     rule = AlertRule.objects.create(kind="spike", name="any")
     sent = sent_form(staff.get(page("alertrule_change", rule.pk))) | {"emails": "nobody"}
     assert set(errors(staff.post(page("alertrule_change", rule.pk), sent))) == {"emails"}
+
+
+def test_the_one_address_of_many_that_is_wrong_is_named(staff: Client) -> None:
+    rule = AlertRule.objects.create(kind="spike", name="any")
+    sent = sent_form(staff.get(page("alertrule_change", rule.pk)))
+    sent |= {"emails": "ops@example.com\nnobody\nduty@example.com"}
+    [message] = errors(staff.post(page("alertrule_change", rule.pk), sent))["emails"]
+    assert "“nobody”" in message
