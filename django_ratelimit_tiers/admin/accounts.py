@@ -18,6 +18,7 @@ from django.utils.translation import gettext
 from django.utils.translation import gettext_lazy as _
 
 from django_ratelimit_tiers.admin.pages import (
+    BREADCRUMBS_ARE_A_LIST,
     ExpiryFilter,
     PolicyAdmin,
     log_changes,
@@ -128,6 +129,7 @@ class ServiceAccountAdmin(PolicyAdmin):
             "opts": self.opts,
             "accounts": accounts,
             "has_view_permission": self.has_view_permission(request),
+            "breadcrumbs_are_a_list": BREADCRUMBS_ARE_A_LIST,
         }
         template = "admin/django_ratelimit_tiers/serviceaccount/new_keys.html"
         response = TemplateResponse(request, template, context)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import django
 from django.contrib import admin, messages
 from django.contrib.admin.models import CHANGE, LogEntry
 from django.contrib.admin.utils import model_ngettext
@@ -16,6 +17,9 @@ from django.utils.translation import ngettext
 
 from django_ratelimit_tiers.core.policies import Mode
 from django_ratelimit_tiers.models.history import edits_by
+
+BREADCRUMBS_ARE_A_LIST = django.VERSION >= (6, 1)
+"""How Django writes the way to a page; pages of our own do as it does."""
 
 
 class PolicyAdmin(admin.ModelAdmin):

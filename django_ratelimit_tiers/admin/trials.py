@@ -19,7 +19,7 @@ from django.urls import URLPattern, path
 from django.utils.translation import gettext
 from django.utils.translation import gettext_lazy as _
 
-from django_ratelimit_tiers.admin.pages import PolicyAdmin
+from django_ratelimit_tiers.admin.pages import BREADCRUMBS_ARE_A_LIST, PolicyAdmin
 from django_ratelimit_tiers.core.accesslogs import READ_ERRORS, LogReader, log_lines
 from django_ratelimit_tiers.core.policies import Mode
 from django_ratelimit_tiers.exceptions import StoreUnavailable
@@ -198,6 +198,8 @@ class TrialAdmin(PolicyAdmin):
             "form": form,
             "method": "post" if form.is_multipart() else "get",
             "lines": lines,
+            "has_view_permission": self.has_view_or_change_permission(request),
+            "breadcrumbs_are_a_list": BREADCRUMBS_ARE_A_LIST,
         }
         template = "admin/django_ratelimit_tiers/endpointrule/trial.html"
         return TemplateResponse(request, template, context)

@@ -241,3 +241,11 @@ def test_ids_are_typed_by_staff_who_may_not_search_users(client, tier):
     sent = {"user": somebody.pk, "tier": tier.pk}
     assert browser.post(page("tierassignment_add"), sent).status_code == 302
     assert TierAssignment.objects.get().user == somebody
+
+
+def test_the_page_of_new_keys_tells_the_way_to_it_as_django_does(staff, account):
+    chosen = {"action": "issue_new_keys", "_selected_action": [account.pk]}
+    address = page("serviceaccount_changelist")
+    answers = staff.get(address), staff.post(address, chosen)
+    first, other = (re.search(r"<(\w+) class=.breadcrumbs", a.content.decode()) for a in answers)
+    assert first[1] == other[1]

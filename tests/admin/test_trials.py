@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import gzip
+import re
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 from django.contrib.auth.models import Permission, User
+from django.contrib.staticfiles import finders
 from django.core.files.uploadedfile import SimpleUploadedFile
 from django.http import HttpRequest
 from django.test import Client, override_settings
@@ -241,3 +243,18 @@ def test_hostile_text_is_inert(staff: Client) -> None:
     limit_tier("anonymous", {"requests": 1, "period": 60})
     response = staff.post(page("endpointrule_replay"), {"log": uploaded(3 * line)})
     assert b"<script>alert" not in response.content
+
+
+@pytest.mark.parametrize("name", ["endpointrule_preview", "endpointrule_replay"])
+def test_a_page_tells_the_way_to_it_as_django_does(staff, name):
+    pages = [staff.get(page(one)).content.decode() for one in ("endpointrule_changelist", name)]
+    own, other = (re.search(r"<(\w+) class=.breadcrumbs", text) for text in pages)
+    assert own[1] == other[1]
+
+
+@pytest.mark.parametrize("name", ["endpointrule_preview", "endpointrule_replay", "tier_add"])
+def test_a_page_has_no_style_that_a_content_security_policy_would_refuse(staff, name):
+    text = staff.get(page(name)).content.decode()
+    assert "<style" not in text
+    [address] = re.findall(r"[^\"]*/(django_ratelimit_tiers/admin.css)", text)
+    assert finders.find(address)
