@@ -557,6 +557,17 @@ def test_wrong_passwords_at_the_rest_frameworks_own_token_view_count_as_failed(
     assert [client.post("/token/", guess).status_code for _ in range(3)] == [400, 400, 429]
 
 
+def test_a_rule_for_failures_tells_its_numbers_only_of_what_failed(
+    is_installed: bool, client: Client
+) -> None:
+    limit_tier("anonymous", 9)
+    make_rule("fail", 2, path="/drf/**", count="failed")
+    right, wrong = client.get("/drf/200/"), client.get("/drf/401/")
+    assert [right.headers[name] for name in FIELDS[:2]] == ["9", "8"]
+    assert "fail" not in right.headers["RateLimit"]
+    assert [wrong.headers[name] for name in FIELDS[:2]] == ["2", "1"]
+
+
 def test_disabled_limits_do_nothing(client: Client, valkey_client: redis.Redis) -> None:
     limit_tier("anonymous", 1)
     with override_settings(RATELIMIT_TIERS={"ENABLED": False}):

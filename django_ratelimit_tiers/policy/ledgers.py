@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Set
 from random import getrandbits
 from typing import Any
 
@@ -136,7 +137,10 @@ class Ledger:
             self.has_reservations = self.has_reservations or tariff.has_reservations
 
     def take_back(self, *, reservations_only: bool) -> list[tuple[Decision, list[Charge]]]:
-        """Remove the charges to be given back, and return them with the decisions they are of."""
+        """Remove the charges to be given back, and return them with the decisions they are of.
+
+        A client that is let in hears no more of what was only reserved: it has not been charged.
+        """
         taken = []
         for bill, decision in self.charged:
             charges = [
@@ -147,7 +151,14 @@ class Ledger:
             if charges:
                 taken.append((decision, charges))
         self.charged.clear()
+        if reservations_only and self.decision.allowed:
+            self._leave_out({charge for _, charges in taken for charge in charges})
         return taken
+
+    def _leave_out(self, returned: Set[Charge]) -> None:
+        _, now, degraded, name, _, _ = self.decision
+        left = tuple(o for o in self.decision.outcomes if o.charge not in returned)
+        self.decision = Decision(left, now, degraded, name)
 
 
 def ledger_of(request: HttpRequest) -> Ledger | None:
