@@ -12,13 +12,16 @@ from textwrap import dedent
 from typing import Any
 
 import pytest
+from django.apps import apps
 from django.test import RequestFactory
 
 from django_ratelimit_tiers.middleware import RateLimitMiddleware
+from django_ratelimit_tiers.models import EndpointRule, TierPolicy
 from tests.policies import limit_tier, make_rule
 
 ROOT = Path(__file__).resolve().parent.parent
 DOCUMENTS = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]
+MOVING = ROOT / "docs" / "moving.md"
 
 LINK = re.compile(r"\]\(([^)\s]+)\)")
 SNIPPET = re.compile(r"^( *)```(\w+)\n(.*?)^\1```", re.MULTILINE | re.DOTALL)
@@ -109,11 +112,51 @@ def test_the_page_for_customers_shows_what_they_have_left(rf: RequestFactory) ->
     limit_tier("anonymous", 5)
     make_rule("hidden", 9, path="/usage/", disclose=False)
     [snippet] = [text for text in snippets(ROOT / "docs/headers.md", "python") if "usage" in text]
-    names: dict[str, Any] = {}
-    exec(snippet, names)  # noqa: S102 - it is our own
+    names = names_of(snippet)
     request = rf.get("/usage/")
     assert RateLimitMiddleware(names["usage"]).process_view(request, names["usage"], (), {}) is None
     shown = json.loads(names["usage"](request).content)
     assert shown.keys() == {"anonymous-31622400s"}
     assert shown["anonymous-31622400s"]["of"] == 5
     assert shown["anonymous-31622400s"]["left"] == 4
+
+
+@pytest.mark.parametrize(
+    ("rate", "requests", "period"),
+    [
+        ("100/day", 100, 86_400),
+        ("5/m", 5, 60),
+        ("100/5m", 100, 300),
+        ("10 per 2 hours", 10, 7_200),
+        ("4/minute", 4, 60),
+        ("1 per second", 1, 1),
+        ("20/hr", 20, 3_600),
+    ],
+)
+def test_rates_of_other_limiters_become_rows(rate, requests, period):
+    limit = names_of(snippets(MOVING, "python")[0])["limit"]
+    assert limit(rate) == {"requests": requests, "period": period}
+
+
+@pytest.mark.parametrize("rate", ["1/month", "2 per year", "five/m", "5/", ""])
+def test_what_is_no_rate_of_another_limiter_is_refused(rate):
+    with pytest.raises(ValueError, match="no rate"):
+        names_of(snippets(MOVING, "python")[0])["limit"](rate)
+
+
+@pytest.mark.django_db
+def test_a_migration_writes_the_limits_of_another_limiter_as_often_as_it_runs():
+    add_limits = names_of(snippets(MOVING, "python")[1])["add_limits"]
+    for _ in range(2):
+        add_limits(apps, None)
+    limits = TierPolicy.objects.filter(tier__slug="anonymous").values_list("requests", "period")
+    assert list(limits) == [(100, 86_400)]
+    rule = EndpointRule.objects.get(name="uploads")
+    assert (rule.view_name, rule.mode) == ("shop.views.Upload", "shadow")
+    assert rule.policies.get().words == "20 per minute"
+
+
+def names_of(snippet: str) -> dict[str, Any]:
+    names: dict[str, Any] = {}
+    exec(snippet, names)  # noqa: S102 - it is our own
+    return names
