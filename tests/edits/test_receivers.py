@@ -327,9 +327,9 @@ def test_what_is_written_by_a_proxy_is_an_edit(announced, user, free):
 
 def test_an_edit_after_a_savepoint_that_was_taken_and_rolled_back_by_hand_is_recorded(announced):
     with transaction.atomic():
-        savepoint = transaction.savepoint()
+        savepoint = connection.savepoint()
         Tier.objects.update(rank=1)
-        transaction.savepoint_rollback(savepoint)
+        connection.savepoint_rollback(savepoint)
         Tier.objects.update(rank=2)
     assert announced.new() == POLICY
     assert PolicyRevision.objects.count() == 1
