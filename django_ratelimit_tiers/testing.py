@@ -6,7 +6,7 @@ asynchronous tests, `async with`.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import wraps
 from typing import Any
 
@@ -18,7 +18,9 @@ from django.test.utils import TestContextDecorator, override_settings
 from django_ratelimit_tiers.conf import SETTING
 from django_ratelimit_tiers.core.policies import Algorithm, Mode, QuotaPolicy
 from django_ratelimit_tiers.models import Tier, TierPolicy
+from django_ratelimit_tiers.policy.revisions import announce_policy, announce_subjects
 from django_ratelimit_tiers.shapes import EVENT_SHAPES, SHAPES, Test
+from django_ratelimit_tiers.signals import policy_edited, subject_edited
 
 MEMORY_STORE = "django_ratelimit_tiers.store.memory.MemoryStore"
 
@@ -75,7 +77,7 @@ class override_limits(_Overridden):  # noqa: N801 - reads as a word in a with st
     `tiers` maps slugs to requests and period in seconds: `override_limits({"free": (2, 60)})`
     leaves the free tier this one limit, a sliding window counter, and needs the test database. It
     is enforced, also where the tier is in shadow mode or unlimited.
-    Rules and tiers that the test has made are in force at once, without a commit. Raises
+    What the test edits, before or inside, is in force at once, without a commit. Raises
     `Tier.DoesNotExist` for an unknown slug, ImproperlyConfigured for an unknown or wrong setting,
     and ValueError for what is no limit.
     """
@@ -100,13 +102,28 @@ class override_limits(_Overridden):  # noqa: N801 - reads as a word in a with st
             )
         self._replaced.append(replaced)
         super().enable()
+        policy_edited.connect(self._tell_everyone)
+        subject_edited.connect(self._tell)
 
     def disable(self) -> None:
-        """Let the earlier limits hold again."""
-        for tier, policies in self._replaced.pop().items():
-            Tier.objects.filter(pk=tier.pk).update(mode=tier.mode, unlimited=tier.unlimited)
-            _replace(tier, policies)
-        super().disable()
+        """Let the earlier limits hold again, the settings also where the database fails.
+
+        A test that has broken its transaction would leave them to all tests after it.
+        """
+        policy_edited.disconnect(self._tell_everyone)
+        subject_edited.disconnect(self._tell)
+        try:
+            for tier, policies in self._replaced.pop().items():
+                Tier.objects.filter(pk=tier.pk).update(mode=tier.mode, unlimited=tier.unlimited)
+                _replace(tier, policies)
+        finally:
+            super().disable()
+
+    def _tell_everyone(self, **_: Any) -> None:
+        announce_policy()  # the transaction of a test has no commit that would
+
+    def _tell(self, subjects: Sequence[str], **_: Any) -> None:
+        announce_subjects(subjects)
 
 
 def _refuse_wrong(

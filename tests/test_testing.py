@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+
 import pytest
+from django.conf import settings
+from django.contrib.auth.models import Group, User
 from django.core.exceptions import ImproperlyConfigured
+from django.db import IntegrityError, transaction
 from django.test import AsyncClient, Client, TestCase
 
-from django_ratelimit_tiers.models import Tier, TierPolicy
+from django_ratelimit_tiers.models import Tier, TierAssignment, TierPolicy
 from django_ratelimit_tiers.testing import override_limits, unlimited
+from tests.policies import make_rule
 
 pytestmark = pytest.mark.django_db
 
@@ -46,6 +52,18 @@ def test_limits_are_restored_when_the_test_fails():
     assert limits() == before
 
 
+def test_settings_are_restored_when_the_test_has_broken_its_transaction():
+    before = settings.RATELIMIT_TIERS
+    with (
+        pytest.raises(transaction.TransactionManagementError),
+        transaction.atomic(),
+        override_limits({"anonymous": (2, 60)}),
+        suppress(IntegrityError),
+    ):
+        Tier.objects.create(slug="free", name="Another")
+    assert settings.RATELIMIT_TIERS is before
+
+
 def test_nothing_is_limited_inside_unlimited():
     with override_limits({"anonymous": (1, 60)}):
         with unlimited():
@@ -71,6 +89,28 @@ def test_rules_made_before_are_in_force_without_a_commit():
     TierPolicy.objects.create(tier=tier, requests=1, period=3600)
     with override_limits():
         assert statuses(2) == [200, 429]
+
+
+def test_rules_made_inside_are_in_force_without_a_commit():
+    with override_limits():
+        assert statuses(1) == [200]
+        make_rule("plain", 1)
+        assert statuses(2) == [200, 429]
+
+
+@pytest.mark.parametrize("way", ["user", "group"])
+def test_a_tier_assigned_inside_is_in_force_without_a_commit(client, way):
+    user, group = User.objects.create_user("anna"), Group.objects.create(name="big")
+    client.force_login(user)
+    pro = Tier.objects.get(slug="pro")
+    TierAssignment.objects.create(group=group, tier=pro)
+    with override_limits({"free": (1, 60), "pro": (5, 60)}):
+        assert [client.get("/plain/").status_code for _ in range(2)] == [200, 429]
+        if way == "user":
+            TierAssignment.objects.create(user=user, tier=pro)
+        else:
+            user.groups.add(group)
+        assert client.get("/plain/").status_code == 200
 
 
 def test_an_unknown_setting_is_named():
