@@ -71,8 +71,8 @@ class RouteMap:
     def has_view(self, name: str) -> bool:
         """Return whether a rule may call any view by a name."""
         return any(
-            name == leaf.match.view_name or name in view_paths(leaf.match.func)
-            for leaf in self._leaves
+            name in endpoint.view_names or name in view_paths(leaf.match.func)
+            for endpoint, leaf in zip(self.endpoints, self._leaves, strict=True)
         )
 
     def reached_views(self, pattern: Pattern) -> frozenset[Hashable]:

@@ -21,6 +21,10 @@ from django_ratelimit_tiers.policy.views import steady_view, view_identity
 REMEMBERED_VIEWS = 10_000
 """How many views' rules are remembered by one index."""
 
+MOST_MAPS = 1024
+"""How many URLconfs' maps are kept: more than sites have hosts with routes of their own. A map that
+is made anew takes long, and what is remembered of views keeps the one that was lost."""
+
 SETTINGS_OF_ROUTES = frozenset(("ROOT_URLCONF", "LANGUAGES", "LANGUAGE_CODE", "USE_I18N"))
 
 
@@ -103,7 +107,7 @@ def routes_epoch() -> int:
     return _EPOCH[0]
 
 
-@lru_cache(maxsize=16)
+@lru_cache(maxsize=MOST_MAPS)
 def _route_map(resolver: URLResolver) -> RouteMap:
     return RouteMap(resolver)
 

@@ -41,7 +41,7 @@ from django_ratelimit_tiers.core.rules import Rule
 from django_ratelimit_tiers.policy import passages
 from django_ratelimit_tiers.policy.passages import PassageBook
 from django_ratelimit_tiers.policy.routemaps import RouteMap
-from django_ratelimit_tiers.policy.routes import RouteIndex, resolution, route_map
+from django_ratelimit_tiers.policy.routes import RouteIndex, resolution, route_map, routes_of
 from django_ratelimit_tiers.policy.views import view_identity
 
 
@@ -237,6 +237,8 @@ def test_the_name_of_an_application_is_that_of_its_instances_but_of_one_that_has
             for called in ("all:site:in", "both:site:in"):
                 rule = Rule(id=1, name="rule", view_name=called)
                 assert [name for name in names if covers(rule, f"/{name}/in/")] == covered
+                assert route_map().has_view(called)
+            assert not route_map().has_view("all:elsewhere:in")
 
 
 def test_a_class_is_named_by_its_path() -> None:
@@ -463,6 +465,12 @@ def test_routes_that_changed_are_read_anew() -> None:
         urls.urlpatterns += (path("new/", login),)  # type: ignore[attr-defined]
         clear_url_caches()
         assert rules_for(index, resolve("/old/"), "GET")
+
+
+def test_a_site_with_many_hosts_has_one_map_of_the_routes_of_each() -> None:
+    hosts = [urlconf(path("own/", login)) for _ in range(100)]
+    first = [routes_of(host) for host in hosts]
+    assert [routes_of(host) for host in hosts] == first
 
 
 def test_every_route_is_listed_in_the_sites_own_language() -> None:
