@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable
 from typing import Any
 
+from django.conf import settings
 from django.db import models, router, transaction
 
 from django_ratelimit_tiers.signals import policy_edited, subject_edited
@@ -78,16 +79,16 @@ class AssignmentQuerySet(PolicyQuerySet):
         self._for_write = True
         with transaction.atomic(using=self.db, savepoint=False):
             rows = self._lock(self.order_by().values_list("pk", flat=True)[: MAX_SUBJECTS + 1])
-            before = [row.subject for row in rows]
+            before = list(map(_known_subject, rows))
             updated = models.QuerySet.update(self, **fields)
-            after = [row.subject for row in self._lock([row.pk for row in rows])]
+            after = map(_known_subject, self._lock([row.pk for row in rows]))
             # A row that matched only after it was looked for has unknown subjects.
             known = updated == len(rows)
-            self.announce(before + after if known else [None], "updated in bulk")
+            self.announce([*before, *after] if known else [None], "updated in bulk")
         return updated
 
     def announce(self, subjects: Collection[str | None], reason: str) -> None:
-        """Announce an edit that touched these subjects; None stands for a group's members."""
+        """Announce an edit that touched these subjects; None stands for more than are known."""
         named = {subject for subject in subjects if subject is not None}
         if None in subjects or len(named) > MAX_SUBJECTS:
             policy_edited.send(self.model, using=self.db, reason=reason)
@@ -98,7 +99,7 @@ class AssignmentQuerySet(PolicyQuerySet):
     def announce_stored(self, pk: object) -> None:
         """Announce whom a row names in the database, before it is changed or deleted."""
         with transaction.atomic(using=self.db, savepoint=False):
-            self.announce([row.subject for row in self._lock([pk])], "changed or deleted")
+            self.announce([*map(_known_subject, self._lock([pk]))], "changed or deleted")
 
     def _lock(self, pks: Iterable[object]) -> list[Any]:
         """Return these rows, kept from other writers until the transaction ends."""
@@ -107,3 +108,12 @@ class AssignmentQuerySet(PolicyQuerySet):
 
     def _announce_created(self, created: list[Any], *, replaced: bool) -> None:
         self.announce([None if replaced else row.subject for row in created], "created in bulk")
+
+
+def _known_subject(stored: Any) -> str | None:
+    """Return whom a stored row names, as requests know them; None where that is not known.
+
+    A key's digest may be one under a former secret, and requests know the key by the present one.
+    """
+    is_of_key = stored.api_key is not None
+    return None if is_of_key and settings.SECRET_KEY_FALLBACKS else stored.subject

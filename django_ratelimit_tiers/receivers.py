@@ -29,6 +29,7 @@ from django_ratelimit_tiers.models import (
     TierAssignment,
     TierPolicy,
 )
+from django_ratelimit_tiers.models.accounts import user_subject
 from django_ratelimit_tiers.models.tiers import PolicyModel
 from django_ratelimit_tiers.policy.assignments import group_field
 from django_ratelimit_tiers.policy.revisions import announce_policy, announce_subjects
@@ -111,6 +112,8 @@ def connect() -> None:
 
 def connect_model(sender: type[models.Model], **_: Any) -> None:
     """Connect one of these models, or one made of it: a proxy's rows are the same rows."""
+    if issubclass(sender, Tier):
+        pre_save.connect(on_tier_loading, sender=sender)
     if issubclass(sender, POLICY_MODELS):
         post_save.connect(on_policy_saved, sender=sender)
         post_delete.connect(on_policy_deleted, sender=sender)
@@ -136,6 +139,13 @@ def on_subject_edited(
 ) -> None:
     """Raise the revision of single subjects."""
     _raise_revision(sender, using, reason, subjects)
+
+
+def on_tier_loading(instance: Tier, using: str, raw: bool, **_: Any) -> None:
+    """Let a tier of a fixture take over from the one that was the default, as forms do."""
+    if raw and instance.default_for:
+        former = Tier.objects.using(using).filter(default_for=instance.default_for)
+        former.exclude(pk=instance.pk).update(default_for="")
 
 
 def on_policy_saved(
@@ -203,7 +213,7 @@ def on_membership_written(
 ) -> None:
     """Announce the user of a row of a project's own model of memberships."""
     user = getattr(instance, f"{group_field().m2m_field_name()}_id")
-    subject_edited.send(sender, using=using, subjects=(f"user:{user}",), reason="membership")
+    subject_edited.send(sender, using=using, subjects=(user_subject(user),), reason="membership")
 
 
 def on_migrated(using: str, plan: Iterable[tuple[Migration, bool]] = (), **_: Any) -> None:

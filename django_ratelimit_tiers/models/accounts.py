@@ -41,6 +41,14 @@ def user_key(value: object) -> Any:
     return key
 
 
+def user_subject(value: object) -> str:
+    """Return the subject of a user by a primary key, however that is written.
+
+    Code may assign a UUID without its hyphens; requests know the user by the one that is loaded.
+    """
+    return f"user:{get_user_model()._meta.pk.to_python(value)}"
+
+
 class ServiceAccount(PolicyModel):
     """A known client that no limit applies to, identified by user, key and/or network."""
 
@@ -165,7 +173,7 @@ class TierAssignment(PolicyModel):
     @property
     def subject(self) -> str | None:
         """The one subject that this names; None when it is the members of a group."""
-        return f"user:{self.user_id}" if self.user_id is not None else self.api_key
+        return user_subject(self.user_id) if self.user_id is not None else self.api_key
 
     def clean(self) -> None:
         """Refuse none or several of user, group and key."""

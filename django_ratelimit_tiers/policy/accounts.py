@@ -30,9 +30,12 @@ class CompiledAccount:
 
 @dataclass(frozen=True, slots=True)
 class Accounts:
-    """The active service accounts by what identifies them."""
+    """The active service accounts by what identifies them.
 
-    by_user: dict[str, CompiledAccount] = field(default_factory=dict)
+    A user may have several, such as one for each network; a key has one.
+    """
+
+    by_user: dict[str, list[CompiledAccount]] = field(default_factory=dict)
     by_key: dict[str, CompiledAccount] = field(default_factory=dict)
     by_network: tuple[CompiledAccount, ...] = ()
 
@@ -47,8 +50,7 @@ class Accounts:
 
     def of_user(self, user: str, address: str, now: float) -> CompiledAccount | None:
         """Return the account that a user identifies from this address."""
-        account = self.by_user.get(user)
-        return account if account and account.holds(address, now) else None
+        return next((a for a in self.by_user.get(user, ()) if a.holds(address, now)), None)
 
 
 def compile_accounts(rows: Iterable[ServiceAccount]) -> Accounts:
@@ -56,7 +58,8 @@ def compile_accounts(rows: Iterable[ServiceAccount]) -> Accounts:
 
     A row that no form would have saved is left out and logged: it exempts nobody.
     """
-    by_user, by_key, by_network = {}, {}, []
+    by_user: dict[str, list[CompiledAccount]] = {}
+    by_key, by_network = {}, []
     for row in rows:
         try:
             networks = parse_networks(row.networks.split()) if row.networks else None
@@ -65,7 +68,7 @@ def compile_accounts(rows: Iterable[ServiceAccount]) -> Accounts:
             continue
         account = CompiledAccount(row.pk, row.name, networks, row.expires_at.timestamp())
         if row.user_id is not None:
-            by_user[f"user:{row.user_id}"] = account
+            by_user.setdefault(f"user:{row.user_id}", []).append(account)
         if row.key_digest:
             by_key[row.key_digest] = account
         if row.user_id is None and not row.key_digest and networks:

@@ -99,6 +99,18 @@ def test_rows_that_have_the_ids_of_others_are_left_alone(policy: Path) -> None:
     assert set(limits) == {("export", None, 5), ("export", "pro", 50)}
 
 
+def test_a_tier_that_is_loaded_as_a_default_takes_over_from_the_one_that_was(policy: Path) -> None:
+    before = rows()
+    Tier.objects.update(default_for="")
+    Tier.objects.filter(slug="free").update(default_for="anonymous")
+    Tier.objects.filter(slug="anonymous").update(default_for="authenticated")
+    Tier.objects.create(slug="trial", name="Trial", default_for="unverified")
+    load(policy)
+    assert Tier.objects.get(slug="trial").default_for == "unverified"
+    Tier.objects.get(slug="trial").delete()
+    assert rows() == before
+
+
 def test_what_is_loaded_raises_the_revision(policy: Path) -> None:
     PolicyRevision.objects.all().delete()
     load(policy)

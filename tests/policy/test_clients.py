@@ -144,6 +144,15 @@ def test_an_assignment_is_remembered_no_longer_than_it_holds(
     assert before + least <= found.until <= time.monotonic() + most
 
 
+@pytest.mark.django_db(transaction=True)
+def test_a_tier_is_assigned_at_once_however_the_users_primary_key_is_written(
+    tier_of: TierOf, anna: User
+) -> None:
+    assert tier_of(anna) == "free"
+    assign("pro", user_id=f"0{anna.pk}")  # as a UUID without its hyphens is written differently
+    assert tier_of(anna) == "pro"
+
+
 def test_a_verified_key_is_a_client_of_its_own(
     client: Client, tier_of: TierOf, valkey_client: redis.Redis
 ) -> None:
@@ -158,6 +167,27 @@ def test_a_key_made_under_an_old_secret_keeps_its_tier(tier_of: TierOf) -> None:
         assign("pro", api_key="k1")
     with override_settings(SECRET_KEY="the new one", SECRET_KEY_FALLBACKS=["the old one"]):
         assert tier_of(headers=KEY) == "pro"
+
+
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.parametrize(
+    ("edit", "expected"),
+    [
+        (lambda row, tier: (setattr(row, "tier", tier), row.save()), "business"),
+        (lambda _, tier: TierAssignment.objects.update(tier=tier), "business"),
+        (lambda row, _: row.delete(), "free"),
+    ],
+    ids=["save", "update", "delete"],
+)
+def test_an_edit_of_a_key_made_under_an_old_secret_is_in_force_at_once(
+    tier_of: TierOf, edit: Callable[[TierAssignment, Tier], object], expected: str
+) -> None:
+    with override_settings(SECRET_KEY="the old one"):
+        row = assign("pro", api_key="k1")
+    with override_settings(SECRET_KEY="the new one", SECRET_KEY_FALLBACKS=["the old one"]):
+        assert tier_of(headers=KEY) == "pro"
+        edit(row, Tier.objects.get(slug="business"))
+        assert tier_of(headers=KEY) == expected
 
 
 @override_settings(RATELIMIT_TIERS={})
@@ -522,6 +552,21 @@ def test_a_stolen_key_used_from_elsewhere_is_an_ordinary_client(tier_of: TierOf)
 
 def test_an_accounts_user_is_exempt_from_its_networks_alone(tier_of: TierOf, anna: User) -> None:
     account(networks="192.0.2.0/24", user=anna).save()
+    assert tier_of(anna) == "free"
+    assert tier_of(anna, REMOTE_ADDR="192.0.2.9") is None
+
+
+@pytest.mark.parametrize(
+    "other",
+    [{"networks": "198.51.100.0/24"}, {"expires_at": timezone.now() - HOUR}],
+    ids=["elsewhere", "expired"],
+)
+@pytest.mark.parametrize("name", ["a", "z"])
+def test_a_user_with_two_accounts_is_exempt_by_either(
+    tier_of: TierOf, anna: User, name: str, other: dict[str, Any]
+) -> None:
+    account(name="m", networks="192.0.2.0/24", user=anna).save()
+    account(name=name, user=anna, **other).save()
     assert tier_of(anna) == "free"
     assert tier_of(anna, REMOTE_ADDR="192.0.2.9") is None
 
