@@ -171,20 +171,16 @@ def on_alert_rule_saving(instance: AlertRule, using: str, **_: Any) -> None:
         forget_hours(instance, using)
 
 
-def on_assignment_leaving(
-    sender: type[TierAssignment], instance: TierAssignment, using: str, **_: Any
-) -> None:
+def on_assignment_leaving(instance: TierAssignment, using: str, **_: Any) -> None:
     """Announce whom a row still names, unless it is a new one."""
     if instance.pk is not None:
-        sender.objects.using(using).announce_stored(instance.pk)
+        TierAssignment.objects.using(using).announce_stored(instance.pk)  # a proxy's may be others
 
 
-def on_assignment_saved(
-    sender: type[TierAssignment], instance: TierAssignment, using: str, created: bool, **_: Any
-) -> None:
+def on_assignment_saved(instance: TierAssignment, using: str, created: bool, **_: Any) -> None:
     """Announce whom a saved row names now."""
     reason = "created" if created else "changed"
-    sender.objects.using(using).announce([instance.subject], reason)
+    TierAssignment.objects.using(using).announce([instance.subject], reason)
 
 
 def on_membership_changed(

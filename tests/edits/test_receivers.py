@@ -325,6 +325,28 @@ def test_what_is_written_by_a_proxy_is_an_edit(announced, user, free):
     assert announced.new() == named(user)
 
 
+@isolate_apps("tests")
+def test_an_assignment_is_written_by_a_proxy_with_a_manager_of_its_own(announced, user, free):
+    class Noted(models.Manager):
+        def get_queryset(self):
+            return super().get_queryset().exclude(note="")
+
+    class NotedAssignment(TierAssignment):
+        objects = Noted()
+
+        class Meta:
+            app_label = "tests"
+            proxy = True
+
+    NotedAssignment.objects.create(user=user, tier=free, note="asked for it")
+    assert announced.new() == named(user)
+    assignment = NotedAssignment.objects.get()
+    TierAssignment.objects.update(note="")
+    announced.new()
+    assignment.delete()
+    assert announced.new() == named(user)
+
+
 def test_an_edit_after_a_savepoint_that_was_taken_and_rolled_back_by_hand_is_recorded(announced):
     with transaction.atomic():
         savepoint = connection.savepoint()
