@@ -7,12 +7,14 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
+import django
 import pytest
+from django.conf import settings
 from django.contrib.auth.models import Permission, User
 from django.contrib.staticfiles import finders
 from django.core.files.uploadedfile import SimpleUploadedFile
 from django.http import HttpRequest
-from django.test import Client, override_settings
+from django.test import Client, modify_settings, override_settings
 
 from django_ratelimit_tiers.admin import trials
 from django_ratelimit_tiers.models import EndpointRule, PolicyRevision, Tier
@@ -258,3 +260,22 @@ def test_a_page_has_no_style_that_a_content_security_policy_would_refuse(staff, 
     assert "<style" not in text
     [address] = re.findall(r"[^\"]*/(django_ratelimit_tiers/admin.css)", text)
     assert finders.find(address)
+
+
+@pytest.mark.skipif(django.VERSION < (6, 1), reason="Django's own pages name no nonce yet")
+@modify_settings(MIDDLEWARE={"append": "django.middleware.csp.ContentSecurityPolicyMiddleware"})
+def test_styles_have_the_nonce_that_a_policy_asks_for(staff: Client) -> None:
+    [template] = settings.TEMPLATES
+    processors = [
+        *template["OPTIONS"]["context_processors"],
+        "django.template.context_processors.csp",
+    ]
+    templates = [{**template, "OPTIONS": {"context_processors": processors}}]
+    rule = make_rule("search", path="/api/search/")
+    with override_settings(TEMPLATES=templates, SECURE_CSP={"style-src": ["<CSP_NONCE_SENTINEL>"]}):
+        for address in (page("endpointrule_preview"), page("endpointrule_change", rule.pk)):
+            response = staff.get(address)
+            links = re.findall(r'<link[^>]*rel="stylesheet"[^>]*>', response.content.decode())
+            [nonce] = re.findall("'nonce-([^']+)'", response["Content-Security-Policy"])
+            assert links
+            assert [link for link in links if f'nonce="{nonce}"' not in link] == []
