@@ -10,6 +10,7 @@ from typing import Any
 from django.contrib import admin, messages
 from django.contrib.admin.widgets import RelatedFieldWidgetWrapper
 from django.core.exceptions import ValidationError
+from django.db import router, transaction
 from django.forms import BaseInlineFormSet, model_to_dict
 from django.forms.formsets import DELETION_FIELD_NAME
 from django.http import HttpRequest
@@ -133,6 +134,15 @@ class RuleLimitFormSet(LimitFormSet):
 
 class LimitedAdmin(admin.ModelAdmin):
     """An admin of rows with limits, which warns of limits that are never reached."""
+
+    def get_object(self, request: HttpRequest, *args: Any, **options: Any) -> Any:
+        """Let a form that is sent wait for another of the same row, to see what that one adds."""
+        row: Any = super().get_object(request, *args, **options)
+        using = router.db_for_write(self.model)
+        is_saving = request.method == "POST" and transaction.get_connection(using).in_atomic_block
+        if row is not None and is_saving:
+            self.model._base_manager.using(using).select_for_update().filter(pk=row.pk).first()
+        return row
 
     def save_related(self, request: HttpRequest, form: Any, formsets: Any, change: bool) -> None:
         super().save_related(request, form, formsets, change)

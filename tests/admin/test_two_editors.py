@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from threading import Barrier, BrokenBarrierError
 from typing import Any
 
 import pytest
+from django.contrib.auth.models import User
+from django.db import connection
 from django.test import Client
 
+from django_ratelimit_tiers.admin.limits import LimitFormSet
 from django_ratelimit_tiers.models import EndpointRule, Tier
 from tests.admin.conftest import errors, page, rows, sent_form
 
@@ -62,3 +68,29 @@ def test_a_limit_for_another_tier_than_somebody_has_added_is_saved(staff, gold):
     form |= rows({"requests": 5, "period": 60, "tier": gold.pk})
     assert staff.post(page("endpointrule_change", rule.pk), form).status_code == 302
     assert rule.policies.count() == 2
+
+
+@pytest.mark.django_db(transaction=True)
+def test_of_two_forms_that_are_sent_at_once_the_second_is_refused_in_words(gold, monkeypatch):
+    staff = User.objects.create_superuser("staff")
+    browsers = [Client(raise_request_exception=False) for _ in range(2)]
+    for browser in browsers:
+        browser.force_login(staff)
+    form = shown(browsers[0], gold) | rows({"requests": 70, "period": 3_600})
+    both, clean = Barrier(2), LimitFormSet.clean
+
+    def clean_together(formset: LimitFormSet) -> None:
+        clean(formset)
+        with suppress(BrokenBarrierError):
+            both.wait(1)
+
+    def status(browser: Client) -> int:
+        try:
+            return browser.post(page("tier_change", gold.pk), form).status_code
+        finally:
+            connection.close()
+
+    monkeypatch.setattr(LimitFormSet, "clean", clean_together)
+    with ThreadPoolExecutor(2) as pool:
+        assert sorted(pool.map(status, browsers)) == [200, 302]
+    assert gold.policies.count() == 3
