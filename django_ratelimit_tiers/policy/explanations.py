@@ -9,7 +9,7 @@ from django_ratelimit_tiers.core.rules import Scope
 from django_ratelimit_tiers.core.verdicts import universal
 from django_ratelimit_tiers.exceptions import StoreUnavailable
 from django_ratelimit_tiers.models import PolicyRevision, ThrottleEvent
-from django_ratelimit_tiers.models.words import limit_words, model_words
+from django_ratelimit_tiers.models.words import model_words, plain_limit_words
 from django_ratelimit_tiers.policy.assignments import AssignmentCache
 from django_ratelimit_tiers.policy.snapshots import Snapshot, build_snapshot
 from django_ratelimit_tiers.store.configured import configured_store
@@ -54,7 +54,7 @@ def _standing(event: ThrottleEvent) -> Iterator[str]:
     if policy is None:
         yield "That policy is not in force any more, or counts each route by itself."
         return
-    limit = limit_words(policy.requests, policy.period, policy.burst)
+    limit = plain_limit_words(policy.requests, policy.period, policy.burst)
     mode = "" if policy.is_enforced else " It is in shadow mode and refuses nobody."
     yield f"Now it allows {limit}, {policy.algorithm.replace('_', ' ')}.{mode}"
     try:

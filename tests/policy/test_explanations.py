@@ -10,6 +10,7 @@ from django.core.management import call_command
 from django.core.management.base import CommandError
 from django.test import Client
 from django.urls import reverse
+from django.utils.translation import override
 
 from django_ratelimit_tiers.events.aggregation import aggregate_throttle_events
 from django_ratelimit_tiers.models import EndpointRule, ThrottleEvent, Tier
@@ -61,6 +62,15 @@ def test_it_tells_the_limit_of_the_clients_tier(client: Client) -> None:
     text = "\n".join(explain(refused(client)))
     assert "Now it allows 1 per 366 days" in text
     assert "It has used 1 of 1 now" in text
+
+
+def test_it_is_in_english_whatever_the_language_of_the_admin(client: Client) -> None:
+    limit_tier("anonymous")
+    rule = make_rule("plain", 1)
+    event = refused(client)
+    rule.policies.update(requests=5000)
+    with override("de"):
+        assert "Now it allows 5,000 per 366 days" in "\n".join(explain(event))
 
 
 def test_it_says_when_the_policy_is_gone(client: Client) -> None:
