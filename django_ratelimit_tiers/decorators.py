@@ -16,7 +16,8 @@ from django_ratelimit_tiers.core.policies import MAX_REQUESTS
 from django_ratelimit_tiers.policy.flows import Flow, adrive, drive
 from django_ratelimit_tiers.policy.ledgers import ledger_of
 from django_ratelimit_tiers.policy.limiter import limiter
-from django_ratelimit_tiers.responses import add_fields, error_status, refusal
+from django_ratelimit_tiers.policy.statuses import error_status
+from django_ratelimit_tiers.responses import add_fields, refusal
 
 View = TypeVar("View", bound=Callable[..., Any])
 

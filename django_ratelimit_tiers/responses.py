@@ -6,12 +6,9 @@ import json
 from collections.abc import Callable, Collection
 from contextlib import suppress
 from functools import lru_cache
-from http import HTTPStatus
 from typing import Any, NamedTuple
 
-from django.core.exceptions import BadRequest, PermissionDenied, SuspiciousOperation
-from django.http import Http404, HttpRequest, HttpResponse, HttpResponseBase
-from django.http.multipartparser import MultiPartParserError
+from django.http import HttpRequest, HttpResponse, HttpResponseBase
 from django.template import TemplateDoesNotExist, loader
 from django.template.response import SimpleTemplateResponse
 from django.utils.module_loading import import_string
@@ -61,21 +58,6 @@ def add_fields(response: HttpResponseBase, decision: Decision) -> None:
         store[name.lower()] = name, value
     if not decision.allowed:
         _leave_unlogged(response)
-
-
-def error_status(error: Exception) -> int:
-    """Return the status of the response that is going to be made of an exception.
-
-    By Django, or by the REST framework, whose exceptions carry theirs.
-    """
-    if isinstance(error, Http404):
-        return HTTPStatus.NOT_FOUND
-    if isinstance(error, PermissionDenied):
-        return HTTPStatus.FORBIDDEN
-    if isinstance(error, BadRequest | SuspiciousOperation | MultiPartParserError):
-        return HTTPStatus.BAD_REQUEST
-    status = getattr(error, "status_code", None)
-    return status if isinstance(status, int) else HTTPStatus.INTERNAL_SERVER_ERROR
 
 
 def discard(response: HttpResponseBase) -> None:

@@ -21,7 +21,8 @@ from django_ratelimit_tiers.policy.fields import note_parsed
 from django_ratelimit_tiers.policy.flows import drive
 from django_ratelimit_tiers.policy.ledgers import ledger_of, open_ledger
 from django_ratelimit_tiers.policy.limiter import limiter
-from django_ratelimit_tiers.responses import add_fields, error_status
+from django_ratelimit_tiers.policy.statuses import error_status
+from django_ratelimit_tiers.responses import add_fields
 
 if TYPE_CHECKING:  # as a default throttle this module is imported while that one is being imported
     from rest_framework.views import APIView

@@ -18,13 +18,13 @@ from django_ratelimit_tiers.conf import conf
 from django_ratelimit_tiers.core.decisions import Decision, Outcome
 from django_ratelimit_tiers.core.policies import Charge, QuotaPolicy
 from django_ratelimit_tiers.policy.flows import drive
+from django_ratelimit_tiers.policy.statuses import error_status
 from django_ratelimit_tiers.responses import (
     MOST_ANSWERS,
     _answer,
     _answer_alike,
     add_fields,
     decision_fields,
-    error_status,
     refusal,
 )
 from django_ratelimit_tiers.signals import request_throttled

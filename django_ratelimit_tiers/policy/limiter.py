@@ -8,7 +8,6 @@ from __future__ import annotations
 import atexit
 from contextlib import suppress
 from functools import cache, partial
-from http import HTTPStatus
 from typing import Any
 
 from django.dispatch import receiver
@@ -44,6 +43,7 @@ from django_ratelimit_tiers.policy.passages import Fare, Passage
 from django_ratelimit_tiers.policy.refusals import RefusalMemory
 from django_ratelimit_tiers.policy.reloads import MAX_RELOADS, Reloads
 from django_ratelimit_tiers.policy.snapshots import Snapshot, SnapshotCache, SnapshotUnavailable
+from django_ratelimit_tiers.policy.statuses import error_status
 from django_ratelimit_tiers.policy.tallies import Teller
 from django_ratelimit_tiers.policy.tariffs import NOTHING, Bill
 from django_ratelimit_tiers.store.base import Store
@@ -121,16 +121,17 @@ class Limiter:
         fare = None if known is None else usual_late_fare(known, ledger, request)
         ledger.charges_stand = stages.was_examined(request, status)
         decision = yield from self._decide(ledger, request, stages.late_bill, fare)
-        if not decision.allowed:
-            yield from self.settle(request, status)
+        if not decision.allowed and status not in conf.FAILED_STATUSES:
+            yield from self._give_back(ledger, reservations_only=True)
         return decision
 
     def settle(self, request: HttpRequest, status: int) -> Flow[None]:
-        """Give back what was reserved for a failure when the response is none."""
+        """Give back what was reserved for a failure unless the response is one, or a refusal."""
         ledger = ledger_of(request)
-        if ledger is None or not ledger.has_reservations or status in conf.FAILED_STATUSES:
+        if ledger is None or not (ledger.has_reservations and ledger.decision.allowed):
             return done(None)
-        return self._give_back(ledger, reservations_only=True)
+        is_failure = status in conf.FAILED_STATUSES
+        return done(None) if is_failure else self._give_back(ledger, reservations_only=True)
 
     def _route(self, ledger: Ledger, request: HttpRequest, known: Passage | None) -> Flow[Decision]:
         """Decide the rest of the first stage: what only the resolved route shows."""
@@ -173,9 +174,9 @@ class Limiter:
                 yield from ask_site(known, ledger, request)
                 fare = usual_fare(known, ledger, request, user, keys, cost)
             return (yield from self._decide(ledger, request, stage, fare))
-        except Exception:
+        except Exception as error:
             ledger.client, ledger.user, ledger.client_decided = door, None, False
-            decision = yield from self.unreached(request, HTTPStatus.UNAUTHORIZED)
+            decision = yield from self.unreached(request, error_status(error))
             if decision.allowed:
                 raise
             return decision
@@ -194,7 +195,7 @@ class Limiter:
         ledger.add(bill, decision)
         if not decision.allowed:
             yield from self._refuse(ledger, request, bill)
-        elif ledger.exempt and not was_exempt and ledger.charged:
+        elif ledger.exempt and ledger.charged and (ledger.account or not was_exempt):
             # The client turns out to be exempt only now that it is known.
             yield from self._give_back(ledger, reservations_only=False)
             ledger.decision = NOTHING_DECIDED

@@ -129,7 +129,7 @@ class Rehearsal:
                 if not ledger.charges_stand:
                     self._give_back(ledger, reservations_only=False)
                 break
-            if ledger.exempt and not was_exempt:
+            if ledger.exempt and (ledger.account or not was_exempt):
                 self._give_back(ledger, reservations_only=False)
                 ledger.decision = NOTHING_DECIDED
         if visitor.status not in conf.FAILED_STATUSES:
@@ -184,8 +184,7 @@ def imagined_request(
     The path and the query are percent-encoded, and the client is connected by itself, without a
     proxy. Of `OPTIONS` only a preflight is known, which browsers send without credentials.
     """
-    prefix = settings.FORCE_SCRIPT_NAME or ""
-    raw = unquote_to_bytes(_sent(path.removeprefix(prefix)))
+    raw = unquote_to_bytes(_sent(_mounted(path)))
     environ: dict[str, Any] = {
         "REQUEST_METHOD": method,
         "PATH_INFO": raw.decode("latin-1"),
@@ -201,6 +200,13 @@ def imagined_request(
     request = WSGIRequest(environ)
     request.user = AnonymousUser() if visitor.user is None else visitor.user
     return request
+
+
+def _mounted(path: str) -> str:
+    """Return a path below the prefix that the site is mounted at, any other as it is."""
+    prefix = (settings.FORCE_SCRIPT_NAME or "").rstrip("/")
+    below = path.removeprefix(prefix)
+    return below if below.startswith("/") or not below else path
 
 
 def _sent(text: str) -> bytes:

@@ -82,7 +82,12 @@ def bill_of(
     request: HttpRequest,
     revisions: dict[str, str],
 ) -> Flow[Bill]:
-    """Return what a stage charges: nothing to whom it, or an earlier one, finds exempt."""
+    """Return what a stage charges: nothing to whom it, or an earlier one, finds exempt.
+
+    A service account is looked for on an exempt view, too, where it has been charged before.
+    """
+    if ledger.exempt and ledger.charged and not ledger.account:
+        exempt_account(snapshot, ledger, request)
     bill = NOTHING if ledger.exempt else (yield from stage(snapshot, ledger, request, revisions))
     return NOTHING if ledger.exempt else bill
 

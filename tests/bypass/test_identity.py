@@ -127,6 +127,25 @@ class TestKeysAndAccounts:
         assert answers[-1].status_code == 429
         assert used(valkey_client)[ANYBODY][-1] == LIMIT
 
+    @pytest.mark.parametrize(
+        "own", [{"RESPONSE": "tests.site.teapot"}, {"FAILED_STATUSES": [401, 403]}], ids=str
+    )
+    def test_guesses_past_a_used_up_tier_count_as_failed_whatever_status_refuses_them(
+        self, client: Client, valkey_client: redis.Redis, own: dict[str, object]
+    ) -> None:
+        User.objects.create_user("ada", password="right")
+        limit_tier("anonymous", 1)
+        make_rule("plain", LIMIT, count="failed")
+        guesses = [b64encode(f"ada:{guess}".encode()).decode() for guess in (*TOO_MANY, "right")]
+        middleware = [*settings.MIDDLEWARE, f"{__name__}.basic_authentication"]
+        with override_settings(MIDDLEWARE=middleware, RATELIMIT_TIERS=own):
+            answers = [
+                client.get("/plain/", headers={"Authorization": f"Basic {guess}"})
+                for guess in guesses
+            ]
+        assert answers[-1].status_code in (418, 429)
+        assert used(valkey_client)[ANYBODY][-1] == LIMIT
+
     def test_keys_that_nobody_verified_count_as_their_address(
         self, client: Client, valkey_client: redis.Redis
     ) -> None:

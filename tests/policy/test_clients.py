@@ -403,6 +403,22 @@ def test_whom_a_resolver_turns_away_pays_the_rules_on_the_view_whatever_is_left_
     assert used(valkey_client) == {ANYBODY: [1, 3]}
 
 
+@pytest.mark.parametrize("path", ["/plain/", "/async/", "/drf/"])
+def test_whom_a_resolver_turns_away_has_failed_though_no_refusal_is_a_failure(
+    client: Client, monkeypatch: pytest.MonkeyPatch, valkey_client: redis.Redis, path: str
+) -> None:
+    def turn_away(_request: HttpRequest) -> None:
+        raise PermissionDenied
+
+    monkeypatch.setattr("tests.site.key_from_header", turn_away)
+    limit_tier("anonymous", 1)
+    make_rule("failures", 3, path=path, count="failed")
+    with override_settings(RATELIMIT_TIERS={**RESOLVING, "FAILED_STATUSES": [401, 403]}):
+        answers = [client.get(path).status_code for _ in range(4)]
+    assert answers == [403, 429, 429, 429]
+    assert used(valkey_client) == {ANYBODY: [1, 3]}
+
+
 @pytest.mark.parametrize(
     ("path", "limit"), [("/drf/", 2), ("/marked/", 2), ("/amarked/", 2), ("/dear-drf-dispatch/", 6)]
 )
@@ -670,3 +686,14 @@ def test_a_field_of_the_request_is_counted_whatever_address_it_comes_from(
     assert [answer.status_code for answer in answers] == [401, 401, 429]
     assert login(client, "bert").status_code == 401
     assert "anna" not in str(list(valkey_client.scan_iter()))
+
+
+@pytest.mark.parametrize("path", ["/free/", "/afree/", "/free-drf-function/", "/free-to-list/"])
+def test_a_service_account_that_only_its_user_shows_is_exempt_on_exempt_views_too(
+    client: Client, anna: User, valkey_client: redis.Redis, path: str
+) -> None:
+    make_rule("all", 2, path="/**")
+    ServiceAccount.objects.create(name="a", owner="o", reason="r", user=anna)
+    client.force_login(anna)
+    assert [client.get(path).status_code for _ in range(4)] == [200] * 4
+    assert used(valkey_client) == {}

@@ -278,12 +278,19 @@ def test_what_did_not_fail_is_given_back_to_a_rule_that_counts_failures() -> Non
     assert [replayer.decide(request) for request in log] == [True, True, True, True, False, False]
 
 
-@override_settings(FORCE_SCRIPT_NAME="/shop")
-def test_a_log_has_the_prefix_that_the_site_is_mounted_at() -> None:
+@pytest.mark.parametrize(
+    ("prefix", "path"),
+    [
+        ("/shop", "/shop/plain/"),
+        ("/shop/", "/shop/plain/"),
+        ("/", "/plain/"),
+        ("/pla", "/plain/"),
+    ],
+)
+def test_a_log_has_the_prefix_that_the_site_is_mounted_at(prefix: str, path: str) -> None:
     make_rule("plain", 1)
-    assert refusals(replayed([asked("/shop/plain/"), asked("/shop/plain/")])) == {
-        "plain-31622400s": 1
-    }
+    with override_settings(FORCE_SCRIPT_NAME=prefix):
+        assert refusals(replayed([asked(path), asked(path)])) == {"plain-31622400s": 1}
 
 
 def test_a_replay_leaves_the_store_and_the_database_alone(valkey_client: redis.Redis) -> None:
