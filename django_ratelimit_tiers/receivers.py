@@ -232,9 +232,16 @@ def _raise_revision(
 
 
 def _has_policy(using: str) -> bool:
-    """Whether a database may have the tables: users and migrations may be in others, too."""
-    is_written = using == router.db_for_write(PolicyRevision)
-    return is_written or router.allow_migrate_model(using, PolicyRevision)
+    """Whether a database has the tables: users and migrations may be in others, too.
+
+    Without a router any database may have them.
+    """
+    if using == router.db_for_write(PolicyRevision):
+        return True
+    if not router.allow_migrate_model(using, PolicyRevision):
+        return False
+    tables = transaction.get_connection(using).introspection.table_names()
+    return PolicyRevision._meta.db_table in tables
 
 
 def _announcement(using: str) -> Announcement:

@@ -295,6 +295,22 @@ def test_what_is_written_in_a_database_without_the_policy_is_no_edit(
     assert announced.new() == POLICY
 
 
+class Elsewhere:
+    """A router that writes the policy to a second database, and forbids it in none."""
+
+    def db_for_write(self, model: type[models.Model], **_: object) -> str | None:
+        return "second" if model._meta.app_label == "django_ratelimit_tiers" else None
+
+
+def test_a_group_is_joined_in_a_database_without_the_tables_that_no_router_forbids_them(
+    announced, user, group, monkeypatch
+):
+    monkeypatch.setattr(PolicyRevision._meta, "db_table", "nowhere")
+    with override_settings(DATABASE_ROUTERS=[Elsewhere()]):
+        user.groups.add(group)
+    assert announced.new() == set()
+
+
 def project_migration() -> Migration:
     migration = Migration("0001_limits", "shop")
     migration.dependencies = [("django_ratelimit_tiers", "0002_tier_table")]
