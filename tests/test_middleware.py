@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from copy import copy
 from datetime import timedelta
 from typing import Any
+from unittest import mock
 
 import pytest
 import redis
@@ -375,13 +376,35 @@ def test_options_that_asks_for_no_permission_is_a_request_like_any_other(
     assert answers == [200, 200, 429]
 
 
-@pytest.mark.parametrize("credential", ["Authorization", "Cookie", "X-API-Key"])
+@pytest.mark.parametrize(
+    "credential",
+    ["Authorization", "Cookie", "X-API-Key", "X-Key", "Auth-Token", "X-Password", "X-Session-Id"],
+)
 def test_what_presents_credentials_is_no_preflight(
     client: Client, tight: Tier, credential: str
 ) -> None:
     headers = {**PREFLIGHT, credential: "Basic YWRtaW46NQ=="}
     answers = [client.options("/plain/", headers=headers).status_code for _ in range(3)]
     assert answers == [200, 200, 429]
+
+
+def test_who_guesses_keys_by_preflights_is_charged_and_refused(client: Client) -> None:
+    limit_tier("anonymous")
+    make_rule("guesses", 2, path="/plain/")
+    preflight = {"Origin": "https://a.example", "Access-Control-Request-Method": "GET"}
+
+    def key_of(request: HttpRequest) -> str | None:
+        return "7" if request.headers.get("X-Key") == "right" else None
+
+    with (
+        mock.patch("tests.site.key_from_header", key_of),
+        override_settings(RATELIMIT_TIERS={"API_KEY_RESOLVER": "tests.site.key_from_header"}),
+    ):
+        answers = [
+            client.options("/plain/", headers=preflight | {"X-Key": key}).status_code
+            for key in ("a", "b", "c", "right")
+        ]
+    assert answers == [200, 200, 429, 429]
 
 
 def test_no_preflight_has_a_client_that_is_somebody(client: Client, anna: User) -> None:

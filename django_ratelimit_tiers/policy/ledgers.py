@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Set
 from random import getrandbits
 from typing import Any
@@ -23,8 +24,9 @@ LONGEST_METHOD = 101
 PRESENTED = ("HTTP_AUTHORIZATION", "HTTP_X_API_KEY")
 """What nobody sends who has no password, token or key."""
 
-CREDENTIALS = ("HTTP_COOKIE", *PRESENTED)
-"""What browsers send with no preflight; views may look at it whatever the method is."""
+CREDENTIAL = re.compile("HTTP_.*(?:COOKIE|KEY|TOKEN|AUTH|SECRET|PASSW|SESSION)")
+"""What browsers send with no preflight, headers of a site's own among it; views may look at it
+whatever the method is."""
 
 
 class Ledger:
@@ -198,4 +200,4 @@ def method_of(request: HttpRequest) -> str:
 def _asks_permission(request: HttpRequest) -> bool:
     meta = request.META
     is_asked = "HTTP_ORIGIN" in meta and "HTTP_ACCESS_CONTROL_REQUEST_METHOD" in meta
-    return is_asked and not any(map(meta.get, CREDENTIALS))
+    return is_asked and not any(value for name, value in meta.items() if CREDENTIAL.match(name))
