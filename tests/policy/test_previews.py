@@ -147,6 +147,12 @@ def test_it_takes_a_preflight_for_one_that_the_site_answers() -> None:
     assert len(previewed("OPTIONS")) == 4
 
 
+def test_who_has_a_verified_key_sends_no_preflight() -> None:
+    make_rule("all", 3, path="/**")
+    told = preview(Enquiry("OPTIONS", "/plain/", "127.0.0.1", api_key="7"))
+    assert any(line.startswith("all-31622400s (rule “all”) ") for line in told)
+
+
 def test_a_preflight_that_finds_nothing_is_charged(client: Client) -> None:
     limit_tier("anonymous", 1)
     asked = {"HTTP_ORIGIN": "null", "HTTP_ACCESS_CONTROL_REQUEST_METHOD": "GET"}
