@@ -21,8 +21,9 @@ from django_ratelimit_tiers.policy.tariffs import Bill, is_reservation
 LONGEST_METHOD = 101
 """Characters of a method that are kept: one more than a rule has room for."""
 
-PRESENTED = ("HTTP_AUTHORIZATION", "HTTP_X_API_KEY")
-"""What nobody sends who has no password, token or key."""
+PRESENTED = re.compile("HTTP_(?!.*[CX]SRF).*(?:KEY|TOKEN|AUTH|SECRET|PASSW)")
+"""What nobody sends who has no password, token or key: `Authorization`, and headers of a site's own
+such as `X-Key`."""
 
 CREDENTIAL = re.compile("HTTP_.*(?:COOKIE|KEY|TOKEN|AUTH|SECRET|PASSW|SESSION)")
 """What browsers send with no preflight, headers of a site's own among it; views may look at it
@@ -126,7 +127,7 @@ class Ledger:
         used up the tier of its address could guess without an end, since the right guess is let in.
         """
         is_nobody = self.client_decided and self.client.is_anonymous
-        return is_nobody and any(map(request.META.get, PRESENTED))
+        return is_nobody and _sends(request, PRESENTED)
 
     def add(self, bill: Bill, decision: Decision) -> None:
         """Add what one stage decided; what earlier ones charged is given back on a refusal."""
@@ -200,4 +201,8 @@ def method_of(request: HttpRequest) -> str:
 def _asks_permission(request: HttpRequest) -> bool:
     meta = request.META
     is_asked = "HTTP_ORIGIN" in meta and "HTTP_ACCESS_CONTROL_REQUEST_METHOD" in meta
-    return is_asked and not any(value for name, value in meta.items() if CREDENTIAL.match(name))
+    return is_asked and not _sends(request, CREDENTIAL)
+
+
+def _sends(request: HttpRequest, names: re.Pattern[str]) -> bool:
+    return any(value for name, value in request.META.items() if names.match(name))

@@ -419,6 +419,22 @@ def test_whom_a_resolver_turns_away_has_failed_though_no_refusal_is_a_failure(
     assert used(valkey_client) == {ANYBODY: [1, 3]}
 
 
+@pytest.mark.parametrize("path", ["/plain/", "/async/", "/drf/"])
+def test_who_has_used_up_its_tier_guesses_no_keys_of_a_header_of_the_sites_own(
+    client: Client, monkeypatch: pytest.MonkeyPatch, path: str
+) -> None:
+    keys = {"right": "7"}
+    monkeypatch.setattr(
+        "tests.site.key_from_header", lambda request: keys.get(request.headers.get("X-Key"))
+    )
+    limit_tier("anonymous", 1)
+    make_rule("guesses", 3, path=path)
+    with override_settings(RATELIMIT_TIERS=VERIFIED_KEYS):
+        for key in ("a", "b", "c"):
+            client.get(path, headers={"X-Key": key})
+        assert client.get(path, headers={"X-Key": "right"}).status_code == 429
+
+
 @pytest.mark.parametrize(
     ("path", "limit"), [("/drf/", 2), ("/marked/", 2), ("/amarked/", 2), ("/dear-drf-dispatch/", 6)]
 )
