@@ -33,11 +33,7 @@ from django_ratelimit_tiers.policy.express import (
 )
 from django_ratelimit_tiers.policy.failures import degraded_decision
 from django_ratelimit_tiers.policy.flows import Flow, Step, call, done
-from django_ratelimit_tiers.policy.identity import (
-    identified_client,
-    request_user,
-    verified_key,
-)
+from django_ratelimit_tiers.policy.identity import identified_client, request_user, verified_key
 from django_ratelimit_tiers.policy.ledgers import Ledger, ledger_of, open_ledger
 from django_ratelimit_tiers.policy.passages import Fare, Passage
 from django_ratelimit_tiers.policy.refusals import RefusalMemory
@@ -115,15 +111,19 @@ class Limiter:
         ledger = open_ledger(request)
         if not stages.is_due_late(ledger, request, status):
             return ledger.decision
-        ledger.reach_no_view()
-        exempt_by_view(ledger, request)
-        known = self._known(ledger)
-        fare = None if known is None else usual_late_fare(known, ledger, request)
-        ledger.charges_stand = stages.was_examined(request, status)
-        decision = yield from self._decide(ledger, request, stages.late_bill, fare)
-        if not decision.allowed and status not in conf.FAILED_STATUSES:
+        ledger.charges_stand, known = stages.was_examined(request, status), self._known(ledger)
+        if ledger.charges_stand and stages.foresee_view(request):
+            way = None if known is None else stages.passage(known, ledger, request)
+            yield from self._route(ledger, request, way)
+        if ledger.decision.allowed:
+            ledger.reach_no_view()
+            exempt_by_view(ledger, request)
+            known = self._known(ledger)
+            fare = None if known is None else usual_late_fare(known, ledger, request)
+            yield from self._decide(ledger, request, stages.late_bill, fare)
+        if not ledger.decision.allowed and status not in conf.FAILED_STATUSES:
             yield from self._give_back(ledger, reservations_only=True)
-        return decision
+        return ledger.decision
 
     def settle(self, request: HttpRequest, status: int) -> Flow[None]:
         """Give back what was reserved for a failure unless the response is one, or a refusal."""

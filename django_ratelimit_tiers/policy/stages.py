@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from http import HTTPStatus
 from typing import Any
@@ -22,6 +23,7 @@ from django_ratelimit_tiers.policy.exemptions import (
 from django_ratelimit_tiers.policy.flows import Flow, done
 from django_ratelimit_tiers.policy.ledgers import Ledger, method_of
 from django_ratelimit_tiers.policy.passages import Passage
+from django_ratelimit_tiers.policy.routes import resolution
 from django_ratelimit_tiers.policy.snapshots import Snapshot
 from django_ratelimit_tiers.policy.tariffs import NOTHING, Bill
 from django_ratelimit_tiers.policy.tiers import find_tier
@@ -168,6 +170,19 @@ def was_examined(request: HttpRequest, status: int) -> bool:
     """
     turned_away = (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN)
     return request.resolver_match is not None or status in turned_away
+
+
+def foresee_view(request: HttpRequest) -> bool:
+    """Resolve what middleware has turned away before Django did, and return whether it now is.
+
+    Otherwise a guess would be charged to no rule that only the route shows, as one by view name.
+    """
+    if request.resolver_match is not None:
+        return False
+    with suppress(Exception):  # a converter may need what later middleware sets
+        urlconf = getattr(request, "urlconf", None)
+        request.resolver_match = resolution(request.path_info, urlconf)
+    return request.resolver_match is not None
 
 
 def decides_client(view: Any) -> bool:

@@ -108,8 +108,43 @@ def basic_authentication(get_response: Callable[[HttpRequest], HttpResponse]) ->
     return middleware
 
 
+def turning_away(get_response: Callable[[HttpRequest], HttpResponse]) -> object:
+    """Answer wrong passwords before any view, as middleware for programs does."""
+
+    def middleware(request: HttpRequest) -> HttpResponse:
+        encoded = request.headers.get("Authorization", "").removeprefix("Basic ")
+        name, _, password = b64decode(encoded).decode().partition(":")
+        request.user = authenticate(request, username=name, password=password)
+        return HttpResponse(status=401) if request.user is None else get_response(request)
+
+    return middleware
+
+
 @pytest.mark.django_db
 class TestKeysAndAccounts:
+    @pytest.mark.parametrize("left", [1, 100])
+    @pytest.mark.parametrize("count", ["failed", "all"])
+    @pytest.mark.parametrize(
+        ("named", "asked"),
+        [
+            ({"view_name": "report"}, "/api/reports/sales/"),
+            ({"path": "/api/reports/*"}, "/api/REPORTS/sales/"),
+        ],
+    )
+    def test_guesses_that_middleware_turns_away_count_for_the_rules_on_the_view(
+        self, client: Client, left: int, count: str, named: dict[str, str], asked: str
+    ) -> None:
+        User.objects.create_user("ada", password="right")
+        limit_tier("anonymous", left)
+        make_rule("guesses", LIMIT, count=count, **named)
+        guesses = [b64encode(f"ada:{guess}".encode()).decode() for guess in (*TOO_MANY, "right")]
+        with override_settings(MIDDLEWARE=[*settings.MIDDLEWARE, f"{__name__}.turning_away"]):
+            answers = [
+                client.get(asked, headers={"Authorization": f"Basic {guess}"}).status_code
+                for guess in guesses
+            ]
+        assert answers[-1] == 429
+
     @pytest.mark.parametrize("count", ["failed", "all"])
     def test_who_has_used_up_its_tier_guesses_no_passwords_past_a_rule(
         self, client: Client, valkey_client: redis.Redis, count: str
