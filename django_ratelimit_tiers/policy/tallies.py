@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from contextlib import suppress
+from os import register_at_fork
 from threading import Timer
+from weakref import WeakSet
 
 from django_ratelimit_tiers.core.decisions import Outcome
 from django_ratelimit_tiers.core.refusals import Counts, SampledRefusal
@@ -37,6 +39,7 @@ class Teller:
         self._repetitions = Repetitions()
         self._timer: Timer | None = None
         self._is_stopped = False
+        _TELLERS.add(self)
 
     def note(self, ledger: Ledger) -> bool:
         """Count a request that was decided; returns whether it is time to tell."""
@@ -74,6 +77,11 @@ class Teller:
             while self.tell():
                 pass
 
+    def leave_to_parent(self) -> None:
+        """Start a forked process with nothing to tell: its parent does, and has the timer."""
+        self._sheet, self._repetitions, self._timer = TallySheet(), Repetitions(), None
+        self._local.leave_to_parent()
+
     def stop(self) -> None:
         """Let no timer go off any more."""
         self._is_stopped = True
@@ -98,7 +106,7 @@ class Teller:
 
     def _told(self, tally: Tally) -> None:
         self._sheet.told(tally)
-        if len(tally.refusals) >= MOST_REFUSALS:  # there may be more
+        if tally.refusals:  # there may be more
             self.tell_later()
 
     def _take_counts(self) -> Counts:
@@ -109,3 +117,14 @@ class Teller:
     def _take_sample(self) -> Sequence[SampledRefusal]:
         sample = [*self._local.take_sample(), *self._repetitions.take_sample()]
         return sorted(sample, key=lambda refusal: refusal.at)[-MOST_SAMPLED:]
+
+
+_TELLERS: WeakSet[Teller] = WeakSet()
+
+
+def _leave_to_parent() -> None:
+    for teller in list(_TELLERS):
+        teller.leave_to_parent()
+
+
+register_at_fork(after_in_child=_leave_to_parent)

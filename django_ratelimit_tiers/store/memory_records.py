@@ -58,6 +58,7 @@ class MemoryRecords(Records):
         self._quotas: dict[tuple[str, str], DayQuota] = {}
         self._accounts: dict[str, int] = {}
         self._locks: dict[str, tuple[str, float]] = {}
+        self._heard = "", 0
         self._lock = RLock()
 
     def count(self, plan: Plan, outcomes: Sequence[Outcome]) -> None:
@@ -99,6 +100,12 @@ class MemoryRecords(Records):
     def forget_sample(self) -> None:
         self._taken = []
 
+    def leave_to_parent(self) -> None:
+        """Start a forked process without the refusals that its parent tells of."""
+        self._lock = RLock()  # no thread is left that would give the old one back
+        self._counts.clear()
+        self._sample.clear()
+
     def take_counts(self, most: int) -> Counts:
         """Return and remove refusals of whatever minute, of so many keys at most."""
         taken: dict[RefusalKey, int] = {}
@@ -124,6 +131,10 @@ class MemoryRecords(Records):
     def add(self, tally: Tally) -> None:
         now = self.now()
         with self._lock:
+            teller, number = self._heard
+            if teller == tally.teller and number >= tally.number:
+                return  # two threads tell the same while neither has heard back
+            self._heard = tally.teller, tally.number
             for subject, usage in tally.usage.items():
                 self._add_usage(now - now % HOUR, subject, usage)
                 if subject.startswith(ACCOUNT):

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 
 import pytest
 
 from django_ratelimit_tiers.core.decisions import Outcome
 from django_ratelimit_tiers.core.policies import Charge, Mode, QuotaPolicy
 from django_ratelimit_tiers.core.refusals import RefusalKey
+from django_ratelimit_tiers.core.tallies import Tally
 from django_ratelimit_tiers.events.tallies import MOST_REFUSALS
 from django_ratelimit_tiers.exceptions import StoreUnavailable
 from django_ratelimit_tiers.policy import tallies
@@ -91,6 +94,24 @@ def test_a_process_that_ends_tells_what_was_not_heard_and_what_came_after_it(
     assert counted(store) == 2
 
 
+def test_a_forked_process_leaves_to_its_parent_what_that_has_counted(
+    store: RedisStore, teller: Teller
+) -> None:
+    teller.stop()
+    of_parent = Tally(refusals={key(1): 1})
+    teller._local.add(of_parent)
+    teller.count_refusal(REFUSED, LABEL, "")
+    child = os.fork()
+    if not child:
+        with suppress(BaseException):
+            teller.tell_the_rest()
+        os._exit(0)
+    os.waitpid(child, 0)
+    assert counted(store) == 0
+    teller.tell_the_rest()
+    assert counted(store) == 2
+
+
 def test_many_refusals_are_told_a_part_at_a_time(store: RedisStore, teller: Teller) -> None:
     clients = 2 * MOST_REFUSALS + 1
     for number in range(clients):
@@ -98,6 +119,17 @@ def test_many_refusals_are_told_a_part_at_a_time(store: RedisStore, teller: Tell
     teller.tell()
     assert counted(store) == MOST_REFUSALS
     wait_for(store, clients)
+
+
+def test_the_rest_is_told_where_two_counted_the_same_clients(
+    store: RedisStore, teller: Teller
+) -> None:
+    few, many = MOST_REFUSALS // 2, 2 * MOST_REFUSALS
+    teller._local.add(Tally(refusals={key(number): 1 for number in range(few)}))
+    for number in range(many):
+        teller._repetitions.add(refused(number), LABEL, "")
+    teller.tell()
+    wait_for(store, few + many)
 
 
 def test_what_was_counted_in_many_minutes_is_told_a_part_at_a_time() -> None:

@@ -167,6 +167,16 @@ def test_usage_adds_up(store: Store) -> None:
     assert store.records.usage(hour) == {}
 
 
+def test_a_tally_that_two_threads_tell_at_once_counts_once(store: Store) -> None:
+    key = RefusalKey(Mode.ENFORCE, "one", "free", "GET api", "user:1")
+    first = Tally({"user:1": Usage(3, 1)}, refusals={key: 2}, number=1)
+    later = Tally({"user:1": Usage(1, 0)}, teller=first.teller, number=2)
+    for tally in (first, first, later, first):
+        store.records.add(tally)
+    assert store.records.usage(store.records.hours()[-1]) == {"user:1": Usage(4, 1)}
+    assert all_counts(store) == {key: 2}
+
+
 def test_usage_is_kept_by_the_hour(store: Store) -> None:
     now = store.records.now()
     store.records.add(Tally({"user:1": Usage(1, 0)}))
