@@ -60,6 +60,8 @@ class Locator(Protocol):
 
     async def alocate(self, deadline: float) -> dict[str, Any]: ...
 
+    def doubt(self) -> None: ...
+
 
 class Commanded(Protocol):
     """What takes commands and answers them by a deadline."""
@@ -108,14 +110,14 @@ class Server:
             if connection is not None:
                 self._give_back(connection)
             if isinstance(error, ReadOnlyError):
-                self._distrusted = time.monotonic()
+                self._distrust()
             raise
         except BaseException as error:
             if connection is not None:
                 connection.disconnect()
             if not isinstance(error, RedisError | OSError):  # whoever gave up blames no server
                 raise
-            self._distrusted = time.monotonic()
+            self._distrust()
             self.close()
             raise StoreUnavailable(f"{type(error).__name__}: {error}") from error
         self._give_back(connection)
@@ -166,18 +168,23 @@ class Server:
             if connection is not None:
                 await self._agive_back(of_loop, connection)
             if isinstance(error, ReadOnlyError):
-                self._distrusted = time.monotonic()
+                self._distrust()
             raise
         except BaseException as error:
             if connection is not None:
                 await connection.drop()
             if not isinstance(error, RedisError | OSError):  # whoever gave up blames no server
                 raise
-            self._distrusted = time.monotonic()
+            self._distrust()
             await of_loop.drop()
             raise StoreUnavailable(f"{type(error).__name__}: {error}") from error
         await self._agive_back(of_loop, connection)
         return answer
+
+    def _distrust(self) -> None:
+        self._distrusted = time.monotonic()
+        if self._locator is not None:
+            self._locator.doubt()
 
     def _take(self, deadline: float) -> Any:
         now = time.monotonic()

@@ -129,8 +129,8 @@ class Protocol:
             words += len(key), key
         given, now = (0, 0) if plan.now is None else (1, plan.now)
         words.append(HEADER.pack(plan.spend, layout.last_place, given, now))
-        revision = ANY if plan.revision is None else plan.revision.encode()
-        after = written(revision, *map(str.encode, known.values()))
+        revision = ANY if plan.revision is None else _written_token(plan.revision)
+        after = written(revision, *map(_written_token, known.values()))
         # The revisions are copied, since whoever planned with them may go on with newer ones.
         asked = plan._replace(subject_revisions=dict(known))[:-1]
         prepared = asked, layout.template % tuple(words), after, layout
@@ -157,6 +157,15 @@ class Protocol:
         return layout_of(plan, grouping, keys, (self.cardinality, self.count_ttl, self.sample))
 
 
+def token(value: bytes) -> str:
+    """Return a revision that a server holds; any bytes are one, whoever wrote them."""
+    return value.decode(errors="surrogateescape")
+
+
+def _written_token(revision: str) -> bytes:
+    return revision.encode(errors="surrogateescape")
+
+
 def parse_reply(plan: Plan, layout: Layout, reply: Any) -> Reply:
     """Return what the acquire script answered to this plan."""
     if type(reply) is bytes:
@@ -166,7 +175,7 @@ def parse_reply(plan: Plan, layout: Layout, reply: Any) -> Reply:
         return tuple.__new__(Reply, (grant, told[0], None))  # Reply(...) takes twice as long
     states, *waits = reply
     if states == STALE:
-        revision, *of_subjects = map(bytes.decode, waits)
+        revision, *of_subjects = map(token, waits)
         subjects = dict(zip(plan.subject_revisions, of_subjects, strict=True))
         return Reply((), 0, Stale(revision, subjects))
     told = layout.reply.unpack(states)

@@ -97,11 +97,15 @@ class RedisStore(Store):
 
     def revision(self) -> str:
         key = self.protocol.revision_key
-        token = self.command("GET", key)
+        try:
+            token = self.command("GET", key)
+        except StoreRefused:  # another program's value: it is written over
+            self.announce_policy()
+            token = self.command("GET", key)
         if token is None:
             self.command("SET", key, uuid4().hex, "NX", "EX", protocol.REVISION_TTL)
             token = self.command("GET", key)
-        return str(token, "ascii")
+        return protocol.token(token)
 
     def announce_policy(self) -> None:
         self.command("SET", self.protocol.revision_key, uuid4().hex, "EX", protocol.REVISION_TTL)

@@ -108,6 +108,25 @@ def test_a_value_of_another_type_is_written_over(faulty: Site, client: Client) -
         assert [remaining(client), remaining(client)] == [LIMIT - 1, LIMIT - 2]
 
 
+@pytest.mark.parametrize("is_warm", [False, True])
+@pytest.mark.parametrize(
+    "command", [("RPUSH", "rlt:revision", "x"), ("SET", "rlt:revision", "\xff")]
+)
+def test_a_revision_that_another_program_wrote_neither_fails_nor_stalls_the_site(
+    faulty: Site, client: Client, command: tuple[str, ...], is_warm: bool
+) -> None:
+    with faulty.using("open"), faulty.server.client(encoding="latin-1") as admin:
+        if is_warm:
+            client.get("/plain/")
+        admin.delete("rlt:revision")
+        admin.execute_command(*command)
+        statuses = [client.get("/plain/").status_code for _ in range(LIMIT + 1 - is_warm)]
+        assert statuses == [*[200] * (LIMIT - is_warm), 429]
+        with CaptureQueriesContext(connection) as queries:
+            client.get("/plain/")
+        assert len(queries) == 0
+
+
 @pytest.mark.parametrize(("policy", "status"), [("open", 200), ("closed", 503), ("local", 200)])
 def test_a_client_whose_key_is_broken_does_not_take_the_store_from_the_others(
     faulty: Site, client: Client, policy: str, status: int

@@ -6,6 +6,7 @@ import asyncio
 import time
 from collections.abc import Iterator
 from contextlib import suppress
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -22,7 +23,7 @@ from django_ratelimit_tiers.store.redis import RedisStore
 from django_ratelimit_tiers.store.sentinels import Sentinels
 from tests.policies import limit_tier
 from tests.servers import HOST, ValkeyProcess, wait_until
-from tests.store.topologies import SERVICE, Watched
+from tests.store.topologies import SERVICE, Sentinel, Watched
 
 LIMIT = QuotaPolicy("any", 1000, MAX_PERIOD, Algorithm.FIXED_WINDOW)
 CHARGE = Charge("user:1", LIMIT)
@@ -163,6 +164,39 @@ def test_a_sentinel_that_answers_with_an_error_leaves_it_to_the_others(
     assert [asyncio.run(ask()) for _ in range(3)] == [b"PONG"] * 3
     for one in (server, *sentinels):
         one.close()
+
+
+def test_a_sentinel_that_has_lost_touch_does_not_hide_what_the_others_know(
+    watched: Watched,
+) -> None:
+    with ValkeyProcess() as former, Sentinel(former) as alone:
+        former.kill()
+        pool = ConnectionPool.from_url(watched.primary.url)
+        addresses = [(HOST, alone.port), *watched.addresses]
+        library = redis.Sentinel(addresses)
+        known = HOST, watched.primary.port
+        assert wait_until(lambda: library.discover_master(SERVICE) == known, 30)
+
+        def server() -> Server:
+            sentinels = [Server(pool, host=host, port=port) for host, port in addresses]
+            return Server(pool, Sentinels(SERVICE, sentinels))
+
+        async def ask(number: int) -> list[bool]:
+            of_loop, pings = server(), []
+            for _ in range(number):
+                try:
+                    pings.append(await of_loop.arun(("PING",), time.monotonic() + 5) == b"PONG")
+                except StoreUnavailable:
+                    pings.append(False)
+                await of_loop.aclose()
+            return pings
+
+        of_threads = server()
+        with pytest.raises(StoreUnavailable):
+            of_threads.run(("PING",), time.monotonic() + 5)
+        assert of_threads.run(("PING",), time.monotonic() + 5) == b"PONG"
+        of_threads.close()
+        assert (False, False) not in pairwise(asyncio.run(ask(10)))
 
 
 @pytest.mark.django_db
