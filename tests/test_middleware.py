@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterator
 from copy import copy
 from datetime import timedelta
 from typing import Any
-from unittest import mock
 
 import pytest
 import redis
@@ -388,7 +387,9 @@ def test_what_presents_credentials_is_no_preflight(
     assert answers == [200, 200, 429]
 
 
-def test_who_guesses_keys_by_preflights_is_charged_and_refused(client: Client) -> None:
+def test_who_guesses_keys_by_preflights_is_charged_and_refused(
+    client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
     limit_tier("anonymous")
     make_rule("guesses", 2, path="/plain/")
     preflight = {"Origin": "https://a.example", "Access-Control-Request-Method": "GET"}
@@ -396,10 +397,8 @@ def test_who_guesses_keys_by_preflights_is_charged_and_refused(client: Client) -
     def key_of(request: HttpRequest) -> str | None:
         return "7" if request.headers.get("X-Key") == "right" else None
 
-    with (
-        mock.patch("tests.site.key_from_header", key_of),
-        override_settings(RATELIMIT_TIERS={"API_KEY_RESOLVER": "tests.site.key_from_header"}),
-    ):
+    monkeypatch.setattr("tests.site.key_from_header", key_of)
+    with override_settings(RATELIMIT_TIERS={"API_KEY_RESOLVER": "tests.site.key_from_header"}):
         answers = [
             client.options("/plain/", headers=preflight | {"X-Key": key}).status_code
             for key in ("a", "b", "c", "right")

@@ -20,10 +20,11 @@ from django_ratelimit_tiers.models import (
     Tier,
     TierPolicy,
 )
+from django_ratelimit_tiers.receivers import POLICY_MODELS
 
 pytestmark = pytest.mark.django_db
 
-MODELS = (Tier, TierPolicy, EndpointRule, RulePolicy, ServiceAccount, AlertRule)
+MODELS = (*POLICY_MODELS, AlertRule)
 
 
 @pytest.fixture

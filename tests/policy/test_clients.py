@@ -387,9 +387,14 @@ def test_whom_a_resolver_turns_away_is_charged_to_the_address(
     assert used(valkey_client) == {ANYBODY: [2], f"user:{anna.pk}": [1]}
 
 
+@pytest.mark.parametrize("own", [{}, {"FAILED_STATUSES": [401, 403]}], ids=str)
 @pytest.mark.parametrize("path", ["/plain/", "/async/", "/drf/"])
 def test_whom_a_resolver_turns_away_pays_the_rules_on_the_view_whatever_is_left_of_its_tier(
-    client: Client, monkeypatch: pytest.MonkeyPatch, valkey_client: redis.Redis, path: str
+    client: Client,
+    monkeypatch: pytest.MonkeyPatch,
+    valkey_client: redis.Redis,
+    path: str,
+    own: dict[str, Any],
 ) -> None:
     def turn_away(_request: HttpRequest) -> None:
         raise PermissionDenied
@@ -397,23 +402,7 @@ def test_whom_a_resolver_turns_away_pays_the_rules_on_the_view_whatever_is_left_
     monkeypatch.setattr("tests.site.key_from_header", turn_away)
     limit_tier("anonymous", 1)
     make_rule("failures", 3, path=path, count="failed")
-    with override_settings(RATELIMIT_TIERS=RESOLVING):
-        answers = [client.get(path).status_code for _ in range(4)]
-    assert answers == [403, 429, 429, 429]
-    assert used(valkey_client) == {ANYBODY: [1, 3]}
-
-
-@pytest.mark.parametrize("path", ["/plain/", "/async/", "/drf/"])
-def test_whom_a_resolver_turns_away_has_failed_though_no_refusal_is_a_failure(
-    client: Client, monkeypatch: pytest.MonkeyPatch, valkey_client: redis.Redis, path: str
-) -> None:
-    def turn_away(_request: HttpRequest) -> None:
-        raise PermissionDenied
-
-    monkeypatch.setattr("tests.site.key_from_header", turn_away)
-    limit_tier("anonymous", 1)
-    make_rule("failures", 3, path=path, count="failed")
-    with override_settings(RATELIMIT_TIERS={**RESOLVING, "FAILED_STATUSES": [401, 403]}):
+    with override_settings(RATELIMIT_TIERS=RESOLVING | own):
         answers = [client.get(path).status_code for _ in range(4)]
     assert answers == [403, 429, 429, 429]
     assert used(valkey_client) == {ANYBODY: [1, 3]}
