@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -14,6 +15,7 @@ from rest_framework.authtoken.models import Token
 from rest_framework.exceptions import APIException
 from rest_framework.response import Response
 
+from django_ratelimit_tiers.digests import key_digest
 from django_ratelimit_tiers.models import Tier
 from tests import site
 from tests.policies import ANYBODY, limit_tier, make_rule, used
@@ -68,6 +70,21 @@ def test_a_user_whom_the_view_authenticates_is_charged_as_that_user(
     assert statuses(client, path, 3, headers=token) == [200, 200, 429]
     assert used(valkey_client) == {f"user:{anna.pk}": [2]}
     assert client.get(path).status_code == 200
+
+
+@pytest.mark.parametrize("pk", [[7], {"id": 7}], ids=str)
+def test_a_user_whom_a_token_names_by_a_list_or_a_dict_is_one_client(
+    is_installed: bool,
+    client: Client,
+    valkey_client: redis.Redis,
+    monkeypatch: pytest.MonkeyPatch,
+    pk: object,
+) -> None:
+    limit_tier("free", 2)
+    user = SimpleNamespace(pk=pk, is_authenticated=True, get_username=lambda: "anna")
+    monkeypatch.setattr(site.NameInHeader, "authenticate", lambda *_: (user, None))
+    assert statuses(client, "/drf-named/", 4) == [200, 200, 429, 429]
+    assert used(valkey_client) == {f"user:{key_digest(str(pk))}": [2]}
 
 
 def test_a_user_of_a_session_is_charged_as_that_user(

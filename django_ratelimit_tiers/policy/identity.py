@@ -95,12 +95,16 @@ def user_number(user: Any) -> Any:
     """Return the primary key of an authenticated user, None for anybody else.
 
     A user without one, such as one that only a token describes, is nobody that could be told from
-    others: the API key or the address counts. What no store and no row can hold, as a token may
-    say, has a digest in its place.
+    others: the API key or the address counts. What no store and no row can hold, and a list or
+    dict, as a token may say, has a digest in its place.
     """
     number = getattr(user, "pk", None) if getattr(user, "is_authenticated", False) else None
     if number.__class__ is str and UNWRITABLE.search(number):
         return key_digest(number)
+    try:
+        hash(number)
+    except TypeError:
+        return key_digest(str(number))
     return number
 
 

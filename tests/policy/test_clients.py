@@ -234,9 +234,9 @@ def tier_of_described(
     """Return the tier of a user of whom the request tells more than the database."""
     settings.MIDDLEWARE = [MINE, "tests.site.described_user"]
 
-    def told(user: Any) -> str | None:
+    def told(user: Any, **options: Any) -> str | None:
         monkeypatch.setattr(site.Described, "user", user)
-        return tier_of()
+        return tier_of(**options)
 
     return told
 
@@ -263,6 +263,15 @@ def test_refusals_of_a_user_whose_name_no_row_can_hold_are_counted(
     assert (key.subject, count) == (f"user:{key_digest(pk)}", 1)
     [refusal] = records.sample()
     assert refusal.key == key
+
+
+@pytest.mark.parametrize("path", ["/plain/", "/async/"])
+@pytest.mark.parametrize("pk", [[7], {"id": 7}, ([7],)], ids=str)
+def test_a_user_whom_a_token_names_by_a_list_or_a_dict_is_one_client(
+    tier_of_described: TierOf, valkey_client: redis.Redis, pk: object, path: str
+) -> None:
+    assert [tier_of_described(described(pk), path=path) for _ in range(3)] == ["free"] * 3
+    assert used(valkey_client) == {f"user:{key_digest(str(pk))}": [3]}
 
 
 def test_groups_that_a_token_tells_are_none_of_the_database(tier_of_described: TierOf) -> None:
