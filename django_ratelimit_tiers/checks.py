@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from difflib import get_close_matches
 from inspect import signature
@@ -11,7 +12,13 @@ from django.conf import settings
 from django.core import checks
 from django.utils.module_loading import import_string
 
-from django_ratelimit_tiers.conf import DEFAULTS, EVENT_DEFAULTS, MIDDLEWARE, SETTING
+from django_ratelimit_tiers.conf import (
+    DEFAULTS,
+    EVENT_DEFAULTS,
+    SETTING,
+    is_derived,
+    own_middleware,
+)
 from django_ratelimit_tiers.shapes import EVENT_SHAPES, SHAPES, Test
 from django_ratelimit_tiers.store.base import Store
 from django_ratelimit_tiers.store.configured import (
@@ -35,6 +42,16 @@ ARGUMENTS = {
     "RESPONSE": ("request", "decision"),
 }
 """What the functions that the settings name are called with."""
+
+LATE = (
+    "django.contrib.sessions.middleware.SessionMiddleware",
+    "django.contrib.auth.middleware.AuthenticationMiddleware",
+    "django.contrib.auth.middleware.RemoteUserMiddleware",
+)
+"""Middleware that comes after the limits."""
+
+LATE_NAME = re.compile("session|auth(?!or)", re.IGNORECASE)
+"""How others are called that do the same: the name of the class, not the path to it."""
 
 
 @checks.register(checks.Tags.security)
@@ -212,7 +229,7 @@ def _header_problems(values: Mapping[str, Any]) -> Iterator[checks.CheckMessage]
 
 
 def _order_problems() -> Iterator[checks.CheckMessage]:
-    places = [place for place, path in enumerate(settings.MIDDLEWARE) if path == MIDDLEWARE]
+    places = own_middleware()
     if len(places) > 1:
         yield checks.Error(
             "The rate limit middleware is installed more than once.",
@@ -220,10 +237,15 @@ def _order_problems() -> Iterator[checks.CheckMessage]:
             id="ratelimit_tiers.E006",
         )
     earlier = settings.MIDDLEWARE[: places[0]] if places else []
-    late = [path for path in earlier if "sessions" in path or "auth" in path.lower()]
+    late = [path for path in earlier if _is_late(path)]
     if late:
+        mine = settings.MIDDLEWARE[places[0]]
         yield checks.Warning(
             f"Sessions or authentication come before the rate limit middleware: {late[0]}.",
-            hint=f"Put {MIDDLEWARE} first in MIDDLEWARE, so that guesses are limited before them.",
+            hint=f"Put {mine} first in MIDDLEWARE, so that guesses are limited before them.",
             id="ratelimit_tiers.W002",
         )
+
+
+def _is_late(path: str) -> bool:
+    return LATE_NAME.search(path.rpartition(".")[2]) is not None or is_derived(path, *LATE)

@@ -9,6 +9,7 @@ from typing import Any
 from django.conf import settings
 from django.core.signals import setting_changed
 from django.dispatch import receiver
+from django.utils.module_loading import import_string
 
 from django_ratelimit_tiers.core.decisions import FailurePolicy
 
@@ -107,6 +108,25 @@ class Settings:
 
 
 conf = Settings()
+
+
+def is_derived(path: str, *classes: str) -> bool:
+    """Return whether a dotted path names one of these classes, or one derived from it.
+
+    A function does not, nor what cannot be imported, of which Django itself will tell.
+    """
+    if path in classes:
+        return True
+    try:
+        found = import_string(path)
+    except Exception:  # whatever the named module raises
+        return False
+    return isinstance(found, type) and issubclass(found, tuple(map(import_string, classes)))
+
+
+def own_middleware() -> list[int]:
+    """Return the places in `MIDDLEWARE` of this package's, or of a class derived from it."""
+    return [n for n, path in enumerate(settings.MIDDLEWARE) if is_derived(path, MIDDLEWARE)]
 
 
 @receiver(setting_changed)

@@ -7,6 +7,7 @@ from functools import wraps
 from typing import Any
 
 import pytest
+from django.contrib.sessions.middleware import SessionMiddleware
 from django.core import checks
 from django.core.checks.registry import registry
 from django.test import override_settings
@@ -14,7 +15,9 @@ from django_redis.cache import RedisCache
 
 from django_ratelimit_tiers.checks import check_settings
 from django_ratelimit_tiers.conf import DEFAULTS, EVENT_DEFAULTS, conf
+from django_ratelimit_tiers.middleware import RateLimitMiddleware
 from django_ratelimit_tiers.models import AlertNotice
+from django_ratelimit_tiers.policy.conditions import coverage_findings
 from django_ratelimit_tiers.shapes import EVENT_SHAPES, SHAPES
 from django_ratelimit_tiers.store.configured import configured_store
 from django_ratelimit_tiers.store.redis import RedisStore
@@ -450,6 +453,42 @@ def test_e006_the_middleware_is_installed_twice() -> None:
     )
 
 
+class OwnLimits(RateLimitMiddleware):
+    """The middleware as a project changes it."""
+
+
+class Visitors(SessionMiddleware):
+    """Sessions under a name that does not say so."""
+
+
+class AuthorMiddleware:
+    """Names the author of a page, and authenticates nobody."""
+
+
+OWN = f"{__name__}.OwnLimits"
+
+
+def test_e006_the_middleware_is_installed_beside_one_derived_from_it() -> None:
+    with override_settings(MIDDLEWARE=[OWN, MINE]):
+        assert ids() == ["E006"]
+
+
+@pytest.mark.parametrize("path", [MINE, OWN])
+def test_a_middleware_derived_from_ours_is_installed(path: str) -> None:
+    with override_settings(MIDDLEWARE=[path]):
+        assert list(coverage_findings()) == []
+        assert found() == []
+
+
+@pytest.mark.parametrize("path", ["tests.site.no_user", "nowhere.Middleware", f"{__name__}.gone"])
+def test_middleware_that_is_no_class_or_cannot_be_imported_is_not_ours(path: str) -> None:
+    with override_settings(MIDDLEWARE=[path]):
+        [finding] = coverage_findings()
+        assert finding.text.startswith("The middleware is not installed: ")
+    with override_settings(MIDDLEWARE=[path, MINE]):
+        assert found() == []
+
+
 @pytest.mark.parametrize("backend", ["locmem.LocMemCache", "redis.RedisCache"])
 def test_w001_counters_in_the_memory_of_each_process(backend: str) -> None:
     memory = {"default": {"BACKEND": f"django.core.cache.backends.{backend}"}}
@@ -482,20 +521,30 @@ def test_w001_a_cache_that_cannot_be_imported() -> None:
     [
         "django.contrib.sessions.middleware.SessionMiddleware",
         "django.contrib.auth.middleware.AuthenticationMiddleware",
+        "django.contrib.auth.middleware.PersistentRemoteUserMiddleware",
         "allauth.account.middleware.AccountAuthMiddleware",
+        "nowhere.OAuth2TokenMiddleware",
+        "tests.test_checks.Visitors",
     ],
 )
-def test_w002_sessions_or_authentication_come_first(earlier: str) -> None:
-    with override_settings(MIDDLEWARE=[earlier, MINE]):
+@pytest.mark.parametrize("mine", [MINE, OWN])
+def test_w002_sessions_or_authentication_come_first(earlier: str, mine: str) -> None:
+    with override_settings(MIDDLEWARE=[earlier, mine]):
         (warning,) = found()
     assert warning[0] == "ratelimit_tiers.W002"
     assert earlier in warning[1]
-    assert "first in MIDDLEWARE" in warning[2]
+    assert f"Put {mine} first in MIDDLEWARE" in warning[2]
 
 
 @pytest.mark.parametrize(
     "path",
-    ["django.middleware.security.SecurityMiddleware", "cors.CorsMiddleware"],
+    [
+        "django.middleware.security.SecurityMiddleware",
+        "cors.CorsMiddleware",
+        "shop.authors.middleware.LanguageMiddleware",
+        "company.auth.middleware.RequestIdMiddleware",
+        "tests.test_checks.AuthorMiddleware",
+    ],
 )
 def test_other_middleware_may_come_first(path: str) -> None:
     with override_settings(MIDDLEWARE=[path, MINE]):

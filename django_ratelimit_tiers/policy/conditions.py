@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
-from django.conf import settings
 from django.db import DatabaseError, InterfaceError
 
-from django_ratelimit_tiers.conf import MIDDLEWARE, conf
+from django_ratelimit_tiers.conf import conf, own_middleware
 from django_ratelimit_tiers.core.rules import Rule
 from django_ratelimit_tiers.exceptions import StoreUnavailable
 from django_ratelimit_tiers.models import EndpointRule
@@ -56,7 +55,7 @@ def coverage_findings() -> Iterator[Finding]:
     if not conf.ENABLED:
         advice = "Set RATELIMIT_TIERS['ENABLED'] to True, or leave it out."
         yield Finding("Nothing is limited: ENABLED is False.", True, advice)
-    elif MIDDLEWARE not in settings.MIDDLEWARE:
+    elif not own_middleware():
         yield Finding(
             "The middleware is not installed: only views with TierThrottle or a decorator "
             "are limited."
