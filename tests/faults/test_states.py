@@ -108,6 +108,20 @@ def test_a_value_of_another_type_is_written_over(faulty: Site, client: Client) -
         assert [remaining(client), remaining(client)] == [LIMIT - 1, LIMIT - 2]
 
 
+@pytest.mark.parametrize("key", ["minute", "minutes", "sample"])
+def test_a_refusal_stays_one_whatever_another_program_has_put_where_it_is_counted(
+    faulty: Site, client: Client, key: str
+) -> None:
+    with faulty.using("open", REFUSAL_MEMORY=0) as store, faulty.server.client() as admin:
+        now = store.records.now()
+        minutes = [str(now - now % 60 + later) for later in (0, 60)]  # one may end meanwhile
+        for name in minutes if key == "minute" else [key]:
+            admin.set(f"rlt:counts:{name}", "not ours")
+        assert statuses(client, "/plain/", LIMIT + 2) == [200] * LIMIT + [429] * 2
+        counted = [store.records.counts(minute) for minute in store.records.minutes()]
+        assert sum(sum(counts.values()) for counts in counted) == 2
+
+
 @pytest.mark.parametrize("is_warm", [False, True])
 @pytest.mark.parametrize(
     "command", [("RPUSH", "rlt:revision", "x"), ("SET", "rlt:revision", "\xff")]

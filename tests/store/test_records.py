@@ -273,6 +273,39 @@ def test_while_too_many_minutes_wait_refusals_told_are_not_counted_by_subject(
     assert {key.subject: n for key, n in all_counts(store).items()} == {OTHERS: 18}
 
 
+@pytest.mark.parametrize("command", [("SET", "x"), ("SADD", "x"), ("RPUSH", "x"), ("HSET", "x", 1)])
+@pytest.mark.parametrize("name", ["minute", "minutes", "sample"])
+def test_what_another_program_has_put_in_the_place_of_counts_gives_way_to_a_refusal(
+    valkey: ValkeyProcess, name: str, command: tuple[str | int, ...]
+) -> None:
+    store = RedisStore(url=valkey.url, timeout=PATIENT_SECONDS)
+    now = store.records.now()
+    minutes = [str(now - now % 60 + later) for later in (0, 60)]  # one may end meanwhile
+    with valkey.client() as client:
+        for key in minutes if name == "minute" else [name]:
+            client.execute_command(command[0], f"rlt:counts:{key}", *command[1:])
+    for number in range(3):
+        ask(store, "user:1")
+        assert number == 0 or store.records.sample() != []
+    key = RefusalKey(Mode.ENFORCE, "one", "free", "GET api", "user:1")
+    assert all_counts(store) == {key: 2}
+    store.close()
+
+
+def test_a_minute_is_listed_again_once_another_program_has_written_over_the_list(
+    valkey: ValkeyProcess,
+) -> None:
+    store = RedisStore(url=valkey.url, timeout=PATIENT_SECONDS)
+    ask(store, "user:1")
+    ask(store, "user:1")
+    with valkey.client() as client:
+        client.set("rlt:counts:minutes", "not ours")
+    ask(store, "user:2")
+    ask(store, "user:2")
+    assert "user:2" in {key.subject for key in all_counts(store)}
+    store.close()
+
+
 def test_a_long_sample_is_read_a_page_at_a_time(valkey: ValkeyProcess) -> None:
     told = [sampled_elsewhere(number) for number in range(2 * PAGE + 1)]
     store = RedisStore(url=valkey.url, timeout=PATIENT_SECONDS)

@@ -120,6 +120,15 @@ if not waits then return reply end
 
 local most, ttl, sampled, next_label = unpack_from('<I4I4I4', plan, at)
 
+-- Ask one of the keys below; a value of another type, which somebody else has put there, gives way:
+-- a refusal must not fail by it. Any other error is raised when it comes again.
+local function ask(command, key, ...)
+  local answer = redis.pcall(command, key, ...)
+  if type(answer) == 'number' then return answer end
+  if find(answer.err, 'WRONGTYPE', 1, true) then call('DEL', key) end
+  return call(command, key, ...)
+end
+
 -- Add 1 to the minute's count of what was refused, and put the refusal at the head of the sample.
 -- Past the most distinct fields of a minute, and of every minute while too many wait to be read,
 -- the subject gives way to '*', so that totals by label stay exact in bounded memory.
@@ -131,10 +140,10 @@ local function record_refusal(place, mode, waiting, label)
   local counted, rule = string.match(label, '^([^%z]*%z[^%z]*%z[^%z]*)%z?(.*)$')
   local head = (mode == SHADOW and 'shadow' or 'enforce') .. '\0' .. (counted or label) .. '\0'
   local field = head .. subject_key
-  if call('HEXISTS', key, field) == 0 then
+  if ask('HEXISTS', key, field) == 0 then
     local fields = call('HLEN', key)
-    if fields == 0 then
-      call('ZADD', minutes, minute, integer(minute))
+    if fields == 0 or ask('ZCARD', minutes) == 0 then
+      ask('ZADD', minutes, minute, integer(minute))
       call('ZREMRANGEBYSCORE', minutes, '-inf', minute - ttl)
       call('EXPIRE', minutes, ttl)
     end
@@ -146,7 +155,7 @@ local function record_refusal(place, mode, waiting, label)
   end
   if sampled > 0 and sample ~= '' then
     local at = seconds * 1000000 + tonumber(clock[2])
-    call('LPUSH', counts .. ':sample', integer(at) .. '\0' .. integer(waiting) .. '\0' .. head
+    ask('LPUSH', counts .. ':sample', integer(at) .. '\0' .. integer(waiting) .. '\0' .. head
       .. subject_key .. '\0' .. (rule or '') .. '\0' .. sample)
     call('LTRIM', counts .. ':sample', 0, sampled - 1)
     call('EXPIRE', counts .. ':sample', ttl)
