@@ -12,6 +12,7 @@ from django.http import HttpRequest
 from django.template.defaultfilters import floatformat
 from django.utils import timezone
 from django.utils.html import format_html, format_html_join
+from django.utils.text import capfirst
 from django.utils.translation import gettext, ngettext
 from django.utils.translation import gettext_lazy as _
 
@@ -20,7 +21,12 @@ from django_ratelimit_tiers.admin.periods import NumberField
 from django_ratelimit_tiers.admin.words import moment_words
 from django_ratelimit_tiers.conf import conf
 from django_ratelimit_tiers.core.alerts import AlertKind, AlertState
-from django_ratelimit_tiers.models import Alert, AlertNotice, AlertRule
+from django_ratelimit_tiers.models import Alert, AlertNotice, AlertRule, SeriesHour
+from django_ratelimit_tiers.models.words import number_words
+from django_ratelimit_tiers.querysets import primary
+
+MOST_LISTED = 100
+"""How many hours of series the page that deletes alert rules lists; there may be very many."""
 
 
 class AlertRuleForm(forms.ModelForm):
@@ -86,6 +92,20 @@ class AlertRuleAdmin(admin.ModelAdmin):
             (title, options | {"fields": [shown.get(name, name) for name in options["fields"]]})
             for title, options in fieldsets
         ]
+
+    def get_deleted_objects(self, objs: Any, request: HttpRequest) -> Any:
+        """Tell how many hours of series go with the rules where there are many, and list none."""
+        rules = list(objs)
+        hours = primary(SeriesHour).filter(rule__in=rules).count()
+        if hours <= MOST_LISTED:
+            return super().get_deleted_objects(rules, request)
+        name, names = self.opts.verbose_name, self.opts.verbose_name_plural
+        hours_name = SeriesHour._meta.verbose_name_plural
+        listed = [f"{capfirst(name)}: {rule}" for rule in rules]
+        is_allowed = all(self.has_delete_permission(request, rule) for rule in rules)
+        counts = {names: len(rules), hours_name: hours}
+        missing = set() if is_allowed else {name}
+        return [*listed, f"{number_words(hours)} {hours_name}"], counts, missing, []
 
     def lookup_allowed(self, lookup: str, value: Any, request: Any = None) -> bool:
         """Refuse to filter by the secret: what is listed would tell it letter by letter."""

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 from django.test import Client
 
-from django_ratelimit_tiers.models import AlertRule
+from django_ratelimit_tiers.models import AlertRule, SeriesHour
 from tests.admin.conftest import errors, page, sent_form
 
 pytestmark = pytest.mark.django_db
@@ -53,3 +54,40 @@ def test_the_one_address_of_many_that_is_wrong_is_named(staff: Client) -> None:
     sent |= {"emails": "ops@example.com\nnobody\nduty@example.com"}
     [message] = errors(staff.post(page("alertrule_change", rule.pk), sent))["emails"]
     assert "“nobody”" in message
+
+
+def watched(name: str, hours: int) -> AlertRule:
+    """An alert rule that has watched for so long."""
+    rule = AlertRule.objects.create(kind="spike", name=name)
+    start = datetime(2026, 1, 1, tzinfo=UTC)
+    SeriesHour.objects.bulk_create(
+        SeriesHour(rule=rule, hour=start + timedelta(hours=number)) for number in range(hours)
+    )
+    return rule
+
+
+def test_the_page_that_deletes_a_rule_with_many_hours_tells_how_many_and_lists_none(
+    staff: Client, django_assert_max_num_queries: Any
+) -> None:
+    rule = watched("<i>any", 1500)
+    with django_assert_max_num_queries(8):
+        text = staff.get(page("alertrule_delete", rule.pk)).content.decode()
+    assert "<li>Alert rule: &lt;i&gt;any</li>" in text
+    assert "<li>1,500 hours of series</li>" in text
+    assert "2026-01-01 00:00" not in text
+    assert staff.post(page("alertrule_delete", rule.pk), {"post": "yes"}).status_code == 302
+    assert not SeriesHour.objects.exists()
+
+
+def test_several_rules_with_many_hours_are_deleted_together(staff: Client) -> None:
+    rules = [watched("one", 60).pk, watched("two", 60).pk]
+    sent = {"action": "delete_selected", "_selected_action": rules}
+    assert b"<li>120 hours of series</li>" in staff.post(page("alertrule_changelist"), sent).content
+    sent |= {"post": "yes"}
+    assert staff.post(page("alertrule_changelist"), sent).status_code == 302
+    assert not AlertRule.objects.filter(pk__in=rules).exists()
+
+
+def test_the_few_hours_of_a_rule_are_listed(staff: Client) -> None:
+    text = staff.get(page("alertrule_delete", watched("any", 2).pk)).content.decode()
+    assert "2026-01-01 01:00" in text
