@@ -115,6 +115,19 @@ def test_the_list_costs_the_same_however_many_rules_there_are(
         staff.get(page("endpointrule_changelist"))
 
 
+def test_the_limits_of_a_rule_that_is_saved_do_not_cost_a_query_for_each_constraint(
+    staff, rule, django_assert_max_num_queries
+):
+    tiers = Tier.objects.all()[:4]
+    for number in range(2, 12):
+        for tier in tiers:
+            rule.policies.create(tier=tier, requests=100 * number, period=60 * number)
+    limits = rule.policies.count()
+    form = sent_form(staff.get(page("endpointrule_change", rule.pk)))
+    with django_assert_max_num_queries(5 * limits):
+        assert staff.post(page("endpointrule_change", rule.pk), form).status_code == 302
+
+
 def test_a_new_rule_is_saved_with_its_limits(staff):
     assert staff.post(page("endpointrule_add"), NEW | rows(LIMIT)).status_code == 302
     assert EndpointRule.objects.get().policies.get().requests == 10
