@@ -12,6 +12,7 @@ import redis
 from asgiref.sync import async_to_sync
 from django.conf import settings
 from django.contrib.auth.models import User
+from django.core.exceptions import PermissionDenied
 from django.db import connection
 from django.http import HttpRequest, HttpResponse
 from django.test import AsyncClient, Client, RequestFactory, override_settings
@@ -404,6 +405,55 @@ def test_who_guesses_keys_by_preflights_is_charged_and_refused(
             for key in ("a", "b", "c", "right")
         ]
     assert answers == [200, 200, 429, 429]
+
+
+def key_of_query(request: HttpRequest) -> str | None:
+    """Take what a query names for a key: the setting API_KEY_RESOLVER."""
+    return "7" if "right" in request.GET.values() else None
+
+
+KEY_OF_QUERY = {"API_KEY_RESOLVER": f"{__name__}.key_of_query"}
+
+
+@pytest.mark.parametrize("name", ["key", "api_key", "apiKey", "X-Auth-Token", "a=1&ap%69-ke%79"])
+@override_settings(RATELIMIT_TIERS=KEY_OF_QUERY)
+def test_who_guesses_keys_of_the_query_by_preflights_is_charged_and_refused(
+    client: Client, name: str
+) -> None:
+    limit_tier("anonymous")
+    make_rule("guesses", 2, path="/plain/")
+    guesses = [f"/plain/?{name}={key}" for key in ("a", "b", "c", "right")]
+    answers = [client.options(guess, headers=PREFLIGHT).status_code for guess in guesses]
+    assert answers == [200, 200, 429, 429]
+
+
+@pytest.mark.parametrize(
+    "query",
+    ["", "page=2", "page_token=a", "keyword=a", "author=a", "sort_key=a", "q=key", "monkey=a"],
+)
+@override_settings(RATELIMIT_TIERS=KEY_OF_QUERY)
+def test_a_preflight_with_a_query_that_has_no_key_is_not_charged(
+    client: Client, tight: Tier, query: str
+) -> None:
+    assert preflights(client, f"/plain/?{query}", 4) == [200] * 4
+
+
+@override_settings(RATELIMIT_TIERS={})
+def test_where_no_keys_are_verified_a_preflight_may_have_any_query(
+    client: Client, tight: Tier
+) -> None:
+    assert preflights(client, "/plain/?api_key=a", 4) == [200] * 4
+
+
+def test_a_preflight_whose_key_a_resolver_turns_away_is_charged(
+    client: Client, tight: Tier, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def turn_away(_request: HttpRequest) -> None:
+        raise PermissionDenied
+
+    monkeypatch.setattr("tests.site.key_from_header", turn_away)
+    with override_settings(RATELIMIT_TIERS={"API_KEY_RESOLVER": "tests.site.key_from_header"}):
+        assert preflights(client, "/plain/?k=a", 3) == [403, 403, 429]
 
 
 def test_no_preflight_has_a_client_that_is_somebody(client: Client, anna: User) -> None:

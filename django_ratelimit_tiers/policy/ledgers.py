@@ -6,9 +6,11 @@ import re
 from collections.abc import Set
 from random import getrandbits
 from typing import Any
+from urllib.parse import unquote_plus
 
 from django.http import HttpRequest
 
+from django_ratelimit_tiers.conf import conf
 from django_ratelimit_tiers.core.decisions import NOTHING_DECIDED, Decision
 from django_ratelimit_tiers.core.policies import Charge
 from django_ratelimit_tiers.core.refusals import request_detail
@@ -28,6 +30,14 @@ such as `X-Key`."""
 CREDENTIAL = re.compile("HTTP_.*(?:COOKIE|KEY|TOKEN|AUTH|SECRET|PASSW|SESSION)")
 """What browsers send with no preflight, headers of a site's own among it; views may look at it
 whatever the method is."""
+
+QUERIED = re.compile(
+    "(?:^|&)(?:(?:access|api|app|auth|client|service|subscription|user|x)[-_.]?)*"
+    "(?:auth|key|password|secret|session|token)=",
+    re.IGNORECASE,
+)
+"""How keys are called in queries. Browsers send a query with a preflight, so these are whole names:
+a `page_token`, `keyword` or `author` is nobody's key."""
 
 
 class Ledger:
@@ -127,7 +137,7 @@ class Ledger:
         used up the tier of its address could guess without an end, since the right guess is let in.
         """
         is_nobody = self.client_decided and self.client.is_anonymous
-        return is_nobody and _sends(request, PRESENTED)
+        return is_nobody and (_sends(request, PRESENTED) or _queries_by_key(request))
 
     def add(self, bill: Bill, decision: Decision) -> None:
         """Add what one stage decided; what earlier ones charged is given back on a refusal."""
@@ -201,8 +211,14 @@ def method_of(request: HttpRequest) -> str:
 def _asks_permission(request: HttpRequest) -> bool:
     meta = request.META
     is_asked = "HTTP_ORIGIN" in meta and "HTTP_ACCESS_CONTROL_REQUEST_METHOD" in meta
-    return is_asked and not _sends(request, CREDENTIAL)
+    return is_asked and not (_sends(request, CREDENTIAL) or _queries_by_key(request))
 
 
 def _sends(request: HttpRequest, names: re.Pattern[str]) -> bool:
     return any(value for name, value in request.META.items() if names.match(name))
+
+
+def _queries_by_key(request: HttpRequest) -> bool:
+    """Return whether a query has what the site's own function may take for a key."""
+    query = request.META.get("QUERY_STRING", "") if conf.API_KEY_RESOLVER is not None else ""
+    return bool(query) and QUERIED.search(unquote_plus(query)) is not None

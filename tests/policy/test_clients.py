@@ -433,6 +433,22 @@ def test_who_has_used_up_its_tier_guesses_no_keys_of_a_header_of_the_sites_own(
         assert client.get(path, headers={"X-Key": "right"}).status_code == 429
 
 
+@pytest.mark.parametrize("path", ["/plain/", "/async/", "/drf/"])
+def test_who_has_used_up_its_tier_guesses_no_keys_of_the_query(
+    client: Client, monkeypatch: pytest.MonkeyPatch, path: str
+) -> None:
+    keys = {"right": "7"}
+    monkeypatch.setattr(
+        "tests.site.key_from_header", lambda request: keys.get(request.GET.get("api_key"))
+    )
+    limit_tier("anonymous", 1)
+    make_rule("guesses", 3, path=path)
+    with override_settings(RATELIMIT_TIERS=VERIFIED_KEYS):
+        for key in ("a", "b", "c"):
+            client.get(path, {"api_key": key})
+        assert client.get(path, {"api_key": "right"}).status_code == 429
+
+
 @pytest.mark.parametrize(
     ("path", "limit"), [("/drf/", 2), ("/marked/", 2), ("/amarked/", 2), ("/dear-drf-dispatch/", 6)]
 )
