@@ -80,13 +80,22 @@ def value_subject(value: str) -> str:
     the digits of other scripts, and zeros and signs of whole numbers, which are often read as such,
     nor characters that nobody sees.
     """
-    letters = unicodedata.normalize("NFKD", unicodedata.normalize("NFKD", value).casefold())
-    plain = "".join(map(_plain, letters))
+    plain = "".join(map(_plain, value))
     return "field:" + key_digest(_number(" ".join(plain.split()))).removeprefix("key:")
 
 
 @lru_cache(maxsize=4096)
 def _plain(letter: str) -> str:
+    """Return what is left of one character.
+
+    Each is taken apart by itself: only the order of marks depends on what stands beside, and marks
+    are left out. To bring those of a long text into order may take seconds.
+    """
+    letters = unicodedata.normalize("NFKD", unicodedata.normalize("NFKD", letter).casefold())
+    return "".join(map(_seen, letters))
+
+
+def _seen(letter: str) -> str:
     if letter in LINE_BREAKS:
         return " "
     if unicodedata.category(letter) in UNSEEN or unicodedata.combining(letter):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import encodings.aliases
 import json
+import unicodedata
 from collections.abc import Iterator
 from contextlib import contextmanager
 from io import BytesIO
@@ -117,6 +118,21 @@ def test_other_ways_to_write_a_name_are_the_same_account(other: str) -> None:
 def test_characters_that_nobody_sees_make_no_other_account(unseen: str) -> None:
     for other in (f"{unseen}ada", f"a{unseen}da", f"ada{unseen}", f"ada {unseen}"):
         assert value_subject(other) == value_subject("ada")
+
+
+def test_a_name_is_taken_apart_one_character_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """To bring many marks into order takes the square of their number."""
+    lengths, normalize = [], unicodedata.normalize
+
+    def counted(form: Any, text: str) -> str:
+        lengths.append(len(text))
+        return normalize(form, text)
+
+    monkeypatch.setattr(unicodedata, "normalize", counted)
+    body = b'{"username": "ad\xcca' + b"\xec" * 32_000 + b"\xf2" * 32_000 + b'"}'  # each is a mark
+    subject = field_subject(sent(body, "application/json; charset=cp1258"), "username")
+    assert subject == value_subject("ada")
+    assert max(lengths, default=0) < 20
 
 
 def test_white_space_between_words_is_one_space_whatever_it_is() -> None:
