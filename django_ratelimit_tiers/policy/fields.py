@@ -44,6 +44,7 @@ NO_FRACTION = re.compile(r"\.0*\Z")
 
 UNREADABLE = (
     ValueError,
+    TypeError,  # by Python's reader of mail headers, which Django asks for those of parts
     LookupError,
     RecursionError,
     OSError,
