@@ -33,6 +33,10 @@ HTML, TEXT = "text/html", "text/plain"
 FORMS = JSON, PROBLEM, HTML, TEXT
 """What a refusal can be told in; the first of those that a client likes equally is chosen."""
 
+LONGEST_ACCEPT = 1000
+"""Characters of an `Accept` that are read. Browsers send some 200; to read thousands takes many
+times as long as to refuse."""
+
 MOST_ANSWERS = 512
 """Answers that are remembered, of some two kilobytes each."""
 
@@ -107,11 +111,12 @@ class Answer(NamedTuple):
 
 
 def _preferred_form(request: HttpRequest) -> str:
-    if request.META.get("HTTP_ACCEPT", ANYTHING) == ANYTHING:  # as most programs ask
+    accept = request.META.get("HTTP_ACCEPT", ANYTHING)
+    if accept == ANYTHING or len(accept) > LONGEST_ACCEPT:  # the first as most programs ask
         return JSON
     try:
         return request.get_preferred_type(FORMS) or JSON
-    except ValueError:  # an Accept longer than Django reads
+    except Exception:  # Python's reader of mail headers, which Django asks, raises TypeError, too
         return JSON
 
 

@@ -10,7 +10,7 @@ from asgiref.sync import async_to_sync
 from django.contrib.auth.models import User
 from django.core.exceptions import BadRequest, PermissionDenied, TooManyFieldsSent
 from django.core.handlers.exception import response_for_exception
-from django.http import Http404, HttpResponse
+from django.http import Http404, HttpRequest, HttpResponse
 from django.http.multipartparser import MultiPartParserError
 from django.test import AsyncClient, Client, RequestFactory, override_settings
 
@@ -81,6 +81,8 @@ def test_the_status_of_an_error_is_that_of_the_response_which_django_makes(
         ("nonsense;;;q=x,,/", "application/json"),
         ("a" * 20_000, "application/json"),
         ("\xff\x00", "application/json"),
+        ("text/html;x*=a;x*0=b", "application/json"),
+        ("text/html;x*=none''%41", "application/json"),
     ],
 )
 def test_the_body_has_the_form_that_accept_prefers(
@@ -88,6 +90,15 @@ def test_the_body_has_the_form_that_accept_prefers(
 ) -> None:
     response = refused(client, Accept=accept)
     assert response.headers["Content-Type"].partition(";")[0] == content_type
+
+
+@pytest.mark.parametrize("accept", ["a/a," * 2000, "text/html" + ";" * 8000])
+def test_an_accept_that_takes_long_to_read_is_not_read(
+    monkeypatch: pytest.MonkeyPatch, accept: str
+) -> None:
+    monkeypatch.setattr(HttpRequest, "get_preferred_type", lambda *_: "text/html")
+    response = answered(decision_of(), accept)
+    assert response.headers["Content-Type"] == "application/json"
 
 
 def test_a_json_refusal_has_exactly_these_members(client: Client) -> None:
