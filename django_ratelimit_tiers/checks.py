@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterator, Mapping
 from difflib import get_close_matches
 from inspect import signature
+from traceback import walk_tb
 from typing import Any
 
 from django.conf import settings
@@ -165,9 +166,12 @@ def _options_problems(values: Mapping[str, Any]) -> Iterator[checks.CheckMessage
 
 
 def _reason(error: Exception) -> str:
-    """Return why a store cannot be made; what is taken for a port can be part of a password."""
+    """Return why a store cannot be made; what reading a URL raises can be part of a password."""
     if str(error).startswith("Port could not be cast"):
         return "its port is no number. In a password write %2F for /, %3F for ? and %23 for #"
+    functions = (frame.f_code.co_name for frame, _ in walk_tb(error.__traceback__))
+    if isinstance(error, ValueError) and "urlsplit" in functions:
+        return "it is no URL. In a password write %5B for [, %5D for ], and only ASCII"
     return str(error) or type(error).__name__
 
 

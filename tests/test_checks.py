@@ -355,6 +355,21 @@ def test_e004_a_password_that_is_taken_for_a_port_is_not_told() -> None:
     assert "'se'" not in error[2]
 
 
+@pytest.mark.parametrize("password", ["a[secret]b", "secret\N{FULLWIDTH SOLIDUS}b"])
+def test_no_check_tells_a_password_that_makes_a_url_unreadable(password: str) -> None:
+    url = f"redis://:{password}@localhost:6379/0"
+    problems = found(
+        STORE="django_ratelimit_tiers.store.redis.RedisStore", STORE_OPTIONS={"url": url}
+    )
+    cache = {"BACKEND": "django_redis.cache.RedisCache", "LOCATION": url}
+    with override_settings(CACHES={"default": cache}):
+        problems += found()
+    assert len(problems) == 2
+    for *_, hint in problems:
+        assert "In a password write %5B for [" in hint
+        assert "secret" not in hint
+
+
 def test_e004_a_store_by_another_name_is_told_which_there_are() -> None:
     (error,) = found(STORE="redis")
     assert error[0] == "ratelimit_tiers.E004"
