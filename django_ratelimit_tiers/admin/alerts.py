@@ -11,10 +11,12 @@ from django.db.models import QuerySet
 from django.http import HttpRequest
 from django.template.defaultfilters import floatformat
 from django.utils import timezone
+from django.utils.decorators import method_decorator
 from django.utils.html import format_html, format_html_join
 from django.utils.text import capfirst
 from django.utils.translation import gettext, ngettext
 from django.utils.translation import gettext_lazy as _
+from django.views.decorators.debug import sensitive_post_parameters
 
 from django_ratelimit_tiers.admin.pages import ReadOnlyAdmin, log_changes, where_written
 from django_ratelimit_tiers.admin.periods import NumberField
@@ -106,6 +108,11 @@ class AlertRuleAdmin(admin.ModelAdmin):
         counts = {names: len(rules), hours_name: hours}
         missing = set() if is_allowed else {name}
         return [*listed, f"{number_words(hours)} {hours_name}"], counts, missing, []
+
+    @method_decorator(sensitive_post_parameters("webhook_secret"))
+    def changeform_view(self, request: HttpRequest, *args: Any, **options: Any) -> Any:
+        """Keep a secret that was typed out of what Django mails of an error."""
+        return super().changeform_view(request, *args, **options)
 
     def lookup_allowed(self, lookup: str, value: Any, request: Any = None) -> bool:
         """Refuse to filter by the secret: what is listed would tell it letter by letter."""

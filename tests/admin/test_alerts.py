@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from django.test import Client
+from django.views.debug import ExceptionReporter
 
 from django_ratelimit_tiers.models import AlertRule, SeriesHour
 from tests.admin.conftest import errors, page, sent_form
@@ -40,6 +41,25 @@ def test_a_secret_that_got_lost_with_a_wrong_form_has_to_be_typed_again(staff: C
     assert staff.post(page("alertrule_change", rule.pk), sent | {"emails": ""}).status_code == 302
     rule.refresh_from_db()
     assert rule.webhook_secret == "s3cret"
+
+
+def test_what_django_mails_of_an_error_tells_no_secret(
+    staff: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: Any, **__: Any) -> None:
+        raise RuntimeError("no room on the disk")
+
+    rule = AlertRule.objects.create(kind="spike", name="any")
+    sent = sent_form(staff.get(page("alertrule_change", rule.pk)))
+    sent |= {"webhook_url": "https://example.org/h", "webhook_secret": "s3cret"}
+    monkeypatch.setattr(AlertRule, "save", fail)
+    staff.raise_request_exception = False
+    response = staff.post(page("alertrule_change", rule.pk), sent)
+    assert response.status_code == 500
+    told = ExceptionReporter(response.wsgi_request, *response.exc_info).get_traceback_text()
+    assert "no room on the disk" in told
+    assert "https://example.org/h" in told
+    assert "s3cret" not in told
 
 
 def test_a_wrong_form_without_a_secret_asks_for_none(staff: Client) -> None:
