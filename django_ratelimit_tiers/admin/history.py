@@ -7,7 +7,7 @@ from typing import Any
 
 from django.contrib import admin, messages
 from django.contrib.admin.views.main import ChangeList
-from django.contrib.auth import get_permission_codename
+from django.contrib.auth import get_permission_codename, get_user_model
 from django.db.models import Max, QuerySet
 from django.http import HttpRequest
 from django.utils.html import format_html_join
@@ -152,7 +152,8 @@ class ThrottleEventAdmin(ClientHistoryAdmin):
     @admin.display(description=_("explanation"))
     def explanation(self, event: ThrottleEvent) -> str:
         """Say why the request was refused and how things stand now."""
-        return format_html_join("\n", "<div>{}</div>", ((line,) for line in explain(event)))
+        lines = explain(event, names_authors=self.may_see(event, get_user_model()))
+        return format_html_join("\n", "<div>{}</div>", ((line,) for line in lines))
 
 
 @admin.register(UsageCount)

@@ -12,7 +12,7 @@ from django.contrib.admin.widgets import AdminTextareaWidget, AdminTextInputWidg
 from django.contrib.auth import get_permission_codename, get_user_model
 from django.core.exceptions import PermissionDenied, ValidationError
 from django.core.files.uploadedfile import UploadedFile
-from django.db.models import QuerySet
+from django.db.models import Model, QuerySet
 from django.http import HttpRequest, HttpResponse
 from django.template.response import TemplateResponse
 from django.urls import URLPattern, path
@@ -23,7 +23,7 @@ from django_ratelimit_tiers.admin.pages import BREADCRUMBS_ARE_A_LIST, PolicyAdm
 from django_ratelimit_tiers.core.accesslogs import READ_ERRORS, LogReader, log_lines
 from django_ratelimit_tiers.core.policies import Mode
 from django_ratelimit_tiers.exceptions import StoreUnavailable
-from django_ratelimit_tiers.models import EndpointRule, Tier
+from django_ratelimit_tiers.models import EndpointRule, ServiceAccount, Tier
 from django_ratelimit_tiers.policy.identity import address_client
 from django_ratelimit_tiers.policy.previews import Enquiry, preview
 from django_ratelimit_tiers.policy.replays import Comparison, ReplayFailed
@@ -161,7 +161,8 @@ class TrialAdmin(PolicyAdmin):
         lines: list[str] = []
         if form.is_valid():
             try:
-                lines = preview(Enquiry(**form.cleaned_data))
+                names_accounts = _may_see(request, ServiceAccount)
+                lines = preview(Enquiry(**form.cleaned_data), names_accounts=names_accounts)
             except StoreUnavailable:
                 form.add_error(None, gettext("The store does not answer."))
             except Exception as error:  # from the site's own functions
@@ -223,6 +224,11 @@ def _replay(upload: UploadedFile, trial: Trial) -> Iterator[str]:
 
 def _may_see_users(request: HttpRequest) -> bool:
     """Return whether a staff member may know which users there are."""
-    options, staff = get_user_model()._meta, request.user
+    return _may_see(request, get_user_model())
+
+
+def _may_see(request: HttpRequest, model: type[Model]) -> bool:
+    """Return whether a staff member may know which rows of a model there are."""
+    options, staff = model._meta, request.user
     names = (get_permission_codename(action, options) for action in ("view", "change"))
     return any(staff.has_perm(f"{options.app_label}.{name}") for name in names)

@@ -15,10 +15,11 @@ from django_ratelimit_tiers.policy.snapshots import Snapshot, build_snapshot
 from django_ratelimit_tiers.store.configured import configured_store
 
 
-def explain(event: ThrottleEvent) -> list[str]:
+def explain(event: ThrottleEvent, *, names_authors: bool = True) -> list[str]:
     """Return what is known of one sampled refusal, a sentence each.
 
-    Asks the database for the policy as it is now, and the store for the counter, without spending.
+    `names_authors` tells whether the reader may know who made the edit that decided. Asks the
+    database for the policy as it is now, and the store for the counter, without spending.
     """
     owner = f"the rule “{event.rule}”" if event.rule else f"the tier “{event.tier}”"
     verb = "refused" if event.mode == "enforce" else "would have refused"
@@ -27,10 +28,10 @@ def explain(event: ThrottleEvent) -> list[str]:
         lines.append(f"The client had the tier “{event.tier}”.")
     if event.retry_after is not None:
         lines.append(f"The same request would have passed {event.retry_after} s later.")
-    return [*lines, *_authorship(event), *_standing(event)]
+    return [*lines, *_authorship(event, names_authors), *_standing(event)]
 
 
-def _authorship(event: ThrottleEvent) -> Iterator[str]:
+def _authorship(event: ThrottleEvent, names_authors: bool) -> Iterator[str]:
     if event.revision is None:
         return
     edit = PolicyRevision.objects.filter(pk=event.revision).select_related("author").first()
@@ -38,10 +39,10 @@ def _authorship(event: ThrottleEvent) -> Iterator[str]:
         yield f"It was decided by revision {event.revision}, which is not known any more."
         return
     author = edit.author.get_username() if edit.author else "nobody known"
+    by = f", by {author}" if names_authors else ""
     yield (
         f"It was decided by revision {edit.pk} of the policy: "
-        f"{model_words(edit.model)} {edit.reason}, "
-        f"{universal(edit.created_at)}, by {author}."
+        f"{model_words(edit.model)} {edit.reason}, {universal(edit.created_at)}{by}."
     )
     later = PolicyRevision.objects.filter(pk__gt=edit.pk, subjects=[]).count()
     if later:

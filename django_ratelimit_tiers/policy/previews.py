@@ -48,10 +48,11 @@ class Enquiry:
             raise ValueError(f"{self.path!r} is no path such as /api/search/")
 
 
-def preview(enquiry: Enquiry) -> list[str]:
+def preview(enquiry: Enquiry, *, names_accounts: bool = True) -> list[str]:
     """Return what would become of a request, a line each.
 
-    Asks the database for the policy, and the store for the counters, without spending. Raises
+    `names_accounts` tells whether the reader may know which service accounts there are. Asks the
+    database for the policy, and the store for the counters, without spending. Raises
     StoreUnavailable, and what the site's own functions raise.
     """
     user = known_user(enquiry.user) if enquiry.user else None
@@ -60,7 +61,11 @@ def preview(enquiry: Enquiry) -> list[str]:
     request = imagined_request(enquiry.method, path, query, enquiry.address, visitor)
     snapshot, store = build_snapshot("", AssignmentCache()), configured_store()
     rehearsed = Rehearsal(snapshot, store, spend=False).decide(request, visitor)
-    lines = [_route(request), *_client(rehearsed, request, snapshot), _verdict(rehearsed)]
+    lines = [
+        _route(request),
+        *_client(rehearsed, request, snapshot),
+        _verdict(rehearsed, names_accounts),
+    ]
     if not rehearsed.ledger.exempt:
         lines += map(_standing, rehearsed.charged)
     lines += [f"Note: {finding.text}" for finding in coverage_findings()]
@@ -95,10 +100,12 @@ def _client(rehearsed: Rehearsed, request: HttpRequest, snapshot: Snapshot) -> I
         yield f"Its tier is “{tier.slug}”{', which is unlimited' if tier.unlimited else ''}."
 
 
-def _verdict(rehearsed: Rehearsed) -> str:
+def _verdict(rehearsed: Rehearsed, names_accounts: bool) -> str:
     ledger, decision = rehearsed.ledger, rehearsed.ledger.decision
     if ledger.exempt:
         by = "the decorator of its view" if ledger.exempt == "view" else ledger.exempt
+        if ledger.account and not names_accounts:
+            by = "a service account"
         return f"No limit applies: it is exempt by {by}."
     if decision.allowed:
         return "The request would pass."

@@ -201,3 +201,13 @@ def test_a_user_is_named_to_those_only_who_may_view_users(client, viewer):
     text = allowed(client, "view_usagecount").get(address).content.decode()
     assert "alice" not in text
     assert f"?subject=user%3A{somebody.pk}" in text
+
+
+def test_who_made_an_edit_is_told_to_those_only_who_may_view_users(client, viewer):
+    author = User.objects.create_user("alice")
+    edit = PolicyRevision.objects.create(model="tier", reason="changed", author=author)
+    address = page("throttleevent_change", refused(revision=edit.pk).pk)
+    assert b", by alice." in viewer.get(address).content
+    text = allowed(client, "view_throttleevent").get(address).content.decode()
+    assert f"by revision {edit.pk} of the policy" in text
+    assert "alice" not in text

@@ -17,7 +17,7 @@ from django.http import HttpRequest
 from django.test import Client, modify_settings, override_settings
 
 from django_ratelimit_tiers.admin import trials
-from django_ratelimit_tiers.models import EndpointRule, PolicyRevision, Tier
+from django_ratelimit_tiers.models import EndpointRule, PolicyRevision, ServiceAccount, Tier
 from django_ratelimit_tiers.policy.previews import Enquiry, preview
 from tests.admin.conftest import allowed, page
 from tests.policies import limit_tier, make_rule
@@ -106,6 +106,17 @@ def test_who_may_not_see_users_does_not_learn_which_there_are(somebody: Client) 
     staff.user_permissions.add(Permission.objects.get(codename="view_user"))
     response = somebody.get(page("endpointrule_preview"), asked)
     assert any(line.startswith("The client is user:") for line in response.context["lines"])
+
+
+def test_who_may_not_see_service_accounts_does_not_learn_their_names(somebody: Client) -> None:
+    ServiceAccount.objects.create(name="Partner", owner="Ops", reason="x", networks="192.0.2.0/24")
+    asked = {"method": "GET", "path": "/api/search/", "address": "192.0.2.7"}
+    response = somebody.get(page("endpointrule_preview"), asked)
+    assert "No limit applies: it is exempt by a service account." in response.context["lines"]
+    staff = User.objects.get(username="somebody")
+    staff.user_permissions.add(Permission.objects.get(codename="view_serviceaccount"))
+    response = somebody.get(page("endpointrule_preview"), asked)
+    assert "No limit applies: it is exempt by service account Partner." in response.context["lines"]
 
 
 def test_who_may_not_see_users_replays_no_log(client: Client) -> None:
