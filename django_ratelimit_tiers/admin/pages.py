@@ -8,6 +8,7 @@ import django
 from django.contrib import admin, messages
 from django.contrib.admin.models import CHANGE, LogEntry
 from django.contrib.admin.utils import model_ngettext
+from django.contrib.admin.widgets import ForeignKeyRawIdWidget
 from django.db import router, transaction
 from django.db.models import Model, Q, QuerySet
 from django.http import HttpRequest, HttpResponse
@@ -20,6 +21,13 @@ from django_ratelimit_tiers.models.history import edits_by
 
 BREADCRUMBS_ARE_A_LIST = django.VERSION >= (6, 1)
 """How Django writes the way to a page; pages of our own do as it does."""
+
+
+class IdInput(ForeignKeyRawIdWidget):
+    """A typed id that does not tell whose it is."""
+
+    def label_and_url_for_value(self, value: Any) -> tuple[str, str]:
+        return "", ""
 
 
 class PolicyAdmin(admin.ModelAdmin):
@@ -42,6 +50,14 @@ class PolicyAdmin(admin.ModelAdmin):
     def get_autocomplete_fields(self, request: HttpRequest) -> list[str]:
         """Return the relations this staff member may search; the others are typed as ids."""
         return [name for name in self.raw_id_fields if self._is_searchable(request, name)]
+
+    def formfield_for_foreignkey(self, db_field: Any, request: HttpRequest, **options: Any) -> Any:
+        """Name nobody to staff who may not view them: whoever types ids would learn all names."""
+        site, related = self.admin_site, db_field.related_model
+        own = site.get_model_admin(related) if site.is_registered(related) else None
+        if db_field.name in self.raw_id_fields and own and not own.has_view_permission(request):
+            options["widget"] = IdInput(db_field.remote_field, site)
+        return super().formfield_for_foreignkey(db_field, request, **options)
 
     def _is_searchable(self, request: HttpRequest, name: str) -> bool:
         related = self.model._meta.get_field(name).related_model

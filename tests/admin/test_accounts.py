@@ -249,3 +249,12 @@ def test_the_page_of_new_keys_tells_the_way_to_it_as_django_does(staff, account)
     answers = staff.get(address), staff.post(address, chosen)
     first, other = (re.search(r"<(\w+) class=.breadcrumbs", a.content.decode()) for a in answers)
     assert first[1] == other[1]
+
+
+def test_a_typed_id_is_named_to_those_only_who_may_view_users(client, staff, tier):
+    sent = {"user": User.objects.create_user("alice").pk, "tier": ""}
+    assert b"alice" in staff.post(page("tierassignment_add"), sent).content
+    browser = allowed(client, "add_tierassignment")
+    response = browser.post(page("tierassignment_add"), sent)
+    assert errors(response) == {"tier": ["This field is required."]}
+    assert b"alice" not in response.content
