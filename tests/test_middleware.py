@@ -292,6 +292,28 @@ def test_an_exempt_view_is_neither_charged_nor_told(
     assert used(valkey_client) == {}
 
 
+CACHED = [
+    settings.MIDDLEWARE[0],
+    "django.middleware.cache.UpdateCacheMiddleware",
+    *settings.MIDDLEWARE[1:],
+    "django.middleware.cache.FetchFromCacheMiddleware",
+]
+
+
+@pytest.mark.parametrize("exempt_by", ["decorator", "rule"])
+@pytest.mark.parametrize(
+    ("options", "status"), [({"SECURE_SSL_REDIRECT": True}, 301), ({"MIDDLEWARE": CACHED}, 200)]
+)
+def test_what_middleware_answers_in_place_of_an_exempt_view_is_not_charged(
+    tight: Tier, valkey_client: redis.Redis, options: dict[str, Any], status: int, exempt_by: str
+) -> None:
+    make_rule("free", exempt=True, view_name="tests.site.plain")
+    path = {"decorator": "/free/", "rule": "/plain/"}[exempt_by]
+    with override_settings(**options):
+        assert statuses(Client(), path, 4) == [status] * 4
+    assert used(valkey_client) == {}
+
+
 @pytest.mark.parametrize("path", ["/plain/", "/async/"])
 def test_a_view_is_exempt_only_where_it_is_decorated(
     client: Client, tight: Tier, path: str

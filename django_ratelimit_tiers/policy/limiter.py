@@ -117,8 +117,8 @@ class Limiter:
             yield from self._route(ledger, request, way)
         if ledger.decision.allowed:
             ledger.reach_no_view()
-            exempt_by_view(ledger, request)
             known = self._known(ledger)
+            stages.exempt_unreached(known, ledger, request, status)
             fare = None if known is None else usual_late_fare(known, ledger, request)
             yield from self._decide(ledger, request, stages.late_bill, fare)
         if not ledger.decision.allowed and status not in conf.FAILED_STATUSES:

@@ -18,6 +18,7 @@ from django_ratelimit_tiers.policy import bills
 from django_ratelimit_tiers.policy.exemptions import (
     exempt_account,
     exempt_by_rule,
+    exempt_by_view,
     exempting_rules,
 )
 from django_ratelimit_tiers.policy.flows import Flow, done
@@ -75,6 +76,23 @@ def is_exempt_ahead(snapshot: Snapshot, ledger: Ledger, request: HttpRequest) ->
     if found is None or not found.rules.exempts:
         return False
     return bool(exempting_rules(_present(found).rules.rules))
+
+
+def exempt_unreached(
+    snapshot: Snapshot | None, ledger: Ledger, request: HttpRequest, status: int
+) -> None:
+    """Exempt what an exempt view was asked for, also where middleware has answered in its place.
+
+    A cache does, and a redirect to TLS. What was not found has no view.
+    """
+    exempt_by_view(ledger, request)
+    is_foreseeable = request.resolver_match is None and status != HTTPStatus.NOT_FOUND
+    if snapshot is None or not is_foreseeable:
+        return
+    book, urlconf = snapshot.passages, getattr(request, "urlconf", None)
+    found = book.foreseen(ledger.path, ledger.method, urlconf, preflight=ledger.preflight)
+    if found is not None and (found.is_exempt or exempting_rules(_present(found).rules.rules)):
+        ledger.exempt = ledger.exempt or "view"
 
 
 def bill_of(
