@@ -72,7 +72,9 @@ class Teller:
         return bool(tally)
 
     def tell_the_rest(self) -> None:
-        """Tell the store everything, where nobody could handle its failure."""
+        """Tell the store everything as the process ends, when nobody could handle its failure and
+        Python 3.12 begins no thread any more."""
+        self.stop()
         with suppress(StoreUnavailable):
             while self.tell():
                 pass

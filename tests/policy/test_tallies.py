@@ -94,6 +94,19 @@ def test_a_process_that_ends_tells_what_was_not_heard_and_what_came_after_it(
     assert counted(store) == 2
 
 
+def test_a_process_that_ends_tells_all_where_no_thread_begins_any_more(
+    store: RedisStore, teller: Teller, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def start(timer: threading.Timer) -> None:
+        raise RuntimeError("can't create new thread at interpreter shutdown")
+
+    for number in range(2 * MOST_REFUSALS + 1):
+        teller._local.add(Tally(refusals={key(number): 1}))
+    monkeypatch.setattr(threading.Timer, "start", start)
+    teller.tell_the_rest()
+    assert counted(store) == 2 * MOST_REFUSALS + 1
+
+
 def test_a_forked_process_leaves_to_its_parent_what_that_has_counted(
     store: RedisStore, teller: Teller
 ) -> None:
