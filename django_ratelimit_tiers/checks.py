@@ -9,6 +9,7 @@ from inspect import signature
 from traceback import walk_tb
 from typing import Any
 
+import django
 from django.conf import settings
 from django.core import checks
 from django.utils.module_loading import import_string
@@ -230,6 +231,18 @@ def _header_problems(values: Mapping[str, Any]) -> Iterator[checks.CheckMessage]
             hint="Name the networks of your proxies in TRUSTED_PROXIES, or leave the header out.",
             id="ratelimit_tiers.W003",
         )
+    if values.get("TRUSTED_PROXIES") and _takes_underscores(django.VERSION):
+        yield checks.Warning(
+            "On an ASGI server this Django takes the header X_Forwarded_For of a client for the "
+            "X-Forwarded-For of a proxy: clients may choose their addresses.",
+            hint="Upgrade Django: 5.2.13, 6.0.4 and later leave out names with underscores.",
+            id="ratelimit_tiers.W004",
+        )
+
+
+def _takes_underscores(version: tuple[Any, ...]) -> bool:
+    """Return whether an ASGI request of this Django has X_Forwarded_For as X-Forwarded-For."""
+    return version < (5, 2, 13) or (6, 0) <= version < (6, 0, 4)
 
 
 def _order_problems() -> Iterator[checks.CheckMessage]:

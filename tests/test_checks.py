@@ -27,6 +27,12 @@ SHARDED = "django_redis.client.ShardClient"
 MINE = "django_ratelimit_tiers.middleware.RateLimitMiddleware"
 
 
+@pytest.fixture(autouse=True)
+def mended_django(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The tests run with versions of Django, too, that W004 warns of."""
+    monkeypatch.setattr("django.VERSION", (6, 1, 0, "final", 0))
+
+
 def found(**values: Any) -> list[tuple[str, str, str]]:
     """Return id, message and hint of everything that is wrong with these settings."""
     with override_settings(RATELIMIT_TIERS=values):
@@ -577,3 +583,21 @@ def test_w003_a_header_that_nobody_is_trusted_to_send(proxies: dict[str, Any]) -
         "Name the networks of your proxies in TRUSTED_PROXIES, or leave the header out.",
     )
     assert ids(CLIENT_IP_HEADER="X-Real-IP", TRUSTED_PROXIES=1) == []
+
+
+@pytest.mark.parametrize(
+    ("version", "expected"),
+    [
+        ((5, 2, 12), ["W004"]),
+        ((5, 2, 13), []),
+        ((6, 0, 3), ["W004"]),
+        ((6, 0, 4), []),
+        ((6, 1, 0), []),
+    ],
+)
+def test_w004_a_django_that_lets_clients_write_what_a_proxy_tells(
+    monkeypatch: pytest.MonkeyPatch, version: tuple[int, ...], expected: list[str]
+) -> None:
+    monkeypatch.setattr("django.VERSION", (*version, "final", 0))
+    assert ids(TRUSTED_PROXIES=["10.0.0.0/8"]) == expected
+    assert ids() == []
