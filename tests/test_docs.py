@@ -7,21 +7,26 @@ import json
 import re
 import subprocess
 import sys
+import time
 from pathlib import Path
 from textwrap import dedent
 from typing import Any
 
+import httpx
 import pytest
 from django.apps import apps
 from django.test import RequestFactory
 
 from django_ratelimit_tiers.middleware import RateLimitMiddleware
 from django_ratelimit_tiers.models import EndpointRule, TierPolicy
+from django_ratelimit_tiers.store.configured import configured_store
 from tests.policies import limit_tier, make_rule
+from tests.servers import SiteProcess
 
 ROOT = Path(__file__).resolve().parent.parent
 DOCUMENTS = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]
 MOVING = ROOT / "docs" / "moving.md"
+OPERATIONS = ROOT / "docs" / "operations.md"
 
 LINK = re.compile(r"\]\(([^)\s]+)\)")
 SNIPPET = re.compile(r"^( *)```(\w+)\n(.*?)^\1```", re.MULTILINE | re.DOTALL)
@@ -160,3 +165,32 @@ def names_of(snippet: str) -> dict[str, Any]:
     names: dict[str, Any] = {}
     exec(snippet, names)  # noqa: S102 - it is our own
     return names
+
+
+class DocumentedUvicorn(SiteProcess):
+    """The test project in uvicorn, started as docs/operations.md says."""
+
+    def _command(self) -> list[str]:
+        program = self.directory / "program.py"
+        (text,) = (one for one in snippets(OPERATIONS, "python") if "uvicorn" in one)
+        text = text.replace("mysite", "testproject").replace("8000", str(self.port))
+        program.write_text(
+            text.replace("uvicorn.run(", f"sys.path.append({str(ROOT)!r})\n    uvicorn.run(")
+        )
+        return [sys.executable, str(program)]
+
+
+def test_uvicorn_started_as_documented_tells_all_refusals_when_it_is_stopped(
+    redis_url: str, database_url: str
+) -> None:
+    env = {"REDIS_URL": redis_url, "DATABASE_URL": database_url}
+    with DocumentedUvicorn(env=env) as site, httpx.Client(base_url=site.url) as browser:
+        limit_tier("anonymous", 1)
+        end = time.monotonic() + 3
+        refused = 0
+        while time.monotonic() < end:
+            refused += browser.get("/plain/").status_code == 429
+        site.stop()
+    records = configured_store().records
+    told = sum(sum(records.counts(minute).values()) for minute in records.minutes())
+    assert told == refused > 100
