@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
-from dataclasses import asdict, replace
+from dataclasses import asdict, fields, replace
 from datetime import datetime
 from functools import partial
 
@@ -24,6 +24,9 @@ from django_ratelimit_tiers.signals import alert_closed, alert_opened
 logger = logging.getLogger("django_ratelimit_tiers.alerts")
 
 CLOSED = AlertState.CLOSED.value
+
+KEPT = frozenset(field.name for field in fields(Alarm))
+"""What this version keeps of an alarm: a newer one, beside it or before it, may keep more."""
 
 
 class AlertBook:
@@ -152,7 +155,7 @@ def announce(alert: Alert, event: AlertEvent) -> None:
 
 def _alarm(alert: Alert) -> Alarm:
     """Return what was kept of an alert; whether it is closed its row says, whoever closed it."""
-    stored = {key: value for key, value in alert.alarm.items() if key != "name"}
+    stored = {key: value for key, value in alert.alarm.items() if key in KEPT}
     at = alert.closed_at
     return replace(Alarm(**stored), closed_at=int(at.timestamp()) // MINUTE if at else None)
 

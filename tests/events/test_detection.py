@@ -175,6 +175,19 @@ def test_an_alert_in_its_cool_down_opens_again_instead_of_a_new_one() -> None:
     assert (alert.state, alert.closed_at) == ("open", None)
 
 
+def test_an_alert_that_a_newer_version_opened_is_judged_and_closed() -> None:
+    """While both run side by side, and after going back to this one."""
+    watch()
+    refuse_steadily(START - 60, START)
+    refuse(START, 100)
+    detect_at(START)
+    alert = Alert.objects.get()
+    alert.alarm["what a newer one keeps"] = 1
+    alert.save()
+    detect_at(START + 59)
+    assert Alert.objects.get().state == "closed"
+
+
 def test_after_the_cool_down_it_is_a_new_alert() -> None:
     watch(cooldown=600)
     refuse_steadily(START - 60, START)
