@@ -21,6 +21,7 @@ from django.test import Client
 from kombu import Connection
 
 from django_ratelimit_tiers import tasks
+from django_ratelimit_tiers.management.commands import ratelimit_worker
 from django_ratelimit_tiers.management.commands.ratelimit_worker import _run
 from django_ratelimit_tiers.models import ThrottleCount
 from django_ratelimit_tiers.store.configured import configured_store
@@ -215,6 +216,35 @@ def test_a_connection_that_was_lost_fails_one_job_and_not_the_worker(
         raise error("connection already closed")
 
     assert _run(job) is False
+
+
+def test_the_command_prunes_in_the_next_round_what_it_could_not_and_then_once_a_day(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    rounds: list[str] = []
+
+    def aggregate() -> None:
+        rounds.append("aggregated")
+        if len(rounds) > 8:
+            signal.raise_signal(signal.SIGTERM)
+
+    def prune() -> None:
+        rounds.append("pruned")
+        if rounds.count("pruned") == 1:
+            raise OperationalError("gone away")
+
+    monkeypatch.setattr(ratelimit_worker, "EVERY_SECONDS", 0.01)
+    monkeypatch.setattr(ratelimit_worker, "aggregate_throttle_events", aggregate)
+    monkeypatch.setattr(ratelimit_worker, "detect_anomalies", lambda: None)
+    monkeypatch.setattr(ratelimit_worker, "prune_history", prune)
+    handlers = {one: signal.getsignal(one) for one in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        call_command("ratelimit_worker")
+    finally:
+        for one, handler in handlers.items():
+            signal.signal(one, handler)
+    assert rounds[:4] == ["aggregated", "pruned"] * 2
+    assert rounds.count("pruned") == 2
 
 
 @pytest.mark.django_db(transaction=True)

@@ -62,13 +62,11 @@ class Command(BaseCommand):
             signal.signal(number, lambda *_: stop.set())
         next_prune = 0.0
         while not stop.is_set():
-            prunes = time.monotonic() >= next_prune
-            if prunes:
-                next_prune = time.monotonic() + PRUNE_EVERY
-            for job in jobs(prunes=prunes):
+            for job in jobs(prunes=time.monotonic() >= next_prune):
                 if not stop.is_set():
                     close_old_connections()  # what one job has lost would fail the next, too
-                    _run(job)
+                    if _run(job) and job is prune_history:
+                        next_prune = time.monotonic() + PRUNE_EVERY
             stop.wait(EVERY_SECONDS - (time.time() - OFFSET_SECONDS) % EVERY_SECONDS)
 
 
