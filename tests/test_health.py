@@ -140,6 +140,21 @@ def test_the_command_names_a_store_that_denies_what_a_charge_needs(
     assert "Found 1 thing to look at." in said
 
 
+@pytest.mark.parametrize(
+    ("setting", "advice"),
+    [("maxmemory", "raise maxmemory"), ("min-replicas-to-write", "Look at its replicas")],
+)
+def test_the_command_does_not_blame_rights_for_a_server_that_is_full_or_alone(
+    private_valkey: ValkeyProcess, setting: str, advice: str
+) -> None:
+    with private_valkey.client() as client, store_at(private_valkey.url):
+        client.config_set(setting, 1)
+        said = check()
+    assert "WRONG  The store takes no charges" in said
+    assert advice in said
+    assert "rights" not in said
+
+
 def test_the_command_leaves_nothing_behind(private_valkey: ValkeyProcess) -> None:
     with store_at(private_valkey.url), private_valkey.client() as client:
         check()

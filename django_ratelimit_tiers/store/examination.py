@@ -22,6 +22,14 @@ SLOW_SHARE = 0.25
 
 RIGHTS = "Give its user the rights that the documentation of this package lists."
 
+REASONS = {
+    "OutOfMemory": "It is full: raise maxmemory, or see what else it keeps. Counters expire by "
+    "themselves; until then ON_STORE_FAILURE decides.",
+    "MISCONF": "It cannot write to its disk: look at its log, or switch persistence off.",
+    "NOREPLICAS": "Look at its replicas, or lower min-replicas-to-write.",
+}
+"""What to do about an error that says nothing of rights, by a word in it."""
+
 Command = Callable[..., Any]
 
 
@@ -89,7 +97,7 @@ def _scripts(command: Command, where: str) -> Finding:
     try:
         command("EVAL", "return redis.call('TIME')", 0)
     except StoreUnavailable as error:
-        return Finding(f"{where} runs no scripts: {error}", True, RIGHTS)
+        return Finding(f"{where} runs no scripts: {error}", True, _advice(error))
     return Finding(f"{where} runs scripts.")
 
 
@@ -103,8 +111,13 @@ def _rehearsal(store: Charged, where: str) -> Finding:
             store.refund(charges)
         store.reset(subject)
     except StoreUnavailable as error:
-        return Finding(f"{where} takes no charges: {error}", True, RIGHTS)
+        return Finding(f"{where} takes no charges: {error}", True, _advice(error))
     return Finding(f"{where} takes charges.")
+
+
+def _advice(error: StoreUnavailable) -> str:
+    """Return what to do about a server that answers, but does not do as it is told."""
+    return next((advice for word, advice in REASONS.items() if word in str(error)), RIGHTS)
 
 
 def _server(command: Command, where: str) -> Iterator[Finding]:
