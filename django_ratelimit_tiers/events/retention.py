@@ -6,7 +6,6 @@ from datetime import datetime, timedelta
 
 from django.db import router, transaction
 from django.db.models import Min, Sum
-from django.utils import timezone
 
 from django_ratelimit_tiers.conf import conf
 from django_ratelimit_tiers.core.alerts import AlertState, Resolution
@@ -43,13 +42,15 @@ LENGTHS = {Resolution.HOUR: timedelta(hours=1), Resolution.DAY: timedelta(days=1
 def prune_history(*, now: datetime | None = None) -> int:
     """Delete what is older than RETENTION_DAYS and roll old counts up; returns rows deleted.
 
-    Policy revisions are kept: they are few, and the only record of who edited what. Returns 0 when
+    Policy revisions are kept: they are few, and the only record of who edited what. By the store's
+    clock unless told: minutes that a worker rolls up too early would be lost. Returns 0 when
     another process is at it.
     """
-    with configured_store().records.lock(LOCK, LOCK_SECONDS) as lease:
+    records = configured_store().records
+    with records.lock(LOCK, LOCK_SECONDS) as lease:
         if lease is None:
             return 0
-        now = timezone.now() if now is None else now
+        now = moment(records.now()) if now is None else now
         deleted = _delete_old(now - timedelta(days=conf.EVENTS["RETENTION_DAYS"]), now)
         waiting = timedelta(seconds=conf.EVENTS["COUNT_TTL"], days=1)
         roll_up(Resolution.MINUTE, Resolution.HOUR, now - max(MINUTES_KEPT, waiting))

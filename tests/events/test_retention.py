@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import time
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 from django.db.models import Sum
+from django.utils import timezone
 
 from django_ratelimit_tiers.core.alerts import Resolution
 from django_ratelimit_tiers.events import retention
+from django_ratelimit_tiers.events.aggregation import aggregate_throttle_events
 from django_ratelimit_tiers.events.retention import SERIES_KEPT, prune_history, roll_up
 from django_ratelimit_tiers.models import (
     Alert,
@@ -21,10 +24,14 @@ from django_ratelimit_tiers.models import (
     UsageCount,
 )
 from django_ratelimit_tiers.store.configured import configured_store
+from tests.events.rows import counted, fill_minute, key
 
 pytestmark = pytest.mark.django_db
 
 NOW = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
+
+RECENT = int(time.time()) - 7200
+"""Within an hour that is over, and that the store has not given up."""
 
 
 def add(at: datetime, count: int, subject: str = "user:1", resolution: str = "minute") -> None:
@@ -146,6 +153,17 @@ def test_minutes_that_the_store_may_still_bring_are_not_rolled_up_before(setting
     add(NOW - timedelta(days=7), 5)
     prune_history(now=NOW)
     assert [row[0] for row in rows()] == ["hour", "minute"]
+
+
+def test_a_worker_whose_clock_is_days_ahead_loses_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    ahead = timezone.now() + timedelta(days=4)
+    monkeypatch.setattr(timezone, "now", lambda: ahead)
+    for minute in (0, 60):
+        fill_minute((RECENT - RECENT % 3600) + minute, {key(): 3})
+        aggregate_throttle_events()
+        prune_history()
+    assert [row[0] for row in rows()] == ["minute", "minute"]
+    assert counted() == 6
 
 
 def test_pruning_tells_how_many_rows_it_deleted_and_one_does_it_at_a_time(settings: Any) -> None:
