@@ -13,7 +13,8 @@ from django.core.management.base import CommandError
 from django.http import HttpRequest
 from django.test import override_settings
 
-from django_ratelimit_tiers.models import Tier
+from django_ratelimit_tiers.models import EndpointRule, Tier
+from tests.databases import without_tables
 from tests.policies import limit_tier, make_rule
 
 pytestmark = pytest.mark.django_db
@@ -217,6 +218,17 @@ def test_a_log_that_cannot_be_read_is_told(tmp_path: Path) -> None:
         broken.write_bytes(content)
         with pytest.raises(CommandError, match=r"broken\.gz cannot be read"):
             replay(broken)
+
+
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.parametrize("command", ["ratelimit_replay", "ratelimit_preview"])
+def test_a_database_without_the_tables_is_told_in_words(command: str, log: Path) -> None:
+    arguments = [str(log)] if command == "ratelimit_replay" else ["GET", "/plain/"]
+    with (
+        without_tables(EndpointRule),
+        pytest.raises(CommandError, match=r"cannot be read: .*run `manage\.py migrate`"),
+    ):
+        call_command(command, *arguments)
 
 
 def test_a_log_without_a_request_is_told(log: Path) -> None:

@@ -6,9 +6,9 @@ from argparse import ArgumentParser
 from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError
-from django.db import Error
 
 from django_ratelimit_tiers.core.verdicts import universal
+from django_ratelimit_tiers.management.failures import told_in_words
 from django_ratelimit_tiers.models import ThrottleEvent
 from django_ratelimit_tiers.policy.explanations import explain
 
@@ -23,11 +23,8 @@ class Command(BaseCommand):
 
     def handle(self, *args: Any, decision: str, **options: Any) -> None:
         """Write what is known of every policy that refused."""
-        try:
+        with told_in_words():
             self._explain(decision.rpartition(":")[2].strip().lower())
-        except Error as error:
-            advice = "Look at DATABASES, and run `manage.py migrate`."
-            raise CommandError(f"The database cannot be read: {error}. {advice}") from error
 
     def _explain(self, decision: str) -> None:
         events = list(ThrottleEvent.objects.filter(decision_id=decision))

@@ -7,7 +7,7 @@ from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError
 
-from django_ratelimit_tiers.exceptions import StoreUnavailable
+from django_ratelimit_tiers.management.failures import told_in_words
 from django_ratelimit_tiers.policy.previews import Enquiry, preview
 
 
@@ -31,9 +31,8 @@ class Command(BaseCommand):
         """Print every line of the preview."""
         named = {name: options[name] for name in Enquiry.__dataclass_fields__}
         try:
-            lines = preview(Enquiry(**named))
+            with told_in_words():
+                lines = preview(Enquiry(**named))
         except ValueError as error:
             raise CommandError(str(error)) from error
-        except StoreUnavailable as error:
-            raise CommandError(f"The store does not answer: {error}") from error
         self.stdout.write("\n".join(lines))  # at once, for whoever reads only their head

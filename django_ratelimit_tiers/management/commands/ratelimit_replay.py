@@ -17,6 +17,7 @@ from django_ratelimit_tiers.core.accesslogs import (
     LogReader,
     log_lines,
 )
+from django_ratelimit_tiers.management.failures import told_in_words
 from django_ratelimit_tiers.models import EndpointRule
 from django_ratelimit_tiers.policy.replays import Comparison, ReplayFailed
 from django_ratelimit_tiers.policy.reports import report
@@ -73,9 +74,10 @@ class Command(BaseCommand):
         reader = LogReader()
         requests = heapq.merge(*(_read(reader, log) for log in logs), key=lambda logged: logged.at)
         try:
-            trial = Trial(rule_ids(enforce), frozenset(enforce_tier), limits=dict(limit))
-            comparison = Comparison(trial)
-            comparison.decide(requests)
+            with told_in_words():
+                trial = Trial(rule_ids(enforce), frozenset(enforce_tier), limits=dict(limit))
+                comparison = Comparison(trial)
+                comparison.decide(requests)
         except (ValueError, ReplayFailed) as error:
             raise CommandError(str(error)) from error
         if not comparison.today.clients:

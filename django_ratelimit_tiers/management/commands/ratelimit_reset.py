@@ -12,7 +12,7 @@ from django.core.management.base import BaseCommand, CommandError
 from django_ratelimit_tiers.conf import conf
 from django_ratelimit_tiers.core.addresses import address_subject
 from django_ratelimit_tiers.digests import DIGEST, key_digest
-from django_ratelimit_tiers.exceptions import StoreUnavailable
+from django_ratelimit_tiers.management.failures import told_in_words
 from django_ratelimit_tiers.models import user_key
 from django_ratelimit_tiers.policy.revisions import start_anew
 from django_ratelimit_tiers.store.configured import configured_store
@@ -34,11 +34,9 @@ class Command(BaseCommand):
         if not configured_store().shared:
             raise CommandError("Each process counts in its own memory, which no other can reset.")
         for name in [subject(text) for text in subjects]:  # all are read before any is reset
-            try:
+            with told_in_words():
                 for counted in _counted_as(name):
                     start_anew(counted)
-            except StoreUnavailable as error:
-                raise CommandError(f"The store does not answer: {error}") from error
             self.stdout.write(f"{name} starts anew.")
             kind, _, number = name.partition(":")
             if kind == "user" and user_key(number) is None:
