@@ -19,12 +19,20 @@ MOST_SECONDS = 1800
 
 PRUNE_SECONDS = 3600.0
 
+LATE_SECONDS = 3600.0
+"""How much later than the next one a run may start.
+
+Beat says by its own clock when a task expires, and the worker looks at its own: one of them may be
+wrong. In the hour after clocks are put back, Celery before 5.7 is wrong by an hour where
+`CELERY_TIMEZONE` names such a place.
+"""
+
 
 def beat_schedule(every: float = EVERY_SECONDS) -> dict[str, dict[str, Any]]:
     """Return the entries for Celery's `beat_schedule`, with tasks every so many seconds.
 
-    A run that could not start before the next one is due is dropped. Raises ValueError unless
-    `every` is a number from 1 to 1800: each run judges the hour before it.
+    A run that could not start within an hour after the next one is due is dropped. Raises
+    ValueError unless `every` is a number from 1 to 1800: each run judges the hour before it.
     """
     try:
         can_be_kept = 1 <= every <= MOST_SECONDS
@@ -37,7 +45,7 @@ def beat_schedule(every: float = EVERY_SECONDS) -> dict[str, dict[str, Any]]:
         f"ratelimit-{name.replace('_', '-')}": {
             "task": f"{TASKS}.{name}",
             "schedule": seconds,
-            "options": {"expires": seconds},
+            "options": {"expires": seconds + LATE_SECONDS},
         }
         for name, seconds in {**names, "prune_history": PRUNE_SECONDS}.items()
     }

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -24,6 +24,7 @@ from django_ratelimit_tiers import tasks
 from django_ratelimit_tiers.management.commands import ratelimit_worker
 from django_ratelimit_tiers.management.commands.ratelimit_worker import _run
 from django_ratelimit_tiers.models import ThrottleCount
+from django_ratelimit_tiers.schedules import LATE_SECONDS
 from django_ratelimit_tiers.store.configured import configured_store
 from testproject.celery import app
 from tests.databases import without_tables
@@ -174,7 +175,21 @@ def test_a_schedule_that_celery_could_not_keep_is_refused(every: Any) -> None:
 
 def test_a_schedule_may_be_slower() -> None:
     entry = tasks.beat_schedule(every=300)["ratelimit-detect-anomalies"]
-    assert (entry["schedule"], entry["options"]) == (300, {"expires": 300})
+    assert (entry["schedule"], entry["options"]) == (300, {"expires": 300 + LATE_SECONDS})
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_worker_runs_what_a_beat_sends_whose_clock_is_behind(
+    worker: WorkerProcess, broker: str
+) -> None:
+    """As Celery before 5.7 believes for an hour when the clocks are put back."""
+    fill_minute(RECENT, {key(): 3})
+    behind = timedelta(minutes=59)
+    entry = tasks.beat_schedule()["ratelimit-aggregate-throttle-events"]
+    expires = datetime.now(UTC) - behind + timedelta(seconds=entry["options"]["expires"])
+    with Connection(broker) as connection:
+        tasks.aggregate_throttle_events.apply_async(connection=connection, expires=expires)
+    assert wait_until(lambda: counted() == 3, PATIENCE), worker.log.read_text()
 
 
 @pytest.mark.django_db
