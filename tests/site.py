@@ -265,7 +265,7 @@ class FreeToList(ViewSet):
 class Things(ViewSet):
     throttle_classes = [TierThrottle]
 
-    def list(self, request: Request) -> Response:
+    def list(self, request: Request, **kwargs: Any) -> Response:
         return Response([])
 
     @action(detail=False, throttle_classes=[])

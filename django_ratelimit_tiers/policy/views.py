@@ -35,7 +35,7 @@ def view_identity(callback: View) -> Hashable:
             callback, "initkwargs", {}
         )
         own = {name: value for name, value in arguments.items() if name not in COSMETIC}
-        return cls, _frozen(own), _frozen(getattr(callback, "actions", None))
+        return cls, _frozen(own), _frozen(_own_actions(callback))
     if isinstance(callback, partial):
         return view_identity(callback.func), _frozen(callback.args), _frozen(callback.keywords)
     return _frozen(callback)
@@ -123,6 +123,21 @@ def _below_api_view(answering: Any) -> Any:
     of_closure = zip(answering.__code__.co_freevars, answering.__closure__ or (), strict=True)
     cell = dict(of_closure).get("func")
     return answering if cell is None else cell.cell_contents
+
+
+def _own_actions(callback: View) -> object:
+    """Return the actions of a viewset's methods, None for any other view.
+
+    Without a `HEAD` that does what `GET` does: the first request adds it, to the view that it has
+    come to and to no other of the same viewset.
+    """
+    actions = getattr(callback, "actions", None)
+    if not isinstance(actions, Mapping):
+        return actions
+    own = dict(actions)  # at once, since another thread may be adding to them
+    if own.get("head") == own.get("get"):
+        own.pop("head", None)
+    return own
 
 
 def _unwrapped(callback: View) -> View:

@@ -14,9 +14,11 @@ from django.http import HttpRequest, HttpResponse
 from django.test import Client, override_settings
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from rest_framework.routers import DefaultRouter
 
 from django_ratelimit_tiers.models import EndpointRule
 from tests.policies import ANYBODY, limit_tier, make_rule, used
+from tests.site import Things
 
 LIMIT = 3
 
@@ -104,6 +106,22 @@ class TestSpellings:
         rule_on("/api/notes/")
         paths = ["/api/notes/", "/api/notes.json", "/api/notes/", "/api/notes.json"]
         assert [client.get(path).status_code for path in paths] == [200, 200, 200, 429]
+
+    @pytest.mark.django_db(transaction=True)
+    @pytest.mark.parametrize("scope", ["rule", "route"])
+    def test_a_format_suffix_stays_the_same_endpoint_after_a_request_and_an_edit(
+        self, client: Client, scope: str
+    ) -> None:
+        limit_tier("anonymous")
+        router = DefaultRouter()
+        router.register("things", Things, basename="thing")
+        with override_settings(ROOT_URLCONF=tuple(router.urls)):
+            rule_on("/things/" if scope == "rule" else "/**", scope=scope)
+            answers = [client.get("/things/")]
+            make_rule("other", LIMIT)
+            paths = ["/things.json", "/things/", "/things.json"]
+            answers += [client.get(path) for path in paths]
+        assert [answer.status_code for answer in answers] == [200] * LIMIT + [429]
 
     @pytest.mark.parametrize("header", ["X-HTTP-Method-Override", "X-Method-Override"])
     def test_a_header_that_names_another_method_changes_nothing(

@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 from django.http import HttpRequest, HttpResponse
+from django.test import RequestFactory
 from django.urls import reverse_lazy
 from django.utils.decorators import method_decorator
 from django.utils.functional import SimpleLazyObject
@@ -119,6 +120,13 @@ def test_a_view_is_the_same_however_it_is_wrapped(one: Any, two: Any) -> None:
 )
 def test_different_views_are_told_apart(one: Any, two: Any) -> None:
     assert view_identity(one) != view_identity(two)
+
+
+def test_a_viewset_stays_the_same_once_a_request_has_come_to_it() -> None:
+    notes = Notes.as_view({"get": "list"})
+    before = view_identity(notes)
+    notes(RequestFactory().get("/"))
+    assert view_identity(notes) == before == view_identity(Notes.as_view({"get": "list"}))
 
 
 def test_an_unhashable_argument_is_only_itself() -> None:
