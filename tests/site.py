@@ -508,6 +508,7 @@ urlpatterns = [
     path("drf-raising/", RaisingThrottled.as_view()),
     path("drf-answering-nothing/", AnsweringNothing.as_view()),
     path("drf-private/", Private.as_view()),
+    path("dear-drf-private/", ratelimit(cost=3)(Private.as_view())),
     path("drf-named/", NamedInHeader.as_view()),
     path("drf-function/", function),
     path("dear-drf-function/", dear_function),

@@ -219,6 +219,13 @@ def test_who_is_turned_away_is_charged_though_a_site_answers_all_with_success(
     assert used(valkey_client) == {ANYBODY: [2]}
 
 
+def test_who_is_turned_away_from_a_view_that_costs_more_than_the_tier_has_is_told_so(
+    client: Client, tight: Tier, valkey_client: redis.Redis
+) -> None:
+    assert statuses(client, "/dear-drf-private/", 3) == [401, 401, 429]
+    assert used(valkey_client) == {ANYBODY: [2]}
+
+
 def test_what_a_view_without_its_throttle_was_asked_to_read_is_limited(
     client: Client, tight: Tier
 ) -> None:
