@@ -15,7 +15,8 @@ View: TypeAlias = Callable[..., Any]
 MOST_MARKED = 10_000
 """How many views' marks are remembered."""
 
-API_VIEW_MODULE = "rest_framework.decorators"
+API_VIEW_MODULES = frozenset(("rest_framework.decorators", "adrf.decorators"))
+"""Where `@api_view` is defined; that of adrf is for asynchronous functions."""
 
 COSMETIC = frozenset(("basename", "detail", "suffix", "name", "description"))
 """Arguments with which DRF's routers only label a view."""
@@ -118,7 +119,7 @@ def _below_api_view(answering: Any) -> Any:
 
     Only the method's closure tells of it, and marks may well be below: that is where DRF's own are.
     """
-    if not isinstance(answering, FunctionType) or answering.__module__ != API_VIEW_MODULE:
+    if not isinstance(answering, FunctionType) or answering.__module__ not in API_VIEW_MODULES:
         return answering
     of_closure = zip(answering.__code__.co_freevars, answering.__closure__ or (), strict=True)
     cell = dict(of_closure).get("func")

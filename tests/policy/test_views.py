@@ -17,6 +17,7 @@ from django.views.generic import TemplateView
 from rest_framework.decorators import api_view
 from rest_framework.viewsets import ViewSet
 
+from django_ratelimit_tiers.decorators import ratelimit
 from django_ratelimit_tiers.policy.views import view_identity, view_marks, view_paths
 
 
@@ -172,6 +173,18 @@ def test_a_nested_view_has_a_short_and_a_qualified_path() -> None:
         f"{__name__}.Inner",
         f"{__name__}.{function}.<locals>.Inner",
     }
+
+
+def test_a_mark_below_the_api_view_of_adrf_is_seen() -> None:
+    func = ratelimit(cost=3)(plain)
+
+    def handler(self: Any, *args: Any, **kwargs: Any) -> Any:
+        return func(*args, **kwargs)
+
+    handler.__module__ = "adrf.decorators"
+    view = api_view(["GET"])(other)
+    view.cls.get = handler
+    assert view_marks(view, "GET") == (False, 3)
 
 
 class Traced:
