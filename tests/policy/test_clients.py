@@ -449,28 +449,25 @@ def test_who_has_used_up_its_tier_guesses_no_keys_of_the_query(
         assert client.get(path, {"api_key": "right"}).status_code == 429
 
 
-@pytest.mark.parametrize(
-    ("path", "limit"), [("/drf/", 2), ("/marked/", 2), ("/amarked/", 2), ("/dear-drf-dispatch/", 6)]
-)
+@pytest.mark.parametrize("path", ["/drf/", "/marked/", "/amarked/", "/dear-drf-dispatch/"])
 def test_whom_a_resolver_turns_away_is_refused_without_the_middleware_too(
     is_installed: bool,
     client: Client,
     monkeypatch: pytest.MonkeyPatch,
     valkey_client: redis.Redis,
     path: str,
-    limit: int,
 ) -> None:
     def turn_away(_request: HttpRequest) -> None:
         raise PermissionDenied
 
     monkeypatch.setattr("tests.site.key_from_header", turn_away)
-    limit_tier("anonymous", limit)
+    limit_tier("anonymous", 2)
     make_rule("failures", 9, path=path, count="failed")
     with override_settings(RATELIMIT_TIERS={**RESOLVING, "FAILED_STATUSES": [401]}):
         answers = [client.get(path) for _ in range(4)]
     assert [answer.status_code for answer in answers] == [403, 403, 429, 429]
     assert "Retry-After" in answers[-1].headers
-    assert used(valkey_client) == {ANYBODY: [limit]}
+    assert used(valkey_client) == {ANYBODY: [2]}
 
 
 @pytest.mark.parametrize("path", ["/plain/", "/async/", "/drf/"])
