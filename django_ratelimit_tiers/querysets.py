@@ -7,10 +7,11 @@ the signals of each row, so this is all there is to override.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 from django.conf import settings
-from django.db import models, router, transaction
+from django.db import connections, models, router, transaction
 
 from django_ratelimit_tiers.signals import policy_edited, subject_edited
 
@@ -25,6 +26,17 @@ def primary(model: type[models.Model]) -> models.QuerySet[Any]:
     policy for the new one.
     """
     return model._default_manager.using(router.db_for_write(model))
+
+
+def apart(model: type[models.Model]) -> AbstractContextManager[Any]:
+    """Return a context whose queries on a model may fail and leave the transaction as it is.
+
+    PostgreSQL refuses whatever follows in a transaction, and a view may be in one.
+    """
+    connection = connections[router.db_for_write(model)]
+    if connection.in_atomic_block and connection.vendor == "postgresql":
+        return transaction.atomic(using=connection.alias)
+    return nullcontext()
 
 
 class NaturalQuerySet(models.QuerySet[Any]):

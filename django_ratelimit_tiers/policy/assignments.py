@@ -20,7 +20,7 @@ from django.utils import timezone
 from django_ratelimit_tiers.core.refusals import printable
 from django_ratelimit_tiers.events.refusals import LogGate
 from django_ratelimit_tiers.models import TierAssignment, user_key
-from django_ratelimit_tiers.querysets import primary
+from django_ratelimit_tiers.querysets import apart, primary
 
 logger = logging.getLogger(__name__)
 
@@ -98,7 +98,8 @@ class AssignmentCache:
 
     def _remember(self, subject: str, condition: Q, revision: str) -> Assignment:
         try:
-            assignment = _read(condition, revision, self._seconds)
+            with apart(TierAssignment):
+                assignment = _read(condition, revision, self._seconds)
         except (DatabaseError, InterfaceError) as error:
             if self._gate.passes(most=1)[0]:
                 words = "the tier of %s and others stays what it was, the database fails: %s"

@@ -31,7 +31,7 @@ from django_ratelimit_tiers.policy.passages import PassageBook
 from django_ratelimit_tiers.policy.revisions import announce_policy, own_edits
 from django_ratelimit_tiers.policy.routes import RouteIndex
 from django_ratelimit_tiers.policy.trials import AS_IT_IS, Trial
-from django_ratelimit_tiers.querysets import primary
+from django_ratelimit_tiers.querysets import apart, primary
 from django_ratelimit_tiers.store.base import Store
 
 logger = logging.getLogger(__name__)
@@ -167,7 +167,8 @@ class SnapshotCache:
             try:
                 seconds = REMEMBERED_SECONDS if self._store.shared else IDLE_LOOK_SECONDS
                 former = None if self._snapshot is None else self._snapshot.assignments
-                self._snapshot = build_snapshot(revision, AssignmentCache(seconds, former))
+                with apart(PolicyRevision):
+                    self._snapshot = build_snapshot(revision, AssignmentCache(seconds, former))
             except (DatabaseError, InterfaceError) as error:
                 if self._snapshot is None:
                     logger.error("there is no policy yet, and the database fails: %s", error)
@@ -189,8 +190,9 @@ class SnapshotCache:
         self._compared = self._clock()
         self._recoveries = self._breaker.recoveries
         try:
-            edition = database_edition()
-            self._forget_edited_subjects(snapshot)
+            with apart(PolicyRevision):
+                edition = database_edition()
+                self._forget_edited_subjects(snapshot)
         except (DatabaseError, InterfaceError) as error:
             self._stay_in_force(error)
             return snapshot

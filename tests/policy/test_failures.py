@@ -5,14 +5,20 @@ from __future__ import annotations
 import time
 
 import pytest
+from django.contrib.auth.models import User
+from django.db import connection
+from django.db.models import Model
 from django.test import override_settings
 from hypothesis import given
 from hypothesis import strategies as st
+from rest_framework.authtoken.models import Token
+from rest_framework.test import APIClient
 
 from django_ratelimit_tiers.core.decisions import Decision, FailurePolicy
 from django_ratelimit_tiers.core.policies import MAX_PERIOD, Algorithm, Charge, Mode, QuotaPolicy
 from django_ratelimit_tiers.core.rules import Rule
-from django_ratelimit_tiers.models import TierAssignment
+from django_ratelimit_tiers.models import PolicyRevision, TierAssignment
+from django_ratelimit_tiers.policy import snapshots
 from django_ratelimit_tiers.policy.assignments import AssignmentCache
 from django_ratelimit_tiers.policy.failures import degraded_decision, worker_count
 from django_ratelimit_tiers.policy.tariffs import Bill, Item, Tariff
@@ -146,3 +152,18 @@ def test_clients_whose_tier_cannot_be_read_are_logged_once_a_second(
             assignments.look_up_key(f"key:{number}", [str(number)], "a revision")
     assert 1 <= len(caplog.records) <= 2 + time.monotonic() - started
     assert "the database fails" in caplog.records[0].message
+
+
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.parametrize("missing", [TierAssignment, PolicyRevision])
+def test_a_view_goes_on_in_its_transaction_where_limits_cannot_be_read(
+    monkeypatch: pytest.MonkeyPatch, missing: type[Model]
+) -> None:
+    """PostgreSQL refuses what follows in a transaction; the throttle is asked within the view's."""
+    tokens = [Token.objects.create(user=User.objects.create_user(name)) for name in ("a", "b")]
+    headers = [{"Authorization": f"Token {token.key}"} for token in tokens]
+    assert APIClient().get("/api/notes/", headers=headers[0]).status_code == 200
+    monkeypatch.setitem(connection.settings_dict, "ATOMIC_REQUESTS", True)
+    monkeypatch.setattr(snapshots, "DATABASE_LOOK_SECONDS", -1)
+    with without_tables(missing), override_settings(MIDDLEWARE=[]):
+        assert APIClient().get("/api/notes/", headers=headers[1]).status_code == 200
