@@ -53,6 +53,15 @@ def wait(policy: QuotaPolicy, settled: CounterState, cost: int) -> int:
     return min(_WAIT[policy.algorithm](policy, settled, cost), FOREVER)
 
 
+def wait_from(now: int, policy: QuotaPolicy, settled: CounterState, cost: int) -> int:
+    """Return the same from a `now` on that may be before the settled time, as by a clock set back.
+
+    Until that time comes again nothing falls.
+    """
+    waiting = wait(policy, settled, cost)
+    return min(waiting + settled.last - now, FOREVER) if waiting else 0
+
+
 def spend(policy: QuotaPolicy, settled: CounterState, cost: int) -> CounterState:
     """Return the state after `cost` was taken at the settled time."""
     if policy.algorithm is Algorithm.SLIDING_WINDOW_LOG:

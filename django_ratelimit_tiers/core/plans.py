@@ -90,7 +90,7 @@ def decide(
     working, waits = dict(settled), []
     for charge in charges:
         before = working[_key(charge)]
-        waits.append(algorithms.wait(charge.policy, before, charge.cost))
+        waits.append(algorithms.wait_from(now, charge.policy, before, charge.cost))
         if charge.cost and not waits[-1] and charge.policy.mode is not Mode.OFF:
             working[_key(charge)] = algorithms.spend(charge.policy, before, charge.cost)
     refused = any(

@@ -29,6 +29,9 @@ from tests.store.counting import CountingProxy
 POLICY = QuotaPolicy("p", 100, 86_400, Algorithm.FIXED_WINDOW)
 CHARGE = Charge("user:1", POLICY)
 
+DAY = 86_400_000_000
+"""In microseconds."""
+
 Call = Callable[..., Any]
 
 
@@ -53,6 +56,22 @@ def remaining(store: RedisStore) -> int:
 def caches(**aliases: dict[str, Any]) -> Any:
     backend = {"BACKEND": "django_redis.cache.RedisCache"}
     return override_settings(CACHES={alias: backend | own for alias, own in aliases.items()})
+
+
+@pytest.mark.parametrize("algorithm", Algorithm)
+def test_a_client_refused_since_the_clock_went_back_is_told_when_it_passes(
+    store: RedisStore, algorithm: Algorithm
+) -> None:
+    """The clock was a day ahead for a moment, as after a failover to a server that is not set."""
+    charges = [Charge("user:1", QuotaPolicy("p", 2, 60, algorithm))]
+    now = 1_790_000_007_000_000
+    for at in (now + DAY, now):
+        assert store.acquire(charges, now=at)[0].allowed
+    wait = store.acquire(charges, now=now)[0].retry_after
+    assert wait is not None
+    assert wait >= DAY
+    assert not store.acquire(charges, now=now + wait - 1)[0].allowed
+    assert store.acquire(charges, now=now + wait)[0].allowed
 
 
 def test_a_flushed_script_cache_costs_one_more_command_and_no_charge(

@@ -77,7 +77,7 @@ for pass = 1, 2 do
         refused = refused or mode == ENFORCE
         -- @wait
         waits = waits or {}
-        waits[at] = waiting
+        waits[at] = math.min(waiting + time - now, FOREVER)  -- the clock may have gone back
       elseif mode ~= OFF and cost > 0 then
         current = current + cost
         if log then log.added, previous = log.added + cost, time end
