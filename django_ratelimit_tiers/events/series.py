@@ -150,10 +150,14 @@ def hour_start(hour: int) -> datetime:
 
 
 def recording_since(minute: int) -> int:
-    """Return the minute in which recording began: with the first refusal or edit of the policy."""
-    first_count = primary(ThrottleCount).aggregate(first=Min("minute"))["first"]
-    first_edit = primary(PolicyRevision).aggregate(first=Min("created_at"))["first"]
-    known = [int(first.timestamp()) // MINUTE for first in (first_count, first_edit) if first]
+    """Return the minute in which recording began: with the first refusal or edit of the policy.
+
+    The index of counts begins with their resolution: without it all of them would be read.
+    """
+    counts = [primary(ThrottleCount).filter(resolution=each.value) for each in Resolution]
+    firsts = [rows.aggregate(first=Min("minute"))["first"] for rows in counts]
+    firsts.append(primary(PolicyRevision).aggregate(first=Min("created_at"))["first"])
+    known = [int(first.timestamp()) // MINUTE for first in firsts if first]
     return min(known, default=minute)
 
 

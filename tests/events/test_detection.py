@@ -13,6 +13,7 @@ from django.core import mail
 from django.db import OperationalError, connection, connections, transaction
 from django.db.models import Model
 from django.test import override_settings
+from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
 from django_ratelimit_tiers.core.alerts import AlertEvent
@@ -21,6 +22,7 @@ from django_ratelimit_tiers.core.tallies import Tally
 from django_ratelimit_tiers.events.aggregation import moment
 from django_ratelimit_tiers.events.alerts import tell
 from django_ratelimit_tiers.events.detection import detect_anomalies, judged_minute
+from django_ratelimit_tiers.events.series import recording_since
 from django_ratelimit_tiers.models import (
     Alert,
     AlertNotice,
@@ -321,6 +323,24 @@ def test_less_than_the_minimum_raises_nothing() -> None:
     refuse(START, 199)
     detect_at(START)
     assert not Alert.objects.exists()
+
+
+def test_detection_reads_no_counts_of_every_resolution() -> None:
+    """Their index begins with the resolution, and history may have millions of them."""
+    watch()
+    refuse(START - DAY, 3, resolution="day")
+    refuse(START - HOUR, 3)
+    with CaptureQueriesContext(connection) as captured:
+        detect_at(START)
+    table = ThrottleCount._meta.db_table
+    asked = [
+        query["sql"]
+        for query in captured
+        if f"FROM {connection.ops.quote_name(table)}" in query["sql"]
+    ]
+    assert asked
+    assert [sql for sql in asked if "resolution" not in sql.partition("WHERE")[2]] == []
+    assert recording_since(START) == START - DAY
 
 
 def test_complete_hours_outlive_their_minutes() -> None:
