@@ -43,6 +43,14 @@ GIVE_LOCK = (
     "if redis.call('GET', KEYS[1]) == ARGV[1] then return redis.call('DEL', KEYS[1]) end return 0"
 )
 
+LOCK_THOUGH_FULL = (
+    "#!lua flags=allow-oom\n"
+    "return redis.call('SET', KEYS[1], ARGV[1], 'NX', 'EX', ARGV[2]) and 1 or 0"
+)
+"""A server that is full of refusals has room again only once they are written. Since Redis 7.0."""
+
+FULL = "OutOfMemoryError"
+
 RENEW_LOCK = (
     "if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end "
     "return redis.call('EXPIRE', KEYS[1], ARGV[2])"
@@ -166,7 +174,16 @@ class ServerRecords(Records):
 
     def take_lock(self, name: str, seconds: int) -> str | None:
         token = token_hex(16)
-        taken = self._command("SET", self._lock_key(name), token, "NX", "EX", seconds)
+        key = self._lock_key(name)
+        try:
+            taken = self._command("SET", key, token, "NX", "EX", seconds)
+        except StoreUnavailable as error:
+            if not str(error).startswith(FULL):
+                raise
+            try:
+                taken = self._command("EVAL", LOCK_THOUGH_FULL, 1, key, token, seconds)
+            except StoreUnavailable:
+                raise error from None
         return token if taken else None
 
     def give_lock(self, name: str, token: str) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import redis
 from django.db import DatabaseError, connection, transaction
-from django.test import Client
+from django.test import Client, override_settings
 
 from django_ratelimit_tiers.core.alerts import Resolution
 from django_ratelimit_tiers.core.tallies import Tally, Usage
@@ -26,6 +26,8 @@ from django_ratelimit_tiers.events.aggregation import (
     moment,
     upsert,
 )
+from django_ratelimit_tiers.events.detection import detect_anomalies
+from django_ratelimit_tiers.exceptions import StoreUnavailable
 from django_ratelimit_tiers.models import (
     PolicyRevision,
     ServiceAccount,
@@ -36,6 +38,7 @@ from django_ratelimit_tiers.models import (
 from django_ratelimit_tiers.store.configured import configured_store
 from tests.events.rows import LONG_AGO, expire_locks, fill_minute, key
 from tests.policies import limit_tier
+from tests.servers import ValkeyProcess
 
 pytestmark = pytest.mark.django_db
 
@@ -45,6 +48,31 @@ def written() -> dict[tuple[str, str, int], int]:
         (row.subject, row.mode, int(row.minute.timestamp())): row.count
         for row in ThrottleCount.objects.all()
     }
+
+
+def test_a_server_that_is_full_is_written_and_judged_and_has_room_again() -> None:
+    """With `noeviction`, and nobody ran the tasks for a while."""
+    with ValkeyProcess() as server, server.client() as client:
+        options = {"url": server.url, "timeout": 5}
+        with override_settings(
+            RATELIMIT_TIERS={
+                "STORE": "django_ratelimit_tiers.store.redis.RedisStore",
+                "STORE_OPTIONS": options,
+            }
+        ):
+            for minute in range(3):
+                at = LONG_AGO + 60 * minute
+                fill_minute(at, {key(f"user:{n}", "p" * 150): 1 for n in range(1000)})
+            client.config_set("maxmemory", client.info("memory")["used_memory"] - 200_000)
+            with pytest.raises(StoreUnavailable, match="OutOfMemory"):
+                configured_store().announce_policy()
+            records = configured_store().records
+            with records.lock("aggregate", 60) as mine, records.lock("aggregate", 60) as other:
+                assert (mine is None, other) == (False, None)
+            assert aggregate_throttle_events() == 3000
+            detect_anomalies()
+            configured_store().announce_policy()
+    assert sum(written().values()) == 3000
 
 
 def test_every_field_of_a_closed_minute_becomes_a_row() -> None:
