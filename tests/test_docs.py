@@ -8,6 +8,7 @@ import re
 import subprocess
 import sys
 import time
+from io import StringIO
 from pathlib import Path
 from textwrap import dedent
 from typing import Any
@@ -15,10 +16,12 @@ from typing import Any
 import httpx
 import pytest
 from django.apps import apps
-from django.test import RequestFactory
+from django.core.management import call_command
+from django.test import Client, RequestFactory
 
 from django_ratelimit_tiers.middleware import RateLimitMiddleware
 from django_ratelimit_tiers.models import EndpointRule, TierPolicy
+from django_ratelimit_tiers.shapes import EVENT_SHAPES, SHAPES
 from django_ratelimit_tiers.store.configured import configured_store
 from tests.policies import limit_tier, make_rule
 from tests.servers import SiteProcess
@@ -83,6 +86,19 @@ def test_the_settings_are_documented_with_their_defaults():
     assert settings_in(site) | {"EVENTS": settings_in(events)} == defaults()
 
 
+@pytest.mark.parametrize(
+    "key", ["IPV6_PREFIX", "SAMPLE", "CARDINALITY", "COUNT_TTL", "RETENTION_DAYS", "LOG_PER_SECOND"]
+)
+def test_the_settings_are_documented_with_their_ranges(key):
+    page = (ROOT / "docs" / "settings.md").read_text()
+    found = re.search(rf"^\| `{key}` .* ([\d,]+) to ([\d,]+):", page, re.MULTILINE)
+    assert found is not None
+    least, most = (int(number.replace(",", "")) for number in found.groups())
+    is_right, _ = (SHAPES | EVENT_SHAPES)[key]
+    allowed = [is_right(value) for value in (least - 1, least, most, most + 1)]
+    assert allowed == [False, True, True, False]
+
+
 def test_the_readme_shows_the_two_commands():
     shown = snippets(ROOT / "README.md", "sh")
     assert "make demo\n" in shown
@@ -110,6 +126,22 @@ def test_every_command_and_logger_is_documented():
     assert {
         name for name in commands | loggers if f"`{name}" not in text and f"py {name}" not in text
     } == set()
+
+
+@pytest.mark.django_db
+def test_the_refusal_in_the_readme_is_the_one_that_the_demo_gets(client: Client) -> None:
+    call_command("load_samples", stdout=StringIO())
+    *_, refused = (client.get("/api/search/") for _ in range(16))
+    [shown] = snippets(ROOT / "README.md", "http")
+    lines = shown.splitlines()
+    got = [f"{name}: {value}" for name, value in refused.headers.items()]
+    assert {*map(shape, lines[1:-2])} <= {*map(shape, got)}
+    assert json.loads(lines[-1]).keys() == json.loads(refused.content).keys()
+
+
+def shape(line: str) -> str:
+    """Return a header field without what is another at another time."""
+    return re.sub(r";r=\d+;t=\d+|(?<=Reset: )\d+|(?<=After: )\d+|(?<=Decision: )\w+", "", line)
 
 
 @pytest.mark.django_db
