@@ -162,16 +162,14 @@ def _write_usage(records: Records, lease: Lease, now: int) -> None:
 
 
 def _usage_rows(hour: int, usage: Mapping[str, Usage]) -> list[UsageCount]:
-    rows = {}
+    """Return the rows of one hour, added up where subjects are alike once cut."""
+    rows: dict[str, UsageCount] = {}
     for subject, numbers in usage.items():
         cut = subject[:150]
-        rows[cut] = UsageCount(
-            hour=moment(hour),
-            subject=cut,
-            allowed=numbers.allowed,
-            refused=numbers.refused,
-            hourly_limit=numbers.hourly_limit,
-        )
+        row = rows.setdefault(cut, UsageCount(hour=moment(hour), subject=cut))
+        row.allowed += numbers.allowed
+        row.refused += numbers.refused
+        row.hourly_limit = row.hourly_limit or numbers.hourly_limit
     return list(rows.values())
 
 

@@ -282,6 +282,15 @@ def test_the_usage_of_subjects_that_differ_in_case_is_kept_apart() -> None:
     }
 
 
+def test_the_usage_of_subjects_that_are_alike_once_cut_to_their_column_is_added_up() -> None:
+    records = configured_store().records
+    one, other = "user:" + "x" * 300 + "1", "user:" + "x" * 300 + "2"
+    records.add(Tally({one: Usage(5, 2, 100), other: Usage(40, 30, 100)}))
+    aggregate_throttle_events(now=records.hours()[-1] + 3605)
+    [row] = UsageCount.objects.all()
+    assert (row.allowed, row.refused, row.hourly_limit) == (45, 32, 100)
+
+
 def test_the_use_of_a_service_account_is_dated_without_an_edit_of_the_policy() -> None:
     account = ServiceAccount.objects.create(
         name="monitor", owner="ops", reason="health checks", networks="127.0.0.1"
