@@ -117,6 +117,13 @@ def test_every_system_check_is_documented():
     assert set(re.findall(r"^\| `([EW]\d{3})` \|", table, re.MULTILINE)) == known
 
 
+def test_every_layer_is_documented():
+    contract = (ROOT / "setup.cfg").read_text().partition("layers =")[2].partition("exhaustive")[0]
+    page = (ROOT / "docs" / "architecture.md").read_text()
+    layers, diagram = (re.findall(r"\w+", text) for text in (contract, page.split("```")[1]))
+    assert set(layers) - {"layers", "apps"} <= set(diagram)
+
+
 def test_every_command_and_logger_is_documented():
     package = ROOT / "django_ratelimit_tiers"
     text = "".join(path.read_text() for path in DOCUMENTS)
