@@ -131,11 +131,7 @@ def on_policy_edited(sender: type[models.Model], using: str, reason: str, **_: A
 
 
 def on_subject_edited(
-    sender: type[models.Model],
-    using: str,
-    subjects: tuple[str, ...],
-    reason: str = "edited",
-    **_: Any,
+    sender: type[models.Model], using: str, subjects: tuple[str, ...], reason: str, **_: Any
 ) -> None:
     """Raise the revision of single subjects."""
     _raise_revision(sender, using, reason, subjects)

@@ -9,10 +9,7 @@ policy_edited = Signal()
 """Tiers, rules or service accounts were written. Arguments: sender (model), using, reason."""
 
 subject_edited = Signal()
-"""The tier of single subjects may have changed.
-
-Arguments: sender (model), using, subjects, and mostly reason.
-"""
+"""The tier of subjects may have changed. Arguments: sender (model), using, subjects, reason."""
 
 store_unavailable = Signal()
 """The store stopped answering this process. Arguments: error."""

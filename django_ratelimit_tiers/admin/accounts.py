@@ -13,7 +13,6 @@ from django.db.models import QuerySet
 from django.http import HttpRequest, HttpResponse
 from django.template.response import TemplateResponse
 from django.utils import timezone
-from django.utils.cache import add_never_cache_headers
 from django.utils.translation import gettext
 from django.utils.translation import gettext_lazy as _
 
@@ -132,9 +131,7 @@ class ServiceAccountAdmin(PolicyAdmin):
             "breadcrumbs_are_a_list": BREADCRUMBS_ARE_A_LIST,
         }
         template = "admin/django_ratelimit_tiers/serviceaccount/new_keys.html"
-        response = TemplateResponse(request, template, context)
-        add_never_cache_headers(response)
-        return response
+        return TemplateResponse(request, template, context)  # the site lets no cache keep its pages
 
 
 def _digests(key: str) -> list[str]:

@@ -93,14 +93,14 @@ class Limiter:
             user = yield user
         return (yield from self._client(ledger, request, user, cost))
 
-    def client(self, request: HttpRequest, user: Any, cost: int = 1) -> Flow[Decision]:
+    def client(self, request: HttpRequest, user: Any) -> Flow[Decision]:
         """Decide the second stage: the client's tier and every rule not charged yet.
 
-        `user` is the user that authentication found, None when there is none; `cost` is what the
-        tier is charged, unless the view that was resolved is marked with another.
+        `user` is the user that authentication found, None when there is none. The tier is charged
+        1, unless the view that was resolved is marked with another cost.
         """
         ledger = open_ledger(request).by_method_of(request)
-        return self._client(ledger, request, user, cost)
+        return self._client(ledger, request, user, 1)
 
     def unreached(self, request: HttpRequest, status: int) -> Flow[Decision]:
         """Charge a request that never reached a view, or its throttle, to its address.
