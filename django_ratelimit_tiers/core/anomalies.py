@@ -33,9 +33,6 @@ from django_ratelimit_tiers.core.sightings import (
     SubjectNetworks,
     account_farming,
     ip_rotation,
-    network_of,
-    networks_by_subject,
-    subjects_by_network,
 )
 from django_ratelimit_tiers.core.spikes import Baseline, SpikeVerdict, baseline_at, spike
 from django_ratelimit_tiers.core.verdicts import Verdict
@@ -68,10 +65,7 @@ __all__ = [
     "baseline_at",
     "ip_rotation",
     "near_limit",
-    "network_of",
-    "networks_by_subject",
     "rolled_up",
     "slow_drip",
     "spike",
-    "subjects_by_network",
 ]

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Iterable
 from dataclasses import dataclass
-from ipaddress import IPv4Address, IPv6Address, ip_address
 
 from django_ratelimit_tiers.core.verdicts import Verdict, number, shown
 
@@ -21,20 +18,16 @@ MOST_NEW_SUBJECTS = 10
 TIMES_USUAL = 3
 """Where many are usual, only so many times as many are abnormal."""
 
-IPV6_PREFIX = 64
-"""Bits of an IPv6 address that name one network: what a single customer is given at least."""
-
-UNREADABLE = "unreadable"
-"""The network of everything that is no address, so that garbage counts once."""
-
 
 @dataclass(frozen=True, slots=True)
 class Sighting:
-    """One request of a subject (`user:42`, `key:<digest>`) from an address."""
+    """A subject (`user:42`, `key:<digest>`) and a network that it was seen in.
+
+    That is an IPv4 address, or as much of an IPv6 one as the setting IPV6_PREFIX says.
+    """
 
     subject: str
-    address: str
-    is_new: bool = False
+    network: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,52 +64,6 @@ class FarmingVerdict(Verdict):
     """Whether unusually many subjects, or new ones, come from one network."""
 
     network: str
-
-
-def network_of(address: str, ipv6_prefix: int = IPV6_PREFIX) -> str:
-    """Return the IPv4 address itself or the IPv6 network, UNREADABLE for what is neither."""
-    try:
-        parsed: IPv4Address | IPv6Address = ip_address(address)
-    except ValueError:
-        return UNREADABLE
-    if isinstance(parsed, IPv4Address):
-        return str(parsed)
-    if parsed.ipv4_mapped is not None:
-        return str(parsed.ipv4_mapped)
-    host_bits = 128 - ipv6_prefix
-    return f"{IPv6Address(int(parsed) >> host_bits << host_bits)}/{ipv6_prefix}"
-
-
-def networks_by_subject(
-    sightings: Iterable[Sighting], ipv6_prefix: int = IPV6_PREFIX
-) -> tuple[SubjectNetworks, ...]:
-    """Group sightings of users and API keys by subject, the most travelled first."""
-    seen = defaultdict(set)
-    for sighting in sightings:
-        if _is_somebody(sighting.subject):
-            seen[sighting.subject].add(network_of(sighting.address, ipv6_prefix))
-    ordered = sorted(seen.items(), key=lambda item: (-len(item[1]), item[0]))
-    return tuple(SubjectNetworks(subject, frozenset(networks)) for subject, networks in ordered)
-
-
-def subjects_by_network(
-    sightings: Iterable[Sighting], ipv6_prefix: int = IPV6_PREFIX
-) -> tuple[NetworkSubjects, ...]:
-    """Group sightings of users and API keys by network, the most crowded first."""
-    seen = defaultdict(set)
-    new = defaultdict(set)
-    for sighting in sightings:
-        if not _is_somebody(sighting.subject):
-            continue
-        network = network_of(sighting.address, ipv6_prefix)
-        seen[network].add(sighting.subject)
-        if sighting.is_new:
-            new[network].add(sighting.subject)
-    ordered = sorted(seen.items(), key=lambda item: (-len(item[1]), item[0]))
-    return tuple(
-        NetworkSubjects(network, frozenset(subjects), frozenset(new[network]))
-        for network, subjects in ordered
-    )
 
 
 def ip_rotation(seen: SubjectNetworks, minute: int, most: int = MOST_ADDRESSES) -> RotationVerdict:
@@ -165,8 +112,3 @@ def account_farming(
             f"usual is {number(level)}, and from {number(threshold)} on it is abnormal."
         ),
     )
-
-
-def _is_somebody(subject: str) -> bool:
-    """Whether a subject is a user or an API key, not an address or everybody."""
-    return subject.startswith(("user:", "key:"))

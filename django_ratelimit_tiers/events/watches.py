@@ -144,7 +144,7 @@ class SightingWatch(Watch):
     def _grouped(self, records: Records, start: int, end: int) -> dict[str, set[str]]:
         found: dict[str, set[str]] = defaultdict(set)
         for sighting in records.sightings(start, end):
-            name, other = self._names(sighting.subject, sighting.address)
+            name, other = self._names(sighting.subject, sighting.network)
             found[name].add(other)
         return found
 

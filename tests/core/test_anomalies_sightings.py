@@ -1,35 +1,18 @@
 from __future__ import annotations
 
-from collections import defaultdict
-
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
 from django_ratelimit_tiers.core.anomalies import (
     NetworkSubjects,
-    Sighting,
     SubjectNetworks,
     account_farming,
     ip_rotation,
-    network_of,
-    networks_by_subject,
-    subjects_by_network,
 )
 from django_ratelimit_tiers.core.verdicts import LONGEST_NAME, distinct, number, shown
 
 NOW = 29_000_000
-
-addresses = st.one_of(st.ip_addresses().map(str), st.text(max_size=20))
-sightings = st.lists(
-    st.builds(
-        Sighting,
-        subject=st.sampled_from(["user:1", "user:2", "key:a", "ip:192.0.2.7", "all"]),
-        address=addresses,
-        is_new=st.booleans(),
-    ),
-    max_size=50,
-)
 
 
 def named(prefix: str, number: int) -> frozenset[str]:
@@ -47,15 +30,6 @@ def test_a_subject_from_one_address_less_is_not() -> None:
 def test_a_key_that_always_comes_from_many_servers_may() -> None:
     fleet = SubjectNetworks("key:a", named("192.0.2.", 50), usual=40)
     assert not ip_rotation(fleet, NOW, most=20).abnormal
-
-
-def test_one_ipv6_customer_is_one_network() -> None:
-    seen = [Sighting("user:1", f"2001:db8::{number:x}") for number in range(500)]
-    assert [len(found.networks) for found in networks_by_subject(seen)] == [1]
-
-
-def test_a_mapped_address_is_its_ipv4_address() -> None:
-    assert network_of("::ffff:192.0.2.7") == network_of("192.0.2.7") == "192.0.2.7"
 
 
 def test_many_subjects_from_one_address_are_a_farm() -> None:
@@ -95,64 +69,6 @@ def test_of_subjects_and_new_ones_those_that_exceed_their_line_further_are_told(
 def test_an_office_with_many_users_is_no_farm() -> None:
     office = NetworkSubjects("192.0.2.7", named("user:", 80), usual=70)
     assert not account_farming(office, NOW).abnormal
-
-
-def test_addresses_and_everybody_are_nobody_to_watch() -> None:
-    seen = [Sighting("ip:192.0.2.7", "192.0.2.7"), Sighting("all", "192.0.2.7")]
-    assert networks_by_subject(seen) == ()
-    assert subjects_by_network(seen) == ()
-
-
-@given(addresses)
-def test_any_text_has_a_network(address: str) -> None:
-    assert network_of(address)
-
-
-@pytest.mark.parametrize(
-    ("address", "prefix", "network"),
-    [
-        ("2001:db8:1:2:ffff:4:5:6", 64, "2001:db8:1:2::/64"),
-        ("2001:db8:1:ffff:3:4:5:6", 48, "2001:db8:1::/48"),
-        ("192.0.2.7", 48, "192.0.2.7"),
-        ("192.0.2.7, 192.0.2.8", 64, "unreadable"),
-    ],
-)
-def test_a_network_is_an_ipv4_address_or_the_beginning_of_an_ipv6_one(
-    address: str, prefix: int, network: str
-) -> None:
-    assert network_of(address, prefix) == network
-
-
-@given(sightings)
-def test_every_sighting_of_somebody_is_in_its_group_and_the_largest_group_comes_first(
-    seen: list[Sighting],
-) -> None:
-    travels, crowds, new = defaultdict(set), defaultdict(set), set()
-    for one in seen:
-        if one.subject.startswith(("user:", "key:")):
-            network = network_of(one.address)
-            travels[one.subject].add(network)
-            crowds[network].add(one.subject)
-            if one.is_new:
-                new.add((network, one.subject))
-    by_subject, by_network = networks_by_subject(seen), subjects_by_network(seen)
-    assert {found.subject: found.networks for found in by_subject} == travels
-    assert {found.network: found.subjects for found in by_network} == crowds
-    assert {(found.network, one) for found in by_network for one in found.new} == new
-    sizes = [len(found.networks) for found in by_subject]
-    assert sizes == sorted(sizes, reverse=True)
-    sizes = [len(found.subjects) for found in by_network]
-    assert sizes == sorted(sizes, reverse=True)
-
-
-@given(sightings, st.randoms())
-def test_order_and_repetition_of_sightings_change_nothing(
-    seen: list[Sighting], random: object
-) -> None:
-    again = seen + seen
-    random.shuffle(again)  # type: ignore[attr-defined]
-    assert networks_by_subject(again) == networks_by_subject(seen)
-    assert subjects_by_network(again) == subjects_by_network(seen)
 
 
 @given(st.frozensets(st.integers(0, 500), max_size=60), st.integers(0, 500))

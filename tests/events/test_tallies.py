@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 from django.test import Client
 
+from django_ratelimit_tiers.core.addresses import address_subject
 from django_ratelimit_tiers.core.consumption import DayQuota
 from django_ratelimit_tiers.core.decisions import Decision, FailurePolicy, Outcome
 from django_ratelimit_tiers.core.policies import Charge, QuotaPolicy
@@ -46,6 +47,18 @@ def test_the_usage_of_a_subject_is_that_from_all_its_networks() -> None:
     tally = sheet.take(dict, list)
     assert tally.usage == {"user:1": Usage(3, 1, 100 * 3600 // 86_400)}
     assert tally.sightings == {("user:1", "192.0.2.1"), ("user:1", "192.0.2.2")}
+
+
+def test_one_ipv6_customer_is_one_network() -> None:
+    sheet = TallySheet()
+    for number in range(500):
+        subject = address_subject(f"2001:db8::{number:x}", 64)
+        sheet.note("user:1", subject, Decision())
+    sheet.note("user:1", address_subject("::ffff:192.0.2.7", 64), Decision())
+    assert sheet.take(dict, list).sightings == {
+        ("user:1", "2001:db8::/64"),
+        ("user:1", "192.0.2.7"),
+    }
 
 
 def test_only_users_and_keys_are_sighted() -> None:
