@@ -33,7 +33,7 @@ IDLE_SECONDS = 1.0
 """A connection that was not used for longer is looked at: the server may have closed it."""
 
 MAX_IDLE = 64
-"""Connections kept open when no call needs them."""
+"""Connections kept open for threads when no call needs them."""
 
 TAKEN_OVER = frozenset(
     (
@@ -166,7 +166,7 @@ class Server:
             answer = await connection.ask(command, deadline)
         except ResponseError as error:
             if connection is not None:
-                await self._agive_back(of_loop, connection)
+                of_loop.idle.append(connection)  # no more than it has turns
             if isinstance(error, ReadOnlyError):
                 self._distrust()
             raise
@@ -178,7 +178,7 @@ class Server:
             self._distrust()
             await of_loop.drop()
             raise StoreUnavailable(f"{type(error).__name__}: {error}") from error
-        await self._agive_back(of_loop, connection)
+        of_loop.idle.append(connection)  # no more than it has turns
         return answer
 
     def _distrust(self) -> None:
@@ -242,11 +242,6 @@ class Server:
                     await connection.drop()
                     raise
             return connection
-
-    async def _agive_back(self, of_loop: LoopConnections, connection: Any) -> None:
-        of_loop.idle.append(connection)
-        if len(of_loop.idle) > MAX_IDLE:
-            await of_loop.idle.popleft().drop()
 
     async def _begin_on(self, loop: Any) -> LoopConnections:
         for other in filter(None, (known() for known in self._aidle.keyrefs())):
