@@ -119,6 +119,16 @@ def test_the_command_names_an_eviction_policy_that_forgets(private_valkey: Valke
         assert "WRONG  The store has the eviction policy allkeys-lru." in check()
 
 
+def test_the_command_allows_any_eviction_policy_where_memory_has_no_end(
+    private_valkey: ValkeyProcess,
+) -> None:
+    with private_valkey.client() as client:
+        client.config_set("maxmemory-policy", "allkeys-lru")
+        client.config_set("maxmemory", 0)
+    with store_at(private_valkey.url):
+        assert "ok     The store has the eviction policy allkeys-lru." in check()
+
+
 def test_the_command_names_a_store_that_forbids_scripts(private_valkey: ValkeyProcess) -> None:
     with private_valkey.client() as client:
         client.acl_setuser("limited", enabled=True, nopass=True, categories=["+@all"], keys=["*"])

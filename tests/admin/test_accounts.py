@@ -118,6 +118,12 @@ def test_a_key_is_not_issued_by_looking(staff, account):
     assert ServiceAccount.objects.get().key_digest == account.key_digest
 
 
+@pytest.mark.parametrize("lookup", ["key_digest", "key_digest__startswith"])
+def test_staff_cannot_guess_the_digest_of_a_key_by_filtering(staff, account, lookup):
+    response = staff.get(page("serviceaccount_changelist"), {lookup: account.key_digest})
+    assert response.status_code == 400
+
+
 def test_an_account_that_nothing_identifies_is_refused(staff):
     response = staff.post(page("serviceaccount_add"), NEW)
     assert "Name a user or networks" in str(errors(response))

@@ -5,8 +5,10 @@ from __future__ import annotations
 import pytest
 from django.contrib.auth.models import User
 from django.db import connection, transaction
+from django.db.models import QuerySet
 
 from django_ratelimit_tiers.models import PolicyRevision, Tier, TierAssignment
+from django_ratelimit_tiers.querysets import AssignmentQuerySet
 from tests.announcements import POLICY, named
 
 pytestmark = pytest.mark.django_db(transaction=True, serialized_rollback=True)
@@ -53,6 +55,22 @@ def test_an_assignment_updated_in_place_is_announced_for_both_users(
 ):
     TierAssignment.objects.filter(user=user).update(user=other)
     assert announced.new() == named(user, other)
+
+
+def test_an_update_of_an_assignment_that_nobody_has_looked_at_is_announced_for_everyone(
+    assignment, announced, other, free, monkeypatch
+):
+    usual = AssignmentQuerySet._lock
+
+    def lock(rows, pks):
+        locked = usual(rows, pks)
+        late = TierAssignment(user=other, tier=free)
+        QuerySet.bulk_create(TierAssignment.objects.all(), [late], ignore_conflicts=True)
+        return locked
+
+    monkeypatch.setattr(AssignmentQuerySet, "_lock", lock)
+    TierAssignment.objects.filter(tier=free).update(note="seen")
+    assert announced.new() == POLICY
 
 
 def test_assignments_updated_through_a_join_are_announced(assignment, announced, user):

@@ -249,6 +249,16 @@ def test_many_deleted_rows_are_one_revision(announced):
     assert PolicyRevision.objects.count() == 1
 
 
+def test_edits_of_more_clients_than_are_told_apart_are_one_of_everybody(
+    announced, user, other, free, monkeypatch
+):
+    monkeypatch.setattr(receivers, "MAX_SUBJECTS", 1)
+    with transaction.atomic():
+        for client in (user, other):
+            TierAssignment.objects.create(user=client, tier=free)
+    assert announced.new() == POLICY
+
+
 def test_an_edit_survives_a_later_savepoint_that_is_rolled_back(announced, user, free):
     with transaction.atomic():
         TierAssignment.objects.create(user=user, tier=free)

@@ -193,6 +193,32 @@ def test_who_has_lost_the_lock_leaves_the_other_minutes_to_its_next_holder(
     assert configured_store().records.minutes() == [LONG_AGO + 60]
 
 
+def test_who_has_lost_the_lock_leaves_the_other_hours_to_its_next_holder(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    records: Any = configured_store().records
+    records.add(Tally({"user:1": Usage(5, 2, 100)}))
+    hour = records.hours()[-1]
+    records._command("ZADD", f"{records._base}:hours", hour - 3600, hour - 3600)
+
+    def write_slowly(*arguments: Any) -> None:
+        upsert(*arguments)
+        expire_locks()
+
+    monkeypatch.setattr(aggregation, "upsert", write_slowly)
+    aggregate_throttle_events(now=hour + 3605)
+    assert records.hours() == [hour]
+
+
+def test_rows_are_written_in_the_order_of_their_keys() -> None:
+    """Otherwise two at once could be a deadlock."""
+    counts = [(key(f"user:{number}"), 1) for number in (3, 1, 2)]
+    rows = count_rows(counts, moment(LONG_AGO), Resolution.MINUTE)
+    upsert(ThrottleCount, rows, COUNT_KEY, ["count"])
+    subjects = ThrottleCount.objects.order_by("pk").values_list("subject", flat=True)
+    assert list(subjects) == ["user:1", "user:2", "user:3"]
+
+
 def test_keys_that_are_alike_once_cut_to_their_columns_are_added_up() -> None:
     one, other = "GET " + "x" * 300 + "1", "GET " + "x" * 300 + "2"
     fill_minute(LONG_AGO, {key(endpoint=one): 3, key(endpoint=other): 4})
@@ -246,6 +272,15 @@ def test_the_sample_is_kept_in_detail_and_once(client: Client) -> None:
     assert abs(event.at - datetime.now(UTC)) < timedelta(minutes=2)
     assert event.retry_after > 3600
     assert event.revision == PolicyRevision.objects.latest("pk").pk
+
+
+def test_the_wait_in_the_sample_is_the_one_that_the_client_was_told(client: Client) -> None:
+    limit_tier("anonymous", 1)
+    client.get("/plain/")
+    told = client.get("/plain/").headers
+    aggregate_throttle_events()
+    event = ThrottleEvent.objects.get(decision_id=told["X-RateLimit-Decision"])
+    assert event.retry_after == int(told["Retry-After"])
 
 
 def test_the_sample_is_written_in_the_order_of_its_keys(client: Client) -> None:
@@ -302,3 +337,14 @@ def test_the_use_of_a_service_account_is_dated_without_an_edit_of_the_policy() -
     assert account.last_used_at is not None
     assert abs(account.last_used_at.timestamp() - time.time()) < 60
     assert PolicyRevision.objects.count() == revisions
+
+
+def test_the_last_use_of_a_service_account_is_never_put_back() -> None:
+    later = datetime.now(UTC) + timedelta(days=1)
+    account = ServiceAccount.objects.create(
+        name="monitor", owner="ops", reason="checks", networks="127.0.0.1", last_used_at=later
+    )
+    configured_store().records.add(Tally({f"account:{account.pk}": Usage(1, 0)}))
+    aggregate_throttle_events()
+    account.refresh_from_db()
+    assert account.last_used_at == later

@@ -19,8 +19,9 @@ from django.utils import timezone
 from django_ratelimit_tiers.core.alerts import AlertEvent
 from django_ratelimit_tiers.core.consumption import DayQuota
 from django_ratelimit_tiers.core.tallies import Tally
+from django_ratelimit_tiers.events import detection
 from django_ratelimit_tiers.events.aggregation import moment
-from django_ratelimit_tiers.events.alerts import tell
+from django_ratelimit_tiers.events.alerts import alerts_of, close, tell
 from django_ratelimit_tiers.events.detection import detect_anomalies, judged_minute
 from django_ratelimit_tiers.events.series import recording_since
 from django_ratelimit_tiers.models import (
@@ -343,6 +344,20 @@ def test_detection_reads_no_counts_of_every_resolution() -> None:
     assert recording_since(START) == START - DAY
 
 
+@pytest.mark.parametrize(
+    ("sensitivity", "count", "found"),
+    [("low", 25, False), ("normal", 25, True), ("normal", 17, False), ("high", 17, True)],
+)
+def test_a_rule_is_as_sensitive_to_spikes_as_staff_has_made_it(
+    sensitivity: str, count: int, found: bool
+) -> None:
+    watch(sensitivity=sensitivity, minimum_volume=1)
+    refuse_steadily(START - 60, START)
+    refuse(START, count)
+    detect_at(START)
+    assert Alert.objects.exists() is found
+
+
 def test_complete_hours_outlive_their_minutes() -> None:
     rule = watch()
     refuse_steadily(START - 60, START - 30, 4)
@@ -431,6 +446,45 @@ def test_alerts_of_a_rule_that_watches_no_more_are_closed() -> None:
     assert Alert.objects.get().state == "closed"
 
 
+def test_a_cause_whose_alert_another_process_has_just_opened_is_judged_to_the_end(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    rule = watch()
+    refuse_steadily(START - 60, START)
+    for minute in (START, START + 1):
+        refuse(minute, 100)
+    times = dict.fromkeys(("opened_at", "last_seen_at"), moment(START * 60))
+    Alert.objects.create(kind="spike", cause="any spike", rule=rule, **times)
+    detect_at(START + 1)
+    assert "an alert of this cause is open already: any spike" in caplog.text
+    assert "could not be judged" not in caplog.text
+    assert Alert.objects.count() == 1
+
+
+def test_an_alert_that_another_process_has_closed_is_announced_once(
+    moments: list[str], django_capture_on_commit_callbacks: Callable[..., Any]
+) -> None:
+    rule = watch()
+    refuse_steadily(START - 60, START)
+    refuse(START, 100)
+    with django_capture_on_commit_callbacks(execute=True):
+        detect_at(START)
+        alert = Alert.objects.get(rule=rule)
+        for _ in range(2):
+            close(alert, moment((START + 1) * 60))
+    assert [told.partition(" ")[0] for told in moments] == ["opened", "closed"]
+
+
+def test_an_alert_of_what_a_rule_looked_for_before_is_not_opened_again() -> None:
+    rule = watch()
+    refuse_steadily(START - 60, START)
+    refuse(START, 100)
+    detect_at(START)
+    close(Alert.objects.get(), moment((START + 1) * 60))
+    rule.kind = "near_limit"
+    assert not alerts_of(rule).exists()
+
+
 @pytest.mark.parametrize("other", ["near_limit", "ip_rotation", "slow_drip"])
 def test_alerts_of_a_rule_that_looks_for_something_else_now_are_closed(other: str) -> None:
     rule = watch()
@@ -459,6 +513,20 @@ def test_one_user_from_many_addresses_is_an_alert_until_it_stops() -> None:
     for minute in range(this_minute(), this_minute() + 200, 20):
         detect_at(minute)
     assert Alert.objects.get().state == "closed"
+
+
+@pytest.mark.parametrize(
+    ("sensitivity", "addresses", "found"),
+    [("low", 39, False), ("low", 40, True), ("normal", 20, True), ("high", 10, True)],
+)
+def test_a_rule_is_as_sensitive_to_addresses_as_staff_has_made_it(
+    sensitivity: str, addresses: int, found: bool
+) -> None:
+    watch("ip_rotation", sensitivity=sensitivity, minimum_volume=20)
+    seen = [("user:7", f"198.51.100.{n}") for n in range(addresses)]
+    configured_store().records.add(Tally(sightings=seen))
+    detect_at(this_minute())
+    assert Alert.objects.exists() is found
 
 
 def test_many_users_from_one_address_are_an_alert() -> None:
@@ -505,6 +573,26 @@ def test_users_that_only_a_token_knows_are_not_new(pk: str) -> None:
     assert Alert.objects.get().peak == 10
 
 
+def test_who_has_lost_the_lock_leaves_the_other_rules_and_the_notices_to_its_next_holder(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for name in ("one", "two"):
+        AlertRule.objects.create(name=name, kind="spike", emails="staff@example.com")
+    refuse_steadily(START - 60, START)
+    refuse(START, 100)
+    usual = detection._judge
+
+    def judge_slowly(*arguments: Any) -> None:
+        usual(*arguments)
+        records: Any = configured_store().records
+        records._command("DEL", records._lock_key(detection.LOCK))
+
+    monkeypatch.setattr(detection, "_judge", judge_slowly)
+    detect_at(START)
+    assert Alert.objects.count() == 1
+    assert mail.outbox == []
+
+
 def test_a_rule_that_fails_is_logged_and_the_others_are_judged(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
@@ -529,6 +617,33 @@ def test_a_subject_evenly_just_under_its_limit_for_hours_is_an_alert() -> None:
     detect_at(START + 60)
     alert = Alert.objects.get()
     assert (alert.kind, alert.cause) == ("slow_drip", "any slow_drip: user:9")
+
+
+@pytest.mark.parametrize(
+    ("sensitivity", "hours", "found"),
+    [("low", 11, False), ("low", 12, True), ("normal", 5, False), ("high", 4, True)],
+)
+def test_a_rule_is_as_sensitive_to_drips_as_staff_has_made_it(
+    sensitivity: str, hours: int, found: bool
+) -> None:
+    watch("slow_drip", sensitivity=sensitivity)
+    drip(hours, 950, 1000)
+    detect_at(START + 60)
+    assert Alert.objects.exists() is found
+
+
+def test_a_drip_below_a_limit_smaller_than_the_minimum_is_not_looked_at() -> None:
+    watch("slow_drip", minimum_volume=101)
+    drip(8, 95, 100)
+    detect_at(START + 60)
+    assert not Alert.objects.exists()
+
+
+def drip(hours: int, allowed: int, limit: int) -> None:
+    """Let one subject be allowed so much in each of the last hours."""
+    for hour in range(hours):
+        at = moment((START - 60 * hour) * 60)
+        UsageCount.objects.create(hour=at, subject="u", allowed=allowed, hourly_limit=limit)
 
 
 def test_a_day_quota_that_runs_short_is_told_once_for_each_mark_and_window() -> None:

@@ -187,6 +187,19 @@ def test_a_rule_without_a_secret_leaves_the_site_s_own_webhook_signed(
     assert headers["X-RateLimit-Signature"] == signature("site", int(NOW.timestamp()), content)
 
 
+def test_the_secret_of_a_rule_signs_what_goes_to_its_own_webhook_alone(
+    receiver: Receiver, settings: Any
+) -> None:
+    own, site = receiver.url, receiver.url + "&as=site"
+    settings.RATELIMIT_TIERS = {"EVENTS": {"WEBHOOK": site, "WEBHOOK_SECRET": ""}}
+    alert(webhook_url=own, webhook_secret="of the rule")
+    assert send_notices(now=NOW) == 2
+    (to_own, content), (to_site, _) = receiver.received
+    signed = signature("of the rule", int(NOW.timestamp()), content)
+    assert to_own["X-RateLimit-Signature"] == signed
+    assert "X-RateLimit-Signature" not in to_site
+
+
 def test_names_are_no_commands_for_a_chat(receiver: Receiver) -> None:
     alert(
         {"top endpoints": ["GET <!channel> & <https://evil.example|here>"]},
@@ -246,6 +259,20 @@ def test_a_mail_server_that_says_nothing_is_not_waited_for_long(
     assert notice.state == "pending"
     assert notice.error.endswith("timed out")
     assert socket.getdefaulttimeout() is None
+
+
+def test_a_site_that_waits_for_no_longer_than_it_says_goes_on_to(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    waits: list[float | None] = []
+    monkeypatch.setattr(notices, "send_mail", lambda *_: waits.append(socket.getdefaulttimeout()))
+    socket.setdefaulttimeout(3)
+    try:
+        alert(emails="a@example.com")
+        assert send_notices(now=NOW) == 1
+        assert (waits, socket.getdefaulttimeout()) == ([3], 3)
+    finally:
+        socket.setdefaulttimeout(None)
 
 
 def send_by(settings: Any, host: str, port: int) -> None:
@@ -371,6 +398,32 @@ def test_a_webhook_is_found_at_whichever_of_its_addresses_listens(
     monkeypatch.setattr(socket, "getaddrinfo", resolving("chat.example", found))
     post(f"http://chat.example:{receiver.server_port}/", b"{}", {})
     assert len(receiver.received) == 1
+
+
+def test_a_name_with_one_address_that_is_no_webhook_s_is_not_connected_to(
+    receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = [(2, 1, 6, "", (address, 0)) for address in ("127.0.0.1", "169.254.169.254")]
+    monkeypatch.setattr(socket, "getaddrinfo", resolving("chat.example", found))
+    with pytest.raises(WebhookRefused, match=r"169\.254\.169\.254 is no address"):
+        post(f"http://chat.example:{receiver.server_port}/", b"{}", {})
+    assert receiver.received == []
+
+
+def test_nothing_is_sent_to_a_webhook_that_was_given_up_while_it_was_connected_to(
+    receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    usual = webhooks._Connection._connect_to_one
+
+    def take_long(connection: Any, addresses: Any) -> socket.socket:
+        plain = usual(connection, addresses)
+        connection._end = time.monotonic()
+        return plain
+
+    monkeypatch.setattr(webhooks._Connection, "_connect_to_one", take_long)
+    with pytest.raises(WebhookFailed, match="too long to connect"):
+        post(receiver.url, b"{}", {})
+    assert receiver.received == []
 
 
 def resolving(name: str, found: list[Any]) -> Any:

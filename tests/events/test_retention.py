@@ -7,7 +7,8 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
-from django.db.models import Sum
+from django.db import DatabaseError
+from django.db.models import QuerySet, Sum
 from django.utils import timezone
 
 from django_ratelimit_tiers.core.alerts import Resolution
@@ -164,6 +165,30 @@ def test_a_worker_whose_clock_is_days_ahead_loses_nothing(monkeypatch: pytest.Mo
         prune_history()
     assert [row[0] for row in rows()] == ["minute", "minute"]
     assert counted() == 6
+
+
+def test_hours_that_late_minutes_may_still_join_are_not_rolled_up_before(settings: Any) -> None:
+    settings.RATELIMIT_TIERS = {"EVENTS": {"COUNT_TTL": 20 * 86_400}}
+    for days in (35, 50):
+        add(NOW - timedelta(days=days), 5, resolution="hour")
+    prune_history(now=NOW)
+    assert [row[0] for row in rows()] == ["day", "hour"]
+
+
+@pytest.mark.django_db(transaction=True)
+def test_minutes_that_cannot_be_deleted_leave_no_sum_beside_them(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    add(NOW - timedelta(days=5), 10)
+    before = rows()
+
+    def fail(*_: object) -> None:
+        raise DatabaseError("the database is gone")
+
+    monkeypatch.setattr(QuerySet, "delete", fail)
+    with pytest.raises(DatabaseError):
+        roll_up(Resolution.MINUTE, Resolution.HOUR, NOW)
+    assert rows() == before
 
 
 def test_pruning_tells_how_many_rows_it_deleted_and_one_does_it_at_a_time(settings: Any) -> None:

@@ -365,8 +365,10 @@ def test_an_edit_that_could_not_be_announced_is_found_in_the_database(
         assert "could not announce" in caplog.text
         faulty.proxy.listen()
         assert remaining(client) == LIMIT - 2
+        known = configured_store().revision()
         clock.now += DATABASE_LOOK_SECONDS + 1
         assert remaining(client) == 7
+        assert configured_store().revision() != known  # the other processes are told
 
 
 def test_an_edit_during_an_outage_is_found_as_soon_as_the_store_answers_again(

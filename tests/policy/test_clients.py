@@ -574,6 +574,18 @@ def test_an_account_by_key_is_exempt_with_its_key_alone(
     assert key not in str(list(valkey_client.scan_iter()))
 
 
+@pytest.mark.parametrize("own", ["k1", "rlt_" + 197 * "x"], ids=["id", "too-long"])
+@pytest.mark.parametrize("header", ["X-API-Key", "Authorization"])
+def test_what_is_written_unlike_a_service_key_shows_no_account(
+    tier_of: TierOf, header: str, own: str
+) -> None:
+    """An account may be that of a key of the site's own, whose id is no secret."""
+    account(key_digest=key_digest(own)).save()
+    assert tier_of(headers={"X-Key": own}) is None
+    prefix = "Bearer " if header == "Authorization" else ""
+    assert tier_of(headers={header: f"{prefix}{own}"}) == "anonymous"
+
+
 @pytest.mark.parametrize("path", ["/plain/", "/async/", "/drf/"])
 def test_an_account_by_user_is_exempt_when_that_user_asks(
     tier_of: TierOf, anna: User, path: str

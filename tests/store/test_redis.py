@@ -21,7 +21,8 @@ from redis.credentials import CredentialProvider
 from django_ratelimit_tiers.core.plans import Plan
 from django_ratelimit_tiers.core.policies import Algorithm, Charge, Mode, QuotaPolicy
 from django_ratelimit_tiers.exceptions import RateLimitTiersError, StoreUnavailable
-from django_ratelimit_tiers.store import connections
+from django_ratelimit_tiers.store import connections, examination
+from django_ratelimit_tiers.store.examination import examine_server
 from django_ratelimit_tiers.store.redis import RedisStore
 from tests.servers import HOST, ROOT, ValkeyProcess
 from tests.store.counting import CountingProxy
@@ -343,3 +344,27 @@ def test_a_name_that_can_be_none_is_a_server_that_is_not_there(host: str) -> Non
     for call in (store.ping, lambda: asyncio.run(store.aping())):
         with pytest.raises(StoreUnavailable):
             call()
+
+
+def test_two_that_make_the_first_revision_at_once_agree_on_it(
+    store: RedisStore, valkey_client: redis.Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    usual = store.command
+
+    def command(*words: Any) -> Any:
+        answer = usual(*words)
+        if words[0] == "GET" and answer is None:
+            valkey_client.set(store.protocol.revision_key, "of-another")
+        return answer
+
+    monkeypatch.setattr(store, "command", command)
+    assert store.revision() == "of-another"
+
+
+@pytest.mark.parametrize(("share", "is_wrong"), [(0.24, False), (0.5, True)])
+def test_a_server_that_takes_more_than_a_quarter_of_the_timeout_is_named(
+    store: RedisStore, monkeypatch: pytest.MonkeyPatch, share: float, is_wrong: bool
+) -> None:
+    monkeypatch.setattr(examination, "_latency", lambda _: share * 0.1)
+    findings = list(examine_server(store, store.command, 0.1))
+    assert findings[0].is_wrong is is_wrong
