@@ -45,8 +45,11 @@ def client_bill(
     request: HttpRequest,
     cost: int,
 ) -> Bill:
-    """Return what a client is charged by its tier, and by the rules that were not charged yet."""
-    return _bill_of_tier(passage, tier, client, ledger, request, passage.cost or cost)
+    """Return what a client is charged by its tier, which takes the cost, and by the rules that were
+    not charged yet."""
+    key = tier and tier.slug, client.user_subject is None, cost, ledger.charged_rules
+    new = partial(_client_items, passage.rules, tier, client, ledger, cost)
+    return bill(_tariff(passage, key, new), client, request)
 
 
 def late_bill(
@@ -57,20 +60,7 @@ def late_bill(
     It costs 1, whatever the view is marked with. The tier of an address may well be too small for
     that: then who is to be told to authenticate anew would be told to wait, for ever.
     """
-    return _bill_of_tier(passage, tier, ledger.client, ledger, request, 1)
-
-
-def _bill_of_tier(
-    passage: Passage,
-    tier: CompiledTier | None,
-    client: Client,
-    ledger: Ledger,
-    request: HttpRequest,
-    cost: int,
-) -> Bill:
-    key = tier and tier.slug, client.user_subject is None, cost, ledger.charged_rules
-    new = partial(_client_items, passage.rules, tier, client, ledger, cost)
-    return bill(_tariff(passage, key, new), client, request)
+    return client_bill(passage, tier, ledger.client, ledger, request, 1)
 
 
 def bill(tariff: Tariff, client: Client, request: HttpRequest) -> Bill:

@@ -162,7 +162,7 @@ def _new_fare(
             if ledger.is_verified is None and depends_on_verification(snapshot, client):
                 return None
             tier = usual_tier(snapshot, client, ledger.is_verified)
-    bill = bills.client_bill(passage, tier, client, ledger, request, cost)
+    bill = bills.client_bill(passage, tier, client, ledger, request, passage.cost or cost)
     return _fare(snapshot, client, bill, assignments)
 
 

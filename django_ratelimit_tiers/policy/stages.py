@@ -152,7 +152,7 @@ def client_bill(
     tier = None
     if not ledger.exempt and not ledger.preflight:
         tier = yield from find_tier(snapshot, ledger, request, revisions)
-    return bills.client_bill(way, tier, ledger.client, ledger, request, cost)
+    return bills.client_bill(way, tier, ledger.client, ledger, request, way.cost or cost)
 
 
 def late_bill(

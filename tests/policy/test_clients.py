@@ -418,35 +418,26 @@ def test_whom_a_resolver_turns_away_pays_the_rules_on_the_view_whatever_is_left_
 
 
 @pytest.mark.parametrize("path", ["/plain/", "/async/", "/drf/"])
-def test_who_has_used_up_its_tier_guesses_no_keys_of_a_header_of_the_sites_own(
-    client: Client, monkeypatch: pytest.MonkeyPatch, path: str
+@pytest.mark.parametrize("where", ["a header of the site's own", "the query"])
+def test_who_has_used_up_its_tier_guesses_no_keys(
+    client: Client, monkeypatch: pytest.MonkeyPatch, path: str, where: str
 ) -> None:
+    def presented(request: HttpRequest) -> str | None:
+        return request.headers.get("X-Key") or request.GET.get("api_key")
+
+    def ask(key: str) -> int:
+        if where == "the query":
+            return client.get(path, {"api_key": key}).status_code
+        return client.get(path, headers={"X-Key": key}).status_code
+
     keys = {"right": "7"}
-    monkeypatch.setattr(
-        "tests.site.key_from_header", lambda request: keys.get(request.headers.get("X-Key"))
-    )
+    monkeypatch.setattr("tests.site.key_from_header", lambda request: keys.get(presented(request)))
     limit_tier("anonymous", 1)
     make_rule("guesses", 3, path=path)
     with override_settings(RATELIMIT_TIERS=VERIFIED_KEYS):
         for key in ("a", "b", "c"):
-            client.get(path, headers={"X-Key": key})
-        assert client.get(path, headers={"X-Key": "right"}).status_code == 429
-
-
-@pytest.mark.parametrize("path", ["/plain/", "/async/", "/drf/"])
-def test_who_has_used_up_its_tier_guesses_no_keys_of_the_query(
-    client: Client, monkeypatch: pytest.MonkeyPatch, path: str
-) -> None:
-    keys = {"right": "7"}
-    monkeypatch.setattr(
-        "tests.site.key_from_header", lambda request: keys.get(request.GET.get("api_key"))
-    )
-    limit_tier("anonymous", 1)
-    make_rule("guesses", 3, path=path)
-    with override_settings(RATELIMIT_TIERS=VERIFIED_KEYS):
-        for key in ("a", "b", "c"):
-            client.get(path, {"api_key": key})
-        assert client.get(path, {"api_key": "right"}).status_code == 429
+            ask(key)
+        assert ask("right") == 429
 
 
 @pytest.mark.parametrize("path", ["/drf/", "/marked/", "/amarked/", "/dear-drf-dispatch/"])
