@@ -350,6 +350,16 @@ def test_a_cold_start_with_neither_answers_by_the_failure_policy(
         assert site.RUNS["plain"] == (2 if status == 200 else 0) + 1
 
 
+def test_a_cold_start_with_neither_refuses_no_exempt_view_of_the_rest_framework(
+    faulty: Site, client: Client, settings: Any
+) -> None:
+    settings.MIDDLEWARE = [name for name in settings.MIDDLEWARE if "RateLimit" not in name]
+    faulty.proxy.refuse()
+    with faulty.using("closed"), broken_database():
+        assert client.get("/drf/").status_code == 503
+        assert client.get("/free-to-list/").status_code == 200
+
+
 def test_an_edit_that_could_not_be_announced_is_found_in_the_database(
     faulty: Site,
     client: Client,

@@ -13,7 +13,7 @@ from django.urls import reverse
 from django.utils.translation import override
 
 from django_ratelimit_tiers.events.aggregation import aggregate_throttle_events
-from django_ratelimit_tiers.models import EndpointRule, ThrottleEvent, Tier
+from django_ratelimit_tiers.models import EndpointRule, ThrottleEvent, Tier, TierAssignment
 from django_ratelimit_tiers.models.history import edits_by
 from django_ratelimit_tiers.policy.explanations import explain
 from tests.databases import without_tables
@@ -81,6 +81,20 @@ def test_it_says_when_the_policy_is_gone(client: Client) -> None:
     lines = explain(event)
     assert lines[-1].startswith("That policy is not in force any more")
     assert "The policy was edited 2 more times since." in lines
+
+
+def test_edits_of_whose_tier_is_which_are_no_edits_of_the_policy(client: Client) -> None:
+    limit_tier("anonymous", 1)
+    event = refused(client)
+    user = User.objects.create_user("bob")
+    TierAssignment.objects.create(user=user, tier=Tier.objects.get(slug="pro"))
+    assert "since" not in "\n".join(explain(event))
+
+
+def test_it_tells_no_number_of_a_rule_that_counts_each_route_by_itself(client: Client) -> None:
+    limit_tier("anonymous")
+    make_rule("plain", 1, scope="route")
+    assert explain(refused(client))[-1].endswith("or counts each route by itself.")
 
 
 def test_explaining_spends_nothing(client: Client) -> None:
