@@ -128,7 +128,8 @@ def _parse_text(line: str) -> LoggedRequest:
     words = match["client"].split()
     if len(words) > 3 and not (_is_address(words[0]) or words[0].endswith(",")):
         del words[0]  # the virtual host; a comma is that of a list of proxies
-    address, user = words[0] if words else "", " ".join(words[2:])
+    address, user = words[0] if words else "", _unescaped(" ".join(words[2:]))
+    user = user.encode(errors="surrogateescape").decode(errors="replace")
     method, target = _parse_request(_unescaped(match["request"]))
     at = _parse_time(match["time"])
     return _logged(at, address, method, target, int(match["status"]), user=user)

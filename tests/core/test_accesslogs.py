@@ -107,6 +107,21 @@ def test_a_line_that_tells_of_none_says_why(line: str, why: str) -> None:
         parse_line(line)
 
 
+@pytest.mark.parametrize(
+    ("written", "name"),
+    [
+        (r"j\xc3\xb6rg", "jörg"),
+        (r"j\xC3\xB6rg", "jörg"),
+        ("jörg", "jörg"),
+        (r"CORP\\anna", "CORP\\anna"),
+        (r"anna \"b\"", 'anna "b"'),
+        (r"j\xf6rg", "j\ufffdrg"),
+    ],
+)
+def test_a_user_is_known_by_a_name_that_the_server_has_escaped(written: str, name: str) -> None:
+    assert parse_line(common(user=written)) == logged(user=name)
+
+
 def test_names_are_shown_on_one_line() -> None:
     line = JSON % r', "user": "a\u0000b\ud800", "tier": "\u001b[31mred"'
     assert parse_line(line) == logged(query="b=1", user="a\ufffdb\ufffd", tier="\ufffd[31mred")
