@@ -51,7 +51,7 @@ _TIME = re.compile(
 _MONTHS = ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"]
 _ESCAPE = re.compile(r"\\(?:x([0-9A-Fa-f]{2})|(.))")
 _LETTERS = {"b": "\b", "n": "\n", "r": "\r", "t": "\t", "v": "\v"}
-_AUTHORITY = re.compile(r"https?://[^/?]*", re.IGNORECASE)
+_AUTHORITY = re.compile(r"\Ahttps?://[^/?]*", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,13 +126,21 @@ def _parse_text(line: str) -> LoggedRequest:
     if match is None:
         raise ValueError("it is neither in the common or combined log format nor a JSON object")
     words = match["client"].split()
-    if len(words) > 3 and not (_is_address(words[0]) or words[0].endswith(",")):
-        del words[0]  # the virtual host; a comma is that of a list of proxies
+    if len(words) > 3 and _is_virtual_host(*words[:2]):
+        del words[0]
     address, user = words[0] if words else "", _unescaped(" ".join(words[2:]))
     user = user.encode(errors="surrogateescape").decode(errors="replace")
     method, target = _parse_request(_unescaped(match["request"]))
     at = _parse_time(match["time"])
     return _logged(at, address, method, target, int(match["status"]), user=user)
+
+
+def _is_virtual_host(first: str, second: str) -> bool:
+    """Return whether a line begins with its virtual host, which may be named by its address.
+
+    A comma is that of a list of proxies.
+    """
+    return not first.endswith(",") and (_is_address(second) or not _is_address(first))
 
 
 def _parse_request(line: str) -> tuple[str, str]:
@@ -219,11 +227,11 @@ def _moment(told: Mapping[str, Any]) -> int:
             seconds = (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
         else:
             seconds = _number(told, "time")
-    except ValueError as error:
+        return round(seconds * MICROSECONDS)
+    except (ValueError, OverflowError) as error:
         raise ValueError(
             f"its 'time' must be ISO 8601 or seconds since 1970, not {value!r}"
         ) from error
-    return round(seconds * MICROSECONDS)
 
 
 def _logged(

@@ -122,6 +122,34 @@ def test_a_user_is_known_by_a_name_that_the_server_has_escaped(written: str, nam
     assert parse_line(common(user=written)) == logged(user=name)
 
 
+@pytest.mark.parametrize(
+    ("target", "told"),
+    [
+        ("/go/https://example.org/b", {"path": "/go/https://example.org/b"}),
+        ("/https://example.org", {"path": "/https://example.org"}),
+        ("/a?next=http://example.org/b", {"query": "next=http://example.org/b"}),
+        ("http://a.org/go/http://b.org/?c=http://d.org/", {
+            "path": "/go/http://b.org/", "query": "c=http://d.org/"
+        }),
+    ],
+)  # fmt: skip
+def test_only_the_host_that_a_proxy_is_asked_for_is_left_out_of_a_path(
+    target: str, told: dict[str, Any]
+) -> None:
+    assert parse_line(common(f"GET {target} HTTP/1.1")) == logged(**told)
+
+
+@pytest.mark.parametrize("host", ["198.51.100.1", "2001:db8::1", "198.51.100.1:80", "www"])
+def test_a_virtual_host_that_is_asked_for_by_its_address_is_not_the_client(host: str) -> None:
+    assert parse_line(f"{host} {common()}") == logged()
+
+
+@pytest.mark.parametrize("time", ["1e305", "-1e305", f'"{"9" * 306}"'])
+def test_a_time_that_is_no_number_of_microseconds_is_told(time: str) -> None:
+    with pytest.raises(ValueError, match="'time' must be ISO 8601 or seconds since 1970"):
+        parse_line(JSON.replace('"2015-05-17T10:05:03Z"', time) % "")
+
+
 def test_names_are_shown_on_one_line() -> None:
     line = JSON % r', "user": "a\u0000b\ud800", "tier": "\u001b[31mred"'
     assert parse_line(line) == logged(query="b=1", user="a\ufffdb\ufffd", tier="\ufffd[31mred")
