@@ -256,3 +256,14 @@ def test_a_tier_in_shadow_mode_is_tried_as_enforced(log: Path) -> None:
     assert "refused requests             0\n" in told
     told, _ = replay(log, "--enforce-tier", "anonymous")
     assert "refused requests             0           2\n" in told
+
+
+def test_a_limit_that_counts_each_route_is_one_limit_of_the_report(log: Path) -> None:
+    make_rule("routes", {"requests": 1, "period": 3600}, path="/**", scope="route")
+    log.write_text("".join(2 * line(path=path) for path in ("/plain/", "/async/", "/about")))
+    assert """
+Limits that refuse:
+  refused  clients  limit
+        3        1  routes-hour: 1 per hour (rule “routes”)
+
+""" in replay(log)[0]

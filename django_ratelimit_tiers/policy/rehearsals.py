@@ -126,7 +126,7 @@ class Rehearsal:
             rehearsed.add(bill, decision.outcomes)
             ledger.add(bill, decision)
             if not decision.allowed:
-                if not ledger.charges_stand:
+                if not (ledger.charges_stand or ledger.is_guess(request)):
                     self._give_back(ledger, reservations_only=False)
                 break
             if ledger.exempt and (ledger.account or not was_exempt):
@@ -145,7 +145,9 @@ class Rehearsal:
     def _give_back(self, ledger: Ledger, *, reservations_only: bool) -> None:
         for decision, charges in ledger.take_back(reservations_only=reservations_only):
             if self._spend:
-                self._store.refund(charges, now=decision.now, charged_at=decision.now)
+                # The newest, as nothing came in between: it counts at a later time where the
+                # request comes late.
+                self._store.refund(charges, now=decision.now)
 
     def _stages(
         self, ledger: Ledger, request: HttpRequest, visitor: Visitor

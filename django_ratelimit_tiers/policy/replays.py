@@ -128,5 +128,8 @@ def _refuse_others(names: Iterable[str], known: Collection[str], what: str) -> N
 
 
 def _limit(charged: Charged) -> Limit:
-    tier = "" if charged.rule else charged.key.tier
-    return Limit(charged.outcome.charge.policy, tier, charged.rule)
+    """Return the limit that has refused: one and the same where a rule counts each route apart."""
+    policy = charged.outcome.charge.policy
+    if not charged.rule:
+        return Limit(policy, charged.key.tier, "")
+    return Limit(replace(policy, counter=""), "", charged.rule)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable
 from datetime import timedelta
 from random import Random
@@ -15,6 +16,7 @@ from django.test import Client, override_settings
 from django.utils import timezone
 
 from django_ratelimit_tiers.core.accesslogs import LoggedRequest
+from django_ratelimit_tiers.core.policies import Algorithm
 from django_ratelimit_tiers.core.replays import Replay
 from django_ratelimit_tiers.models import (
     EndpointRule,
@@ -313,3 +315,29 @@ def test_a_preflight_that_found_nothing_is_charged_to_rules() -> None:
     make_rule("scans", 2, path="/**")
     log = [asked("/nowhere/", seconds=n, method="OPTIONS", status=404) for n in range(3)]
     assert replayed(log).refused == 1
+
+
+@pytest.mark.parametrize("algorithm", list(Algorithm))
+def test_a_request_that_was_logged_late_is_given_back_all_the_same(algorithm: Algorithm) -> None:
+    """Servers log what lasts when it ends, with the time at which it began."""
+    limit_tier("anonymous")
+    limit = {"requests": 2, "period": 60, "algorithm": algorithm.value}
+    make_rule("failures", limit, path="/api/login/", count="failed", identify_by="everyone")
+    seconds = [0, *[-2] * 5]
+    log = [asked("/api/login/", seconds=second, method="POST", status=302) for second in seconds]
+    assert replayed(log).refused == 0
+
+
+@override_settings(RATELIMIT_TIERS={"API_KEY_RESOLVER": "tests.site.key_from_header"})
+def test_guesses_of_a_key_in_the_query_count_for_a_rule_as_on_the_site(client: Client) -> None:
+    limit_tier("anonymous", 2)
+    make_rule("plain", 4)
+    log, limits = list[LoggedRequest](), []
+    for second in range(6):
+        response = client.get("/plain/?api_key=guess", REMOTE_ADDR="192.0.2.7")
+        refusing = response.wsgi_request.ratelimit.decision.refusing
+        limits += [outcome.charge.policy.name for outcome in refusing]
+        status = response.status_code
+        log.append(asked(seconds=second, query="api_key=guess", status=status))
+    assert refusals(replayed(log)) == Counter(limits)
+    assert set(limits) == {"anonymous-31622400s", "plain-31622400s"}
