@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 
 from django_ratelimit_tiers.core.policies import MICROSECONDS, Charge, QuotaPolicy
@@ -72,7 +73,8 @@ def _policy(snapshot: Snapshot, event: ThrottleEvent) -> QuotaPolicy | None:
     """Return the policy of this name, if it is in force and has one counter for a subject."""
     if event.rule:
         # The limits of several tiers have one name: those of the client's tier count.
-        rules = [rule for rule in snapshot.rules.rules if rule.name == event.rule]
+        named = [rule for rule in snapshot.rules.rules if rule.name == event.rule]
+        rules = [rule for rule in named if rule.is_active(time.time()) and not rule.exempt]
         of_rules = [rule.policies for rule in rules if rule.scope is Scope.RULE]
         policies = [p for limits in of_rules for p in limits.get(event.tier, limits.get(None, ()))]
     else:

@@ -110,6 +110,8 @@ def _verdict(rehearsed: Rehearsed, names_accounts: bool) -> str:
     if decision.allowed:
         return "The request would pass."
     early = "" if ledger.client_decided else " before it is known who asks"
+    if any(o.charge.cost > o.charge.policy.capacity for o in decision.refusing):
+        return f"The request would be refused{early}; it costs more than is ever allowed at once."
     wait = -(-(decision.retry_after or 0) // MICROSECONDS)
     return f"The request would be refused{early}; it would pass in {wait:,} s."
 

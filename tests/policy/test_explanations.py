@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from io import StringIO
+from typing import Any
 
 import pytest
 from django.contrib.auth.models import User
@@ -10,6 +12,7 @@ from django.core.management import call_command
 from django.core.management.base import CommandError
 from django.test import Client
 from django.urls import reverse
+from django.utils import timezone
 from django.utils.translation import override
 
 from django_ratelimit_tiers.events.aggregation import aggregate_throttle_events
@@ -142,3 +145,21 @@ def test_the_admin_explains_on_the_page_of_the_event(
     page = reverse("admin:django_ratelimit_tiers_throttleevent_change", args=[event.pk])
     response = admin_client.get(page)
     assert "refused ip:127.0.0.1" in response.content.decode()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"ends_at": timezone.now()},
+        {"starts_at": timezone.now() + timedelta(days=1)},
+        {"exempt": True},
+    ],
+)
+def test_a_limit_of_a_rule_that_does_not_act_now_is_not_in_force(
+    client: Client, change: dict[str, Any]
+) -> None:
+    limit_tier("anonymous")
+    rule = make_rule("plain", 1)
+    event = refused(client)
+    EndpointRule.objects.filter(pk=rule.pk).update(**change)
+    assert explain(event)[-1].startswith("That policy is not in force any more")

@@ -213,3 +213,11 @@ def test_the_command_says_when_the_store_is_away() -> None:
         pytest.raises(CommandError, match="The store does not answer"),
     ):
         command("GET", "/plain/")
+
+
+def test_it_promises_no_wait_where_a_request_costs_more_than_its_limit_holds() -> None:
+    limit_tier("free", {"requests": 4, "period": 60})
+    User.objects.create_user("anna")
+    told = previewed(path="/api/export/", user="anna")
+    assert "The request would be refused; it costs more than is ever allowed at once." in told
+    assert not any("would pass" in line for line in told)
