@@ -10,8 +10,9 @@ from django_ratelimit_tiers.core.patterns import ANY, MAX_LENGTH, Pattern, path_
 
 Answer = TypeVar("Answer")
 
-MAX_POSITIONS = 100_000
-"""The most positions kept at once: a bound on memory, whatever paths are asked for."""
+MAX_NODES = 50_000
+"""The most nodes of all positions kept at once: a bound on memory, some 20 MB, whatever paths are
+asked for."""
 
 
 @dataclass(slots=True, eq=False)
@@ -66,6 +67,7 @@ class Trie(Generic[Answer]):
         self._answer = answer
         self._nothing = answer(())
         self._positions: dict[frozenset[int], _Position[Answer]] = {}
+        self._nodes = 0
         self._start = self._position([self.root])
 
     def find(self, path: str) -> Answer:
@@ -81,7 +83,7 @@ class Trie(Generic[Answer]):
         return position.answer
 
     def _follow(self, position: _Position[Answer], segment: str) -> _Position[Answer]:
-        if segment in position.literals:
+        if any(segment in literals for literals in position.literals):
             literals = (node.literals.get(segment) for node in position.nodes)
             following = self._position([*filter(None, literals), *_wild(position.nodes)])
             position.after[segment] = following
@@ -93,8 +95,8 @@ class Trie(Generic[Answer]):
     def _position(self, nodes: list[Node]) -> _Position[Answer]:
         together = {id(node): node for node in nodes}
         together |= {id(node.rest): node.rest for node in nodes if node.rest}
-        if len(self._positions) >= MAX_POSITIONS:
-            self._positions = {}
+        if self._nodes >= MAX_NODES:
+            self._positions, self._nodes = {}, 0
             self._start.after = {}
             self._start.otherwise = None
         name = frozenset(together)
@@ -102,17 +104,22 @@ class Trie(Generic[Answer]):
             reached = tuple(together.values())
             ends = sorted(index for node in reached for index in node.ends)
             answer = self._answer(tuple(ends)) if ends else self._nothing
-            literals = frozenset(segment for node in reached for segment in node.literals)
+            literals = tuple(node.literals for node in reached if node.literals)
             self._positions[name] = _Position(reached, literals, answer)
+            self._nodes += len(reached)
         return self._positions[name]
 
 
 @dataclass(slots=True, eq=False)
 class _Position(Generic[Answer]):
-    """All the nodes where a path is at once, the answer if it ends here, and the ways on."""
+    """All the nodes where a path is at once, the answer if it ends here, and the ways on.
+
+    `literals` are those of the nodes themselves: a copy for each position would fill the memory
+    where many segments may follow many others.
+    """
 
     nodes: tuple[Node, ...]
-    literals: frozenset[str]
+    literals: tuple[dict[str, Node], ...]
     answer: Answer
     after: dict[str, _Position[Answer]] = field(default_factory=dict)
     otherwise: _Position[Answer] | None = None

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import tracemalloc
+
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
@@ -105,13 +107,36 @@ def test_a_long_segment_is_not_taken_for_a_literal_that_begins_like_it() -> None
 def test_positions_are_forgotten_before_they_fill_the_memory(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(tries, "MAX_POSITIONS", 3)
+    monkeypatch.setattr(tries, "MAX_NODES", 3)
     texts = ["/a/*/c", "/*/b/c", "/a/b/*", "/b/**"]
     rules = RuleSet(rule(text) for text in texts)
     for path in ["/a/b/c", "/b/b/c", "/c/b/c", "/a/x/c", "/a/b/c"] * 2:
         expected = [text for text in texts if covers(segments(text), segments(path))]
         assert names(rules.match("GET", path)) == expected
         assert len(rules._by_path._positions) <= 3
+
+
+def test_many_rules_below_any_segment_take_no_memory_for_each_segment_asked_for() -> None:
+    tenants = [f"/tenant{number}/**" for number in range(1000)]
+    rules = RuleSet(map(rule, tenants + [f"/*/page{number}" for number in range(1000)]))
+    tracemalloc.start()
+    try:
+        for tenant in tenants:
+            path = tenant.replace("**", "page7")
+            assert names(rules.match("GET", path)) == [tenant, "/*/page7"]
+        assert tracemalloc.get_traced_memory()[0] < 5_000_000
+    finally:
+        tracemalloc.stop()
+
+
+def test_positions_of_many_nodes_are_forgotten_sooner() -> None:
+    steps = range(11)
+    choices = ["/".join("*" if n >> k & 1 else "a" for k in steps) for n in range(1 << 11)]
+    rules = RuleSet(rule(f"/{choice}") for choice in choices)
+    for number in range(1 << 11):
+        rules.match("GET", "/" + "/".join("a" if number >> k & 1 else "b" for k in steps))
+    kept = rules._by_path._positions.values()
+    assert sum(len(position.nodes) for position in kept) < tries.MAX_NODES + 2_000
 
 
 def test_only_so_many_short_paths_are_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
