@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from django.db import IntegrityError, router, transaction
 
 from django_ratelimit_tiers.core.alerts import AlertEvent
@@ -14,26 +16,31 @@ from django_ratelimit_tiers.models import Alert, AlertRule
 from django_ratelimit_tiers.querysets import primary
 from django_ratelimit_tiers.store.records import Records
 
+AT_ONCE = 250
+"""Of so many quotas the database is asked at once what was told: thousands may run short."""
+
 
 def judge_quotas(rule: AlertRule, minute: int, records: Records) -> None:
     """Open an alert for each mark that was reached, and close those whose window is over."""
     quotas = records.quotas()
     over = [quota for quota in quotas if quota.window <= minute]
-    for quota in quotas:
-        if quota not in over and quota.limit >= rule.minimum_volume:
-            _judge(rule, quota, minute)
+    short = [q for q in quotas if q.window > minute and q.limit >= rule.minimum_volume]
+    for start in range(0, len(short), AT_ONCE):
+        _judge(rule, short[start : start + AT_ONCE], minute)
     for alert in alerts_of(rule).filter(closed_at__isnull=True):
         if alert.alarm["window"] <= minute:
             close(alert, moment(minute * MINUTE))
     records.forget_quotas(over)
 
 
-def _judge(rule: AlertRule, quota: DayQuota, minute: int) -> None:
-    causes = {_cause(rule, quota, mark): mark for mark in MARKS}
-    known = primary(Alert).filter(cause__in=list(causes)).values_list("cause", flat=True)
-    verdict = near_limit(quota, [causes[cause] for cause in known])
-    if verdict.mark is not None:
-        _open(rule, quota, verdict, minute)
+def _judge(rule: AlertRule, quotas: Sequence[DayQuota], minute: int) -> None:
+    causes = [{_cause(rule, quota, mark): mark for mark in MARKS} for quota in quotas]
+    asked = [cause for marks in causes for cause in marks]
+    known = set(primary(Alert).filter(cause__in=asked).values_list("cause", flat=True))
+    for quota, marks in zip(quotas, causes, strict=True):
+        verdict = near_limit(quota, [marks[cause] for cause in marks.keys() & known])
+        if verdict.mark is not None:
+            _open(rule, quota, verdict, minute)
 
 
 def _open(rule: AlertRule, quota: DayQuota, verdict: NearLimitVerdict, minute: int) -> None:

@@ -660,6 +660,20 @@ def test_a_day_quota_that_runs_short_is_told_once_for_each_mark_and_window() -> 
     assert list(records.quotas()) == []
 
 
+def test_thousands_of_quotas_that_run_short_are_looked_up_together() -> None:
+    watch("near_limit")
+    records, window = configured_store().records, (START // DAY + 1) * DAY
+    quotas = [DayQuota(f"user:{n}", "free-day", 100, 80 + n % 30, window) for n in range(600)]
+    records.add(Tally(quotas=quotas))
+    detect_at(START)
+    assert Alert.objects.filter(cause__startswith="80% of").count() == 400
+    assert Alert.objects.filter(cause__startswith="100% of").count() == 200
+    with CaptureQueriesContext(connection) as captured:
+        detect_at(START)
+    assert len(captured) < 20
+    assert Alert.objects.count() == 600
+
+
 def test_a_quota_of_a_month_is_told_on_every_day_of_it() -> None:
     watch("near_limit")
     records = configured_store().records
