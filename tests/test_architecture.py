@@ -85,6 +85,17 @@ def test_the_core_imports_nothing_but_the_standard_library_and_itself() -> None:
     assert foreign == set()
 
 
+def test_only_the_helpers_for_tests_import_django_test() -> None:
+    """It brings unittest and a test client into every process of a server."""
+    importing = {
+        path.name
+        for path in SOURCES
+        for node in nodes(path, ast.ImportFrom)
+        if str(node.module).startswith("django.test")
+    }
+    assert importing == {"testing.py"}
+
+
 WITHOUT_DEPENDENCIES = """
 import importlib, pkgutil, sys
 

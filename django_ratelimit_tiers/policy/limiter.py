@@ -10,9 +10,9 @@ from contextlib import suppress
 from functools import cache, partial
 from typing import Any
 
+from django.core.signals import setting_changed
 from django.dispatch import receiver
 from django.http import HttpRequest
-from django.test.signals import setting_changed
 from django.utils.module_loading import import_string
 
 from django_ratelimit_tiers.conf import SETTING, conf

@@ -9,6 +9,7 @@ from typing import Any
 
 from django.conf import settings
 from django.core.signals import setting_changed
+from django.dispatch import receiver
 from django.urls import ResolverMatch, URLResolver, get_resolver, get_urlconf, resolve
 from django.utils.translation import get_language_from_path, override
 
@@ -112,10 +113,8 @@ def _route_map(resolver: URLResolver) -> RouteMap:
     return RouteMap(resolver)
 
 
-def _forget_routes(*, setting: str, **_kwargs: Any) -> None:
+@receiver(setting_changed)
+def _forget_routes(*, setting: str, **_: Any) -> None:
     if setting in SETTINGS_OF_ROUTES:
         _route_map.cache_clear()
         _EPOCH[0] += 1
-
-
-setting_changed.connect(_forget_routes, dispatch_uid="django_ratelimit_tiers.routes")

@@ -8,8 +8,8 @@ from threading import Lock
 from typing import Any
 
 from django.conf import settings
+from django.core.signals import setting_changed
 from django.dispatch import receiver
-from django.test.signals import setting_changed
 from django.utils.module_loading import import_string
 
 from django_ratelimit_tiers.conf import SETTING, conf
