@@ -32,7 +32,6 @@ class CompiledTier:
     """A tier as requests see it."""
 
     slug: str
-    rank: int
     unlimited: bool
     policies: tuple[QuotaPolicy, ...]
 
@@ -50,7 +49,7 @@ class RuleLimit(NamedTuple):
 def compile_tier(tier: Tier) -> CompiledTier:
     """Return a tier with its policies prefetched."""
     policies = compile_limits(tier.policies.all(), tier.slug, TIER_COUNTER, Mode(tier.mode))
-    return CompiledTier(tier.slug, tier.rank, tier.unlimited, () if tier.unlimited else policies)
+    return CompiledTier(tier.slug, tier.unlimited, () if tier.unlimited else policies)
 
 
 def compile_rules(also: Collection[int] = ()) -> Iterator[Rule]:

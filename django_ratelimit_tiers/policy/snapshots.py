@@ -77,7 +77,6 @@ class Snapshot:
     tiers: Mapping[str, CompiledTier]
     defaults: Mapping[str, CompiledTier]
     rules: RuleSet
-    routes: RouteIndex
     has_exemptions: bool
     accounts: Accounts
     has_accounts: bool
@@ -247,19 +246,16 @@ def build_snapshot(
     rows = list(primary(Tier).prefetch_related(Prefetch("policies", primary(TierPolicy))))
     tiers = {tier.slug: trial.tier(compile_tier(tier)) for tier in rows}
     accounts = compile_accounts(primary(ServiceAccount).filter(is_active=True))
-    has_accounts = accounts != Accounts()
     rule_set = RuleSet(trial.rules(compile_rules(trial.enforced)))
-    routes = RouteIndex(rule_set.rules)
     return Snapshot(
         revision=revision,
         edition=edition,
         tiers=tiers,
         defaults={tier.default_for: tiers[tier.slug] for tier in rows if tier.default_for},
         rules=rule_set,
-        routes=routes,
         has_exemptions=any(rule.exempt for rule in rule_set.rules),
         accounts=accounts,
-        has_accounts=has_accounts,
+        has_accounts=accounts != Accounts(),
         assignments=assignments,
-        passages=PassageBook(routes),
+        passages=PassageBook(RouteIndex(rule_set.rules)),
     )
