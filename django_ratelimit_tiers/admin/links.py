@@ -13,6 +13,7 @@ from django.http import HttpRequest
 from django.urls import NoReverseMatch, reverse
 from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString
+from django.utils.translation import gettext_lazy as _
 
 from django_ratelimit_tiers.models import (
     ServiceAccount,
@@ -71,6 +72,24 @@ class LinkingAdmin(admin.ModelAdmin):
         except NoReverseMatch:
             return str(text)
         return format_html('<a href="{}{}">{}</a>', url, query, text)
+
+
+class RelatedAdmin(LinkingAdmin):
+    """An admin whose pages of rows that exist end with links to related lists."""
+
+    readonly_fields = ("related",)
+
+    def get_fieldsets(self, request: HttpRequest, obj: Any = None) -> Any:
+        related = (_("Related"), {"fields": ("related",)})
+        return (*super().get_fieldsets(request, obj), *([related] if obj else []))
+
+    @admin.display(description=_("see"))
+    def related(self, row: Any) -> str:
+        return format_html_join(" · ", "{}", ((link,) for link in self.related_links(row)))
+
+    def related_links(self, row: Any) -> tuple[str, ...]:
+        """Return a link to each list."""
+        raise NotImplementedError
 
 
 def _who(subject: str) -> Model | None:

@@ -16,7 +16,7 @@ from django.utils.translation import gettext
 from django.utils.translation import gettext_lazy as _
 
 from django_ratelimit_tiers.admin.limits import LimitedAdmin, RulePolicyInline
-from django_ratelimit_tiers.admin.links import LinkingAdmin
+from django_ratelimit_tiers.admin.links import RelatedAdmin
 from django_ratelimit_tiers.admin.pages import ModeAdmin
 from django_ratelimit_tiers.admin.periods import NumberField
 from django_ratelimit_tiers.admin.routes import ViewNameInput, similar_names, view_names
@@ -62,7 +62,7 @@ class LimitTierFilter(admin.RelatedFieldListFilter):
 
 
 @admin.register(EndpointRule)
-class EndpointRuleAdmin(ModeAdmin, LimitedAdmin, TrialAdmin, LinkingAdmin):
+class EndpointRuleAdmin(ModeAdmin, LimitedAdmin, TrialAdmin, RelatedAdmin):
     """Endpoint rules with their limits."""
 
     form = EndpointRuleForm
@@ -72,7 +72,6 @@ class EndpointRuleAdmin(ModeAdmin, LimitedAdmin, TrialAdmin, LinkingAdmin):
     search_fields = ("name", "path", "view_name", "notes")
     actions = (*ModeAdmin.actions, "turn_off")
     save_as = True
-    readonly_fields = ("related",)
     fieldsets = (
         (None, {"fields": ("name", "mode")}),
         (_("Which requests"), {"fields": ("path", "view_name", "methods")}),
@@ -90,19 +89,13 @@ class EndpointRuleAdmin(ModeAdmin, LimitedAdmin, TrialAdmin, LinkingAdmin):
         ),
     )
 
-    def get_fieldsets(self, request: HttpRequest, obj: Any = None) -> Any:
+    def related_links(self, rule: EndpointRule) -> tuple[str, ...]:
         """Lead from a rule to what it refused, or would have refused."""
-        related = (_("Related"), {"fields": ("related",)})
-        return (*super().get_fieldsets(request, obj), *([related] if obj else []))
-
-    @admin.display(description=_("see"))
-    def related(self, rule: EndpointRule) -> str:
         policies = ",".join(policy_names(rule))
-        lists = (
+        return (
             self.list_link(rule, ThrottleCount, _("throttle counts"), policy__in=policies),
             self.list_link(rule, ThrottleEvent, _("throttle events"), rule=rule.name),
         )
-        return format_html_join(" · ", "{}", ((link,) for link in lists))
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Any]:
         return super().get_queryset(request).prefetch_related("policies__tier")

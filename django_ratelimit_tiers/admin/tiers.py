@@ -9,12 +9,11 @@ from django.contrib import admin, messages
 from django.contrib.admin.widgets import AdminTextareaWidget
 from django.db.models import QuerySet, TextField
 from django.http import HttpRequest
-from django.utils.html import format_html_join
 from django.utils.translation import gettext
 from django.utils.translation import gettext_lazy as _
 
 from django_ratelimit_tiers.admin.limits import LimitedAdmin, TierPolicyInline
-from django_ratelimit_tiers.admin.links import LinkingAdmin
+from django_ratelimit_tiers.admin.links import RelatedAdmin
 from django_ratelimit_tiers.admin.pages import ModeAdmin, log_changes
 from django_ratelimit_tiers.admin.words import limits_words
 from django_ratelimit_tiers.core.policies import Mode
@@ -40,7 +39,7 @@ class TierForm(forms.ModelForm):
 
 
 @admin.register(Tier)
-class TierAdmin(ModeAdmin, LimitedAdmin, LinkingAdmin):
+class TierAdmin(ModeAdmin, LimitedAdmin, RelatedAdmin):
     """Tiers with their limits."""
 
     inlines = (TierPolicyInline,)
@@ -48,7 +47,6 @@ class TierAdmin(ModeAdmin, LimitedAdmin, LinkingAdmin):
     list_filter = ("default_for", "mode", "unlimited")
     search_fields = ("name", "slug", "description")
     prepopulated_fields = {"slug": ("name",)}
-    readonly_fields = ("related",)
     formfield_overrides: ClassVar[Any] = {TextField: {"widget": AdminTextareaWidget({"rows": 3})}}
     fieldsets = (
         (None, {"fields": ("name", "slug", "description")}),
@@ -89,19 +87,13 @@ class TierAdmin(ModeAdmin, LimitedAdmin, LinkingAdmin):
         text = gettext("%(n)s tier assignments") % {"n": number_words(assigned)}
         return [], {}, set(), [text]
 
-    def get_fieldsets(self, request: HttpRequest, obj: Any = None) -> Any:
+    def related_links(self, tier: Tier) -> tuple[str, ...]:
         """Lead from a tier to those who have it, and to what it refused."""
-        related = (_("Related"), {"fields": ("related",)})
-        return (*super().get_fieldsets(request, obj), *([related] if obj else []))
-
-    @admin.display(description=_("see"))
-    def related(self, tier: Tier) -> str:
         assigned = {"tier__id__exact": tier.pk}
-        lists = (
+        return (
             self.list_link(tier, TierAssignment, _("who is assigned to it"), **assigned),
             self.list_link(tier, ThrottleCount, _("throttle counts"), tier=tier.slug),
         )
-        return format_html_join(" · ", "{}", ((link,) for link in lists))
 
     @admin.display(description=_("limits"))
     def limits(self, tier: Tier) -> str:
