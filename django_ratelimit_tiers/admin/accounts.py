@@ -11,13 +11,11 @@ from django.core.exceptions import ValidationError
 from django.db import transaction
 from django.db.models import QuerySet
 from django.http import HttpRequest, HttpResponse
-from django.template.response import TemplateResponse
 from django.utils import timezone
 from django.utils.translation import gettext
 from django.utils.translation import gettext_lazy as _
 
 from django_ratelimit_tiers.admin.pages import (
-    BREADCRUMBS_ARE_A_LIST,
     ExpiryFilter,
     PolicyAdmin,
     log_changes,
@@ -122,16 +120,9 @@ class ServiceAccountAdmin(PolicyAdmin):
 
     def keys_page(self, request: HttpRequest, accounts: list[Any]) -> HttpResponse:
         """Return the page that shows new keys: they are stored nowhere, in no message either."""
-        context = {
-            **self.admin_site.each_context(request),
-            "title": _("New keys"),
-            "opts": self.opts,
-            "accounts": accounts,
-            "has_view_permission": self.has_view_permission(request),
-            "breadcrumbs_are_a_list": BREADCRUMBS_ARE_A_LIST,
-        }
-        template = "admin/django_ratelimit_tiers/serviceaccount/new_keys.html"
-        return TemplateResponse(request, template, context)  # the site lets no cache keep its pages
+        # The site lets no cache keep its pages.
+        name, title = "serviceaccount/new_keys", gettext("New keys")
+        return self.own_page(request, name, title, accounts=accounts)
 
 
 def _digests(key: str) -> list[str]:

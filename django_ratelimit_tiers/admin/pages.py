@@ -12,15 +12,13 @@ from django.contrib.admin.widgets import ForeignKeyRawIdWidget
 from django.db import router, transaction
 from django.db.models import Model, Q, QuerySet
 from django.http import HttpRequest, HttpResponse
+from django.template.response import TemplateResponse
 from django.utils import timezone
 from django.utils.translation import gettext_lazy as _
 from django.utils.translation import ngettext
 
 from django_ratelimit_tiers.core.policies import Mode
 from django_ratelimit_tiers.models.history import edits_by
-
-BREADCRUMBS_ARE_A_LIST = django.VERSION >= (6, 1)
-"""How Django writes the way to a page; pages of our own do as it does."""
 
 
 class IdInput(ForeignKeyRawIdWidget):
@@ -46,6 +44,18 @@ class PolicyAdmin(admin.ModelAdmin):
     ) -> HttpResponse:
         with edits_by(request.user):
             return super().delete_view(request, object_id, extra_context)
+
+    def own_page(self, request: HttpRequest, name: str, title: str, **context: Any) -> HttpResponse:
+        """Return a page that Django's admin does not have, by the name of its template."""
+        shown = {
+            **self.admin_site.each_context(request),
+            "title": title,
+            "opts": self.opts,
+            "has_view_permission": self.has_view_or_change_permission(request),
+            "breadcrumbs_are_a_list": django.VERSION >= (6, 1),  # as Django's own write them
+            **context,
+        }
+        return TemplateResponse(request, f"admin/django_ratelimit_tiers/{name}.html", shown)
 
     def get_autocomplete_fields(self, request: HttpRequest) -> list[str]:
         """Return the relations this staff member may search; the others are typed as ids."""

@@ -14,12 +14,11 @@ from django.core.exceptions import PermissionDenied, ValidationError
 from django.core.files.uploadedfile import UploadedFile
 from django.db.models import Model, QuerySet
 from django.http import HttpRequest, HttpResponse
-from django.template.response import TemplateResponse
 from django.urls import URLPattern, path
 from django.utils.translation import gettext
 from django.utils.translation import gettext_lazy as _
 
-from django_ratelimit_tiers.admin.pages import BREADCRUMBS_ARE_A_LIST, PolicyAdmin
+from django_ratelimit_tiers.admin.pages import PolicyAdmin
 from django_ratelimit_tiers.core.accesslogs import READ_ERRORS, LogReader, log_lines
 from django_ratelimit_tiers.core.policies import Mode
 from django_ratelimit_tiers.exceptions import StoreUnavailable
@@ -192,18 +191,8 @@ class TrialAdmin(PolicyAdmin):
     def _page(
         self, request: HttpRequest, title: str, form: forms.Form, lines: list[str]
     ) -> HttpResponse:
-        context = {
-            **self.admin_site.each_context(request),
-            "title": title,
-            "opts": self.opts,
-            "form": form,
-            "method": "post" if form.is_multipart() else "get",
-            "lines": lines,
-            "has_view_permission": self.has_view_or_change_permission(request),
-            "breadcrumbs_are_a_list": BREADCRUMBS_ARE_A_LIST,
-        }
-        template = "admin/django_ratelimit_tiers/endpointrule/trial.html"
-        return TemplateResponse(request, template, context)
+        name, method = "endpointrule/trial", "post" if form.is_multipart() else "get"
+        return self.own_page(request, name, title, form=form, method=method, lines=lines)
 
 
 def _replay(upload: UploadedFile, trial: Trial) -> Iterator[str]:
