@@ -6,7 +6,7 @@ from typing import Any
 from urllib.parse import urlencode
 
 from django.contrib import admin
-from django.contrib.auth import get_permission_codename, get_user_model
+from django.contrib.auth import get_user_model
 from django.core.exceptions import ValidationError
 from django.db.models import Model
 from django.http import HttpRequest
@@ -15,6 +15,7 @@ from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString
 from django.utils.translation import gettext_lazy as _
 
+from django_ratelimit_tiers.admin.pages import may_view
 from django_ratelimit_tiers.models import (
     ServiceAccount,
     ThrottleCount,
@@ -38,9 +39,7 @@ class LinkingAdmin(admin.ModelAdmin):
         request = page.shown_for
         if self.admin_site.is_registered(model):
             return self.admin_site.get_model_admin(model).has_view_permission(request)
-        label, options = model._meta.app_label, model._meta
-        names = (get_permission_codename(action, options) for action in ("view", "change"))
-        return any(request.user.has_perm(f"{label}.{name}") for name in names)
+        return may_view(request, model)
 
     def row_link(self, page: Any, row: Model, text: str = "") -> str:
         """Return a link to the page of a row; only its text where there is none for the reader."""

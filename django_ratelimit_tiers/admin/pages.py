@@ -9,6 +9,7 @@ from django.contrib import admin, messages
 from django.contrib.admin.models import CHANGE, LogEntry
 from django.contrib.admin.utils import model_ngettext
 from django.contrib.admin.widgets import ForeignKeyRawIdWidget
+from django.contrib.auth import get_permission_codename
 from django.db import router, transaction
 from django.db.models import Model, Q, QuerySet
 from django.http import HttpRequest, HttpResponse
@@ -140,6 +141,13 @@ class ExpiryFilter(admin.SimpleListFilter):
         if self.value() == "yes":
             return queryset.filter(expired)
         return queryset.exclude(expired) if self.value() == "no" else queryset
+
+
+def may_view(request: HttpRequest, model: type[Model]) -> bool:
+    """Return whether the permissions of a staff member let them view the rows of a model."""
+    options, staff = model._meta, request.user
+    names = (get_permission_codename(action, options) for action in ("view", "change"))
+    return any(staff.has_perm(f"{options.app_label}.{name}") for name in names)
 
 
 def log_changes(request: HttpRequest, rows: list[Model], field: str) -> None:

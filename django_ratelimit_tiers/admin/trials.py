@@ -9,16 +9,16 @@ from typing import Any
 
 from django import forms
 from django.contrib.admin.widgets import AdminTextareaWidget, AdminTextInputWidget
-from django.contrib.auth import get_permission_codename, get_user_model
+from django.contrib.auth import get_user_model
 from django.core.exceptions import PermissionDenied, ValidationError
 from django.core.files.uploadedfile import UploadedFile
-from django.db.models import Model, QuerySet
+from django.db.models import QuerySet
 from django.http import HttpRequest, HttpResponse
 from django.urls import URLPattern, path
 from django.utils.translation import gettext
 from django.utils.translation import gettext_lazy as _
 
-from django_ratelimit_tiers.admin.pages import PolicyAdmin
+from django_ratelimit_tiers.admin.pages import PolicyAdmin, may_view
 from django_ratelimit_tiers.core.accesslogs import READ_ERRORS, LogReader, log_lines
 from django_ratelimit_tiers.core.policies import Mode
 from django_ratelimit_tiers.exceptions import StoreUnavailable
@@ -155,12 +155,12 @@ class TrialAdmin(PolicyAdmin):
             raise PermissionDenied
         address = address_client(request).address
         form = EnquiryForm(request.GET or None, initial={"path": "/", "address": address})
-        if not _may_see_users(request):
+        if not may_view(request, get_user_model()):
             del form.fields["user"]
         lines: list[str] = []
         if form.is_valid():
             try:
-                names_accounts = _may_see(request, ServiceAccount)
+                names_accounts = may_view(request, ServiceAccount)
                 lines = preview(Enquiry(**form.cleaned_data), names_accounts=names_accounts)
             except StoreUnavailable:
                 form.add_error(None, gettext("The store does not answer."))
@@ -186,7 +186,7 @@ class TrialAdmin(PolicyAdmin):
 
     def _may_replay(self, request: HttpRequest) -> bool:
         """Return whether a staff member may replay logs: the report tells which users there are."""
-        return bool(self.has_change_permission(request)) and _may_see_users(request)
+        return bool(self.has_change_permission(request)) and may_view(request, get_user_model())
 
     def _page(
         self, request: HttpRequest, title: str, form: forms.Form, lines: list[str]
@@ -209,15 +209,3 @@ def _replay(upload: UploadedFile, trial: Trial) -> Iterator[str]:
         yield from ("", reader.unread_words)
     if is_cut:
         yield from ("", f"This is what {MOST_SECONDS} seconds were enough for; {FOR_ALL}")
-
-
-def _may_see_users(request: HttpRequest) -> bool:
-    """Return whether a staff member may know which users there are."""
-    return _may_see(request, get_user_model())
-
-
-def _may_see(request: HttpRequest, model: type[Model]) -> bool:
-    """Return whether a staff member may know which rows of a model there are."""
-    options, staff = model._meta, request.user
-    names = (get_permission_codename(action, options) for action in ("view", "change"))
-    return any(staff.has_perm(f"{options.app_label}.{name}") for name in names)
