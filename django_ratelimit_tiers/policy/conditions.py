@@ -16,7 +16,7 @@ from django_ratelimit_tiers.policy.limiter import limiter
 from django_ratelimit_tiers.policy.routes import route_map
 from django_ratelimit_tiers.policy.snapshots import build_snapshot, database_edition
 from django_ratelimit_tiers.store.configured import configured_store
-from django_ratelimit_tiers.store.examination import Finding
+from django_ratelimit_tiers.store.findings import Finding
 
 LATE_SECONDS = 600
 """How long refusals may wait to be written: with the tasks running it is two minutes at most."""

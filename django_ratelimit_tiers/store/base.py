@@ -11,7 +11,7 @@ from asgiref.sync import sync_to_async
 from django_ratelimit_tiers.core.decisions import Outcome
 from django_ratelimit_tiers.core.plans import Plan, Reply
 from django_ratelimit_tiers.core.policies import Charge
-from django_ratelimit_tiers.store.examination import Finding
+from django_ratelimit_tiers.store.findings import Finding
 from django_ratelimit_tiers.store.records import Records
 
 

@@ -23,7 +23,8 @@ from django_ratelimit_tiers.core.policies import Charge, Mode
 from django_ratelimit_tiers.core.refusals import Counts, RefusalKey, SampledRefusal
 from django_ratelimit_tiers.exceptions import StoreUnavailable
 from django_ratelimit_tiers.store.base import Store
-from django_ratelimit_tiers.store.examination import Finding, examine_server
+from django_ratelimit_tiers.store.examination import examine_server
+from django_ratelimit_tiers.store.findings import Finding
 from django_ratelimit_tiers.store.nodes import Nodes, Slot
 from django_ratelimit_tiers.store.protocol import REVISION_TTL, Protocol
 from django_ratelimit_tiers.store.redis import RedisStore

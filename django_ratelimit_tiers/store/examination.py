@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
 from secrets import token_hex
-from typing import Any, Protocol
+from typing import Any
 
 from django_ratelimit_tiers.core.policies import Algorithm, Charge, QuotaPolicy
 from django_ratelimit_tiers.exceptions import StoreUnavailable
+from django_ratelimit_tiers.store.base import Store
+from django_ratelimit_tiers.store.findings import Finding
 
 OLDEST = {"redis": (6, 2), "valkey": (7, 2)}
 """The first version of each server that has everything the scripts need."""
@@ -33,27 +34,8 @@ REASONS = {
 Command = Callable[..., Any]
 
 
-class Charged(Protocol):
-    """What of a store is tried out."""
-
-    def acquire(self, charges: Sequence[Charge]) -> Any: ...
-
-    def refund(self, charges: Sequence[Charge]) -> None: ...
-
-    def reset(self, subject: str) -> None: ...
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """One thing that was looked at: what was found, and what to do when it is wrong."""
-
-    text: str
-    is_wrong: bool = False
-    advice: str = ""
-
-
 def examine_server(
-    store: Charged, command: Command, timeout: float, where: str = "The store"
+    store: Store, command: Command, timeout: float, where: str = "The store"
 ) -> Iterator[Finding]:
     """Yield what is found by sending a server commands.
 
@@ -101,7 +83,7 @@ def _scripts(command: Command, where: str) -> Finding:
     return Finding(f"{where} runs scripts.")
 
 
-def _rehearsal(store: Charged, where: str) -> Finding:
+def _rehearsal(store: Store, where: str) -> Finding:
     subject = f"check:{token_hex(8)}"
     try:
         for algorithm in Algorithm:

@@ -14,7 +14,7 @@ from django_ratelimit_tiers.core.algorithms import CounterState
 from django_ratelimit_tiers.core.plans import CounterKey, Plan, Reply, Stale, decide
 from django_ratelimit_tiers.core.policies import MICROSECONDS, Charge
 from django_ratelimit_tiers.store.base import Store
-from django_ratelimit_tiers.store.examination import Finding
+from django_ratelimit_tiers.store.findings import Finding
 from django_ratelimit_tiers.store.memory_records import MemoryRecords
 
 LEAST_TTL = 60

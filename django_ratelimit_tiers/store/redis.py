@@ -22,7 +22,8 @@ from django_ratelimit_tiers.exceptions import StoreRefused, StoreUnavailable
 from django_ratelimit_tiers.store import protocol
 from django_ratelimit_tiers.store.base import Store
 from django_ratelimit_tiers.store.connections import Commanded
-from django_ratelimit_tiers.store.examination import Finding, examine_server
+from django_ratelimit_tiers.store.examination import examine_server
+from django_ratelimit_tiers.store.findings import Finding
 from django_ratelimit_tiers.store.locations import check_database
 from django_ratelimit_tiers.store.protocol import Protocol
 from django_ratelimit_tiers.store.scripts import Call
