@@ -39,6 +39,17 @@ def apart(model: type[models.Model]) -> AbstractContextManager[Any]:
     return nullcontext()
 
 
+def announce_edit(
+    sender: type[models.Model], subjects: Collection[str | None], *, using: str, reason: str
+) -> None:
+    """Announce an edit of the tiers of these subjects; None stands for more than are known."""
+    named = {subject for subject in subjects if subject is not None}
+    if None in subjects or len(named) > MAX_SUBJECTS:
+        policy_edited.send(sender, using=using, reason=reason)
+    elif named:
+        subject_edited.send(sender, using=using, subjects=tuple(sorted(named)), reason=reason)
+
+
 class NaturalQuerySet(models.QuerySet[Any]):
     """A queryset of a model whose rows have names by which another installation knows them, too."""
 
@@ -101,12 +112,7 @@ class AssignmentQuerySet(PolicyQuerySet):
 
     def announce(self, subjects: Collection[str | None], reason: str) -> None:
         """Announce an edit that touched these subjects; None stands for more than are known."""
-        named = {subject for subject in subjects if subject is not None}
-        if None in subjects or len(named) > MAX_SUBJECTS:
-            policy_edited.send(self.model, using=self.db, reason=reason)
-        elif named:
-            subjects = tuple(sorted(named))
-            subject_edited.send(self.model, using=self.db, subjects=subjects, reason=reason)
+        announce_edit(self.model, subjects, using=self.db, reason=reason)
 
     def announce_stored(self, pk: object) -> None:
         """Announce whom a row names in the database, before it is changed or deleted."""

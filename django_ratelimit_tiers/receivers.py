@@ -33,7 +33,7 @@ from django_ratelimit_tiers.models.accounts import user_subject
 from django_ratelimit_tiers.models.tiers import PolicyModel
 from django_ratelimit_tiers.policy.assignments import group_field
 from django_ratelimit_tiers.policy.revisions import announce_policy, announce_subjects
-from django_ratelimit_tiers.querysets import MAX_SUBJECTS
+from django_ratelimit_tiers.querysets import MAX_SUBJECTS, announce_edit
 from django_ratelimit_tiers.signals import policy_edited, subject_edited
 
 POLICY_MODELS: tuple[type[PolicyModel], ...] = (
@@ -193,11 +193,9 @@ def on_membership_changed(
         return
     reason = f"membership: {action.removeprefix('post_')}"
     users = pk_set if reverse else {instance.pk}
-    if users is None or len(users) > MAX_SUBJECTS:  # a cleared group no longer knows its users
-        policy_edited.send(sender, using=using, reason=reason)
-    elif users:
-        subjects = tuple(sorted(f"user:{pk}" for pk in users))
-        subject_edited.send(sender, using=using, subjects=subjects, reason=reason)
+    # A cleared group no longer knows its users.
+    subjects = [None] if users is None else [f"user:{pk}" for pk in users]
+    announce_edit(sender, subjects, using=using, reason=reason)
 
 
 def on_membership_written(
@@ -205,7 +203,7 @@ def on_membership_written(
 ) -> None:
     """Announce the user of a row of a project's own model of memberships."""
     user = getattr(instance, f"{group_field().m2m_field_name()}_id")
-    subject_edited.send(sender, using=using, subjects=(user_subject(user),), reason="membership")
+    announce_edit(sender, [user_subject(user)], using=using, reason="membership")
 
 
 def on_migrated(using: str, plan: Iterable[tuple[Migration, bool]] = (), **_: Any) -> None:
