@@ -14,14 +14,8 @@ from django.conf import settings
 from django.core import checks
 from django.utils.module_loading import import_string
 
-from django_ratelimit_tiers.conf import (
-    DEFAULTS,
-    EVENT_DEFAULTS,
-    SETTING,
-    is_derived,
-    own_middleware,
-)
-from django_ratelimit_tiers.shapes import EVENT_SHAPES, SHAPES, Test
+from django_ratelimit_tiers.conf import DEFAULTS, SETTING, is_derived, own_middleware
+from django_ratelimit_tiers.shapes import EVENT_SHAPES, SHAPES, Shapes
 from django_ratelimit_tiers.store.base import Store
 from django_ratelimit_tiers.store.configured import (
     AUTO,
@@ -63,24 +57,21 @@ def check_settings(**_: Any) -> list[checks.CheckMessage]:
     if not isinstance(values, dict):
         hint = "Write it like RATELIMIT_TIERS = {'STORE_TIMEOUT': 0.1}."
         return [checks.Error(f"{SETTING} must be a dict.", hint=hint, id="ratelimit_tiers.E001")]
-    problems = list(_shape_problems(SETTING, values, SHAPES, DEFAULTS))
+    problems = list(_shape_problems(SETTING, values, SHAPES))
     events = values.get("EVENTS", {})
     if isinstance(events, dict):
-        problems += _shape_problems(f"{SETTING}['EVENTS']", events, EVENT_SHAPES, EVENT_DEFAULTS)
+        problems += _shape_problems(f"{SETTING}['EVENTS']", events, EVENT_SHAPES)
     problems = problems or list(_path_problems(values))
     problems = problems or list(_options_problems(values))
     return problems or [*_store_problems(values), *_header_problems(values), *_order_problems()]
 
 
 def _shape_problems(
-    where: str,
-    values: Mapping[str, Any],
-    shapes: Mapping[str, tuple[Test, str]],
-    defaults: Mapping[str, Any],
+    where: str, values: Mapping[str, Any], shapes: Shapes
 ) -> Iterator[checks.CheckMessage]:
     for key, value in values.items():
-        if key not in defaults:
-            hint = _meant(key, defaults) + "The keys are: " + ", ".join(defaults) + "."
+        if key not in shapes:
+            hint = _meant(key, shapes) + "The keys are: " + ", ".join(shapes) + "."
             yield checks.Error(
                 f"{where} has an unknown key {key!r}.", hint=hint, id="ratelimit_tiers.E002"
             )
@@ -94,13 +85,13 @@ def _shape_problems(
             )
 
 
-def _meant(key: Any, keys: Mapping[str, Any]) -> str:
+def _meant(key: Any, shapes: Shapes) -> str:
     """Return a sentence about what was probably meant by a key that is unknown, or nothing."""
     name = str(key).upper()
-    for where, others in ((f"{SETTING}['EVENTS']", EVENT_DEFAULTS), (SETTING, DEFAULTS)):
-        if name in others and others is not keys:
+    for where, others in ((f"{SETTING}['EVENTS']", EVENT_SHAPES), (SETTING, SHAPES)):
+        if name in others and others is not shapes:
             return f"{name} belongs in {where}. "
-    close = get_close_matches(name, keys, n=1)
+    close = get_close_matches(name, shapes, n=1)
     return f"Did you mean {close[0]!r}? " if close else ""
 
 

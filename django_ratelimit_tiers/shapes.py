@@ -1,4 +1,4 @@
-"""What each setting may be: a test of the value, and what would be right in words."""
+"""What each setting may be: a test of the value, and words for what would be right."""
 
 from __future__ import annotations
 
@@ -15,6 +15,9 @@ from django_ratelimit_tiers.core.headers import HeaderStyle
 from django_ratelimit_tiers.core.webhooks import parse_webhook
 
 Test = Callable[[Any], bool]
+
+Shapes = dict[str, tuple[Test, str]]
+"""By key: whether a value is right, and what would be, to follow the words "make it"."""
 
 
 def _is_number(value: Any) -> bool:
@@ -77,7 +80,7 @@ def _is_address_list(value: Any) -> bool:
     return _is_text_list(value)
 
 
-SHAPES: dict[str, tuple[Test, str]] = {
+SHAPES: Shapes = {
     "ENABLED": (lambda value: isinstance(value, bool), "True or False"),
     "STORE": (lambda value: isinstance(value, str), '"auto" or the dotted path of a Store'),
     "STORE_OPTIONS": (lambda value: isinstance(value, dict), "a dict of keyword arguments"),
@@ -117,7 +120,7 @@ SHAPES: dict[str, tuple[Test, str]] = {
     "EVENTS": (lambda value: isinstance(value, dict), "a dict"),
 }
 
-EVENT_SHAPES: dict[str, tuple[Test, str]] = {
+EVENT_SHAPES: Shapes = {
     "SAMPLE": (_is_from(0, 10**6), "a number of events up to 1,000,000, 0 for none"),
     "CARDINALITY": (_is_from(1, 10**6), "a number from 1 to 1,000,000"),
     "COUNT_TTL": (_is_from(300, 30 * 86_400), "seconds, from 300 to 2,592,000 (30 days)"),

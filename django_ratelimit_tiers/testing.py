@@ -19,7 +19,7 @@ from django_ratelimit_tiers.conf import SETTING
 from django_ratelimit_tiers.core.policies import Algorithm, Mode, QuotaPolicy
 from django_ratelimit_tiers.models import Tier, TierPolicy
 from django_ratelimit_tiers.policy.revisions import announce_policy, announce_subjects
-from django_ratelimit_tiers.shapes import EVENT_SHAPES, SHAPES, Test
+from django_ratelimit_tiers.shapes import EVENT_SHAPES, SHAPES, Shapes
 from django_ratelimit_tiers.signals import policy_edited, subject_edited
 
 MEMORY_STORE = "django_ratelimit_tiers.store.memory.MemoryStore"
@@ -126,9 +126,7 @@ class override_limits(_Overridden):  # noqa: N801 - reads as a word in a with st
         announce_subjects(subjects)
 
 
-def _refuse_wrong(
-    where: str, values: Mapping[str, Any], shapes: Mapping[str, tuple[Test, str]]
-) -> None:
+def _refuse_wrong(where: str, values: Mapping[str, Any], shapes: Shapes) -> None:
     for key, value in values.items():
         if key not in shapes:
             keys = ", ".join(shapes)
