@@ -52,13 +52,18 @@ DEFAULTS: dict[str, Any] = {
 }
 
 
+def _written(key: str) -> Any:
+    """Return the value that a project has written for a key, or its default."""
+    return getattr(settings, SETTING, {}).get(key, DEFAULTS[key])
+
+
 class Settings:
     """Typed access to the settings; each is read once, and again when settings are overridden."""
 
     def __getattr__(self, key: str) -> Any:
         if key not in DEFAULTS:
             raise AttributeError(key)
-        value = getattr(settings, SETTING, {}).get(key, DEFAULTS[key])
+        value = _written(key)
         self.__dict__[key] = value  # where Python looks first the next time
         return value
 
@@ -86,8 +91,7 @@ class Settings:
 
     @cached_property
     def ON_STORE_FAILURE(self) -> FailurePolicy:  # noqa: N802 - named like its setting
-        values = DEFAULTS | getattr(settings, SETTING, {})
-        return FailurePolicy(values["ON_STORE_FAILURE"])
+        return FailurePolicy(_written("ON_STORE_FAILURE"))
 
     @cached_property
     def trusted_proxies(self) -> Sequence[str] | int:
@@ -104,7 +108,7 @@ class Settings:
     @cached_property
     def EVENTS(self) -> Mapping[str, Any]:  # noqa: N802 - named like its setting
         """The event settings, each key with its default."""
-        return {**EVENT_DEFAULTS, **getattr(settings, SETTING, {}).get("EVENTS", {})}
+        return {**EVENT_DEFAULTS, **_written("EVENTS")}
 
 
 conf = Settings()
