@@ -61,6 +61,12 @@ def request_detail(method: str, address: str, path: str, user_agent: str) -> str
     return f"{method[:20]}\0{address}\0{path}\0{user_agent}"
 
 
+def refusal_label(policy: str, tier: str, endpoint: str, rule: str = "") -> str:
+    """Return the text that names all of these; `labelled_key` reads it."""
+    parts = (policy, tier, endpoint, rule) if rule else (policy, tier, endpoint)
+    return SEPARATOR.join(parts)
+
+
 def labelled_key(label: str, mode: Mode, subject: str) -> tuple[RefusalKey, str]:
     """Return what a refusal with a label is counted under, and the rule that the label names."""
     policy, tier, endpoint, rule = (*label.split(SEPARATOR, 3), "", "", "")[:4]

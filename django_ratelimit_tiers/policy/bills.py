@@ -174,7 +174,7 @@ def _client_items(
 def _tier_items(tier: CompiledTier | None, ledger: Ledger, cost: int) -> list[Item]:
     if tier is None:
         return []
-    return items_of(tier.policies, None, f"{tier.slug}\0{endpoint_name(ledger)}", cost)
+    return items_of(tier.policies, None, tier.slug, endpoint_name(ledger), cost)
 
 
 def _rule_items(
@@ -182,8 +182,7 @@ def _rule_items(
 ) -> list[Item]:
     if rule.scope is Scope.ROUTE:
         policies = tuple(_for_route(policy, ledger.route or "") for policy in policies)
-    place = f"{tier_slug}\0{endpoint_name(ledger, rule)}\0{rule.name}"
-    return items_of(policies, rule, place, rule.cost)
+    return items_of(policies, rule, tier_slug, endpoint_name(ledger, rule), rule.cost)
 
 
 def _policies_for(rule: Rule, tier: CompiledTier | None) -> tuple[QuotaPolicy, ...]:

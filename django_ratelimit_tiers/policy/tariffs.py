@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from django_ratelimit_tiers.core.policies import Charge, QuotaPolicy
+from django_ratelimit_tiers.core.refusals import refusal_label
 from django_ratelimit_tiers.core.rules import Count, IdentifyBy, Rule
 
 
@@ -113,7 +114,11 @@ class RuleGroup:
 
 
 def items_of(
-    policies: Iterable[QuotaPolicy], rule: Rule | None, place: str, cost: int
+    policies: Iterable[QuotaPolicy], rule: Rule | None, tier: str, endpoint: str, cost: int
 ) -> list[Item]:
-    """Return the items of one owner's policies, counted under a place."""
-    return [Item(policy, rule, f"{policy.name}\0{place}", cost) for policy in policies]
+    """Return the items of a rule's policies, or of a tier's, whose refusals are counted so."""
+    name = rule.name if rule else ""
+    return [
+        Item(policy, rule, refusal_label(policy.name, tier, endpoint, name), cost)
+        for policy in policies
+    ]

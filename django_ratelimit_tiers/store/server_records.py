@@ -234,7 +234,7 @@ class ServerRecords(Records):
                 for quota in tally.quotas
             },
             "refusals": [
-                [f"{key.mode}\0{key.policy}\0{key.tier}\0{key.endpoint}\0", key.subject, count]
+                [SEPARATOR.join((*key[:-1], "")), key.subject, count]  # tally.lua may put OTHERS
                 for key, count in tally.refusals.items()
             ],
             "sample": [written_sample(refusal) for refusal in tally.sample],
