@@ -114,6 +114,11 @@ def policy_problems(
     return problems
 
 
+def whole_seconds(microseconds: int) -> int:
+    """Return a wait in seconds, rounded up: a client that comes earlier is refused."""
+    return -(-microseconds // MICROSECONDS)
+
+
 def counter_id(counter: str, period: int, algorithm: Algorithm) -> bytes:
     """Return the 8 bytes that name a counter within its subject's value.
 

@@ -19,7 +19,7 @@ from django.db.models import Model, Q
 from django.utils import timezone
 
 from django_ratelimit_tiers.core.alerts import Resolution
-from django_ratelimit_tiers.core.policies import MICROSECONDS
+from django_ratelimit_tiers.core.policies import MICROSECONDS, whole_seconds
 from django_ratelimit_tiers.core.refusals import Counts, RefusalKey, SampledRefusal
 from django_ratelimit_tiers.core.tallies import Usage
 from django_ratelimit_tiers.models import ServiceAccount, ThrottleCount, ThrottleEvent, UsageCount
@@ -145,7 +145,7 @@ def _event(refusal: SampledRefusal) -> ThrottleEvent:
         address=refusal.address[:64],
         user_agent=refusal.user_agent[:255],
         rule=refusal.rule[:100],
-        retry_after=-(-refusal.retry_after // MICROSECONDS),
+        retry_after=whole_seconds(refusal.retry_after),
         revision=refusal.revision,
     )
 

@@ -11,6 +11,7 @@ from django.http import HttpRequest
 
 from django_ratelimit_tiers.conf import conf
 from django_ratelimit_tiers.core.decisions import Decision
+from django_ratelimit_tiers.core.policies import MICROSECONDS
 from django_ratelimit_tiers.core.refusals import printable
 from django_ratelimit_tiers.signals import request_throttled
 
@@ -96,6 +97,6 @@ def _log(decision: Decision, client: str, endpoint: str) -> None:
             "endpoint": endpoint,
             "policy": policy,
             "decision_id": decision.id,
-            "retry_after": (decision.retry_after or 0) / 1_000_000,
+            "retry_after": (decision.retry_after or 0) / MICROSECONDS,
         },
     )

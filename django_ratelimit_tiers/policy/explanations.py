@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 
-from django_ratelimit_tiers.core.policies import MICROSECONDS, Charge, QuotaPolicy
+from django_ratelimit_tiers.core.policies import Charge, QuotaPolicy, whole_seconds
 from django_ratelimit_tiers.core.rules import Scope
 from django_ratelimit_tiers.core.verdicts import universal
 from django_ratelimit_tiers.exceptions import StoreUnavailable
@@ -65,7 +65,7 @@ def _standing(event: ThrottleEvent) -> Iterator[str]:
         yield "The store does not answer, so how much is used now is not known."
         return
     used = policy.capacity - outcome.remaining
-    reset = -(-outcome.reset_after // MICROSECONDS)
+    reset = whole_seconds(outcome.reset_after)
     yield f"It has used {used} of {policy.capacity} now, and all of it is back in {reset} s."
 
 

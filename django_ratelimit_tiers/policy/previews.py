@@ -8,7 +8,7 @@ from ipaddress import ip_address
 
 from django.http import HttpRequest
 
-from django_ratelimit_tiers.core.policies import MICROSECONDS
+from django_ratelimit_tiers.core.policies import whole_seconds
 from django_ratelimit_tiers.core.verdicts import shown
 from django_ratelimit_tiers.models.words import plain_limit_words
 from django_ratelimit_tiers.policy.assignments import AssignmentCache
@@ -112,7 +112,7 @@ def _verdict(rehearsed: Rehearsed, names_accounts: bool) -> str:
     early = "" if ledger.client_decided else " before it is known who asks"
     if any(o.charge.cost > o.charge.policy.capacity for o in decision.refusing):
         return f"The request would be refused{early}; it costs more than is ever allowed at once."
-    wait = -(-(decision.retry_after or 0) // MICROSECONDS)
+    wait = whole_seconds(decision.retry_after or 0)
     return f"The request would be refused{early}; it would pass in {wait:,} s."
 
 
@@ -122,7 +122,7 @@ def _standing(charged: Charged) -> str:
     policy = charge.policy
     owner = f"rule “{charged.rule}”" if charged.rule else f"tier “{charged.key.tier}”"
     limit = plain_limit_words(policy.requests, policy.period, policy.burst)
-    used, reset = policy.capacity - outcome.remaining, -(-outcome.reset_after // MICROSECONDS)
+    used, reset = policy.capacity - outcome.remaining, whole_seconds(outcome.reset_after)
     cost = "" if charge.cost == 1 else f", at a cost of {charge.cost}"
     back = f", full again in {reset:,} s" if reset else ""
     refuses = "It refuses." if policy.is_enforced else "It would refuse, but is in shadow mode."
