@@ -1,4 +1,4 @@
-"""Numbers, periods, limits and models in words, for the pages and lists of the admin."""
+"""Numbers, periods, limits and models in words: for the admin, previews and reports."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from django.utils.formats import number_format
 from django.utils.text import capfirst
 from django.utils.translation import gettext as _
 from django.utils.translation import ngettext_lazy, override
+
+from django_ratelimit_tiers.core.policies import QuotaPolicy
 
 UNITS = (
     (7 * 86_400, ngettext_lazy("week", "%(n)s weeks", "n")),
@@ -37,10 +39,10 @@ def limit_words(requests: int, period: int, burst: int | None = None) -> str:
     return _("%(limit)s, burst %(burst)s") % {"limit": phrase, "burst": number_words(burst)}
 
 
-def plain_limit_words(requests: int, period: int, burst: int | None = None) -> str:
-    """Return a limit as a phrase for a text that is in no other language than English."""
+def policy_words(policy: QuotaPolicy) -> str:
+    """Return the limit of a policy as a phrase in English, whatever language is active."""
     with override("en"):
-        return limit_words(requests, period, burst)
+        return limit_words(policy.requests, policy.period, policy.burst)
 
 
 def model_words(label: str) -> str:

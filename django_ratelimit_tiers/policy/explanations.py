@@ -10,7 +10,7 @@ from django_ratelimit_tiers.core.rules import Scope
 from django_ratelimit_tiers.core.verdicts import universal
 from django_ratelimit_tiers.exceptions import StoreUnavailable
 from django_ratelimit_tiers.models import PolicyRevision, ThrottleEvent
-from django_ratelimit_tiers.models.words import model_words, plain_limit_words
+from django_ratelimit_tiers.models.words import model_words, policy_words
 from django_ratelimit_tiers.policy.assignments import AssignmentCache
 from django_ratelimit_tiers.policy.snapshots import Snapshot, build_snapshot
 from django_ratelimit_tiers.store.configured import configured_store
@@ -56,7 +56,7 @@ def _standing(event: ThrottleEvent) -> Iterator[str]:
     if policy is None:
         yield "That policy is not in force any more, or counts each route by itself."
         return
-    limit = plain_limit_words(policy.requests, policy.period, policy.burst)
+    limit = policy_words(policy)
     mode = "" if policy.is_enforced else " It is in shadow mode and refuses nobody."
     yield f"Now it allows {limit}, {policy.algorithm.replace('_', ' ')}.{mode}"
     try:

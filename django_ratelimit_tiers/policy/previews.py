@@ -10,7 +10,7 @@ from django.http import HttpRequest
 
 from django_ratelimit_tiers.core.policies import whole_seconds
 from django_ratelimit_tiers.core.verdicts import shown
-from django_ratelimit_tiers.models.words import plain_limit_words
+from django_ratelimit_tiers.models.words import policy_words
 from django_ratelimit_tiers.policy.assignments import AssignmentCache
 from django_ratelimit_tiers.policy.conditions import coverage_findings
 from django_ratelimit_tiers.policy.flows import drive
@@ -121,7 +121,7 @@ def _standing(charged: Charged) -> str:
     charge = outcome.charge
     policy = charge.policy
     owner = f"rule “{charged.rule}”" if charged.rule else f"tier “{charged.key.tier}”"
-    limit = plain_limit_words(policy.requests, policy.period, policy.burst)
+    limit = policy_words(policy)
     used, reset = policy.capacity - outcome.remaining, whole_seconds(outcome.reset_after)
     cost = "" if charge.cost == 1 else f", at a cost of {charge.cost}"
     back = f", full again in {reset:,} s" if reset else ""

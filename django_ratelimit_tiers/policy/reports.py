@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from django_ratelimit_tiers.core.policies import MICROSECONDS
 from django_ratelimit_tiers.core.replays import Limit, Replay
 from django_ratelimit_tiers.core.verdicts import shown, universal
-from django_ratelimit_tiers.models.words import plain_limit_words
+from django_ratelimit_tiers.models.words import policy_words
 from django_ratelimit_tiers.policy.conditions import coverage_findings
 from django_ratelimit_tiers.policy.replays import Comparison
 
@@ -102,7 +102,7 @@ def _more(listed: Sequence[str], indent: int) -> Iterator[str]:
 def _limit_words(limit: Limit) -> str:
     policy = limit.policy
     owner = f"rule “{shown(limit.rule)}”" if limit.rule else f"tier “{limit.tier}”"
-    words = plain_limit_words(policy.requests, policy.period, policy.burst)
+    words = policy_words(policy)
     return f"{policy.name}: {words} ({owner})"
 
 
