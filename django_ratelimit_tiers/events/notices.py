@@ -81,25 +81,37 @@ def send_notices(*, now: datetime | None = None) -> int:
 
 def message(notice: AlertNotice) -> tuple[str, str]:
     """Return the subject and the text of a notice, on printable lines."""
-    alert, event = notice.alert, AlertEvent(notice.event)
-    lasting = bool(alert.alarm.get("settled"))
-    over = "Alert still going on" if lasting else "Alert over"
-    word = "Alert" if event is AlertEvent.OPENED else over
+    alert = notice.alert
+    word = "Alert"
+    if AlertEvent(notice.event) is not AlertEvent.OPENED:
+        word = "Alert still going on" if _is_settled(alert) else "Alert over"
     lines = [
         alert.cause,
         str(alert.detail.get("explanation", "")),
         f"Since {universal(alert.opened_at)}.",
         f"Peak {alert.peak:,.0f}, usual {alert.baseline:,.0f}.",
+        _ending(alert),
     ]
-    if alert.closed_at is not None:
-        since = universal(alert.closed_at)
-        usual = f"Still going on. From {since} on it is taken for usual and reported no more."
-        if alert.kind == AlertKind.SLOW_DRIP:  # no hours in a row are ever usual
-            usual = "Still going on. If it lasts, there will be another alert."
-        lines.append(usual if lasting else f"Over since {since}.")
     lists = ((name, found) for name, found in alert.detail.items() if isinstance(found, list))
     lines += [f"{name}: {', '.join(map(str, found))}" for name, found in lists if found]
     return printable(f"{word}: {alert.cause}")[:200], "\n".join(map(printable, filter(None, lines)))
+
+
+def _ending(alert: Alert) -> str:
+    """Return how a closed alert has ended, nothing of an open one."""
+    if alert.closed_at is None:
+        return ""
+    since = universal(alert.closed_at)
+    if not _is_settled(alert):
+        return f"Over since {since}."
+    if alert.kind == AlertKind.SLOW_DRIP:  # no hours in a row are ever usual
+        return "Still going on. If it lasts, there will be another alert."
+    return f"Still going on. From {since} on it is taken for usual and reported no more."
+
+
+def _is_settled(alert: Alert) -> bool:
+    """Return whether an alert was closed because it has lasted so long (`core.alarms.Pace`)."""
+    return bool(alert.alarm.get("settled"))
 
 
 def _targets(alert: Alert) -> Iterator[tuple[Channel, str]]:
