@@ -9,19 +9,18 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from datetime import UTC, datetime
+from datetime import datetime
 from operator import attrgetter
 from typing import Any
 
-from django.conf import settings
 from django.db import connections, router, transaction
 from django.db.models import Model, Q
-from django.utils import timezone
 
 from django_ratelimit_tiers.core.alerts import Resolution
 from django_ratelimit_tiers.core.policies import MICROSECONDS, whole_seconds
 from django_ratelimit_tiers.core.refusals import Counts, RefusalKey, SampledRefusal
 from django_ratelimit_tiers.core.tallies import Usage
+from django_ratelimit_tiers.events.times import moment
 from django_ratelimit_tiers.models import ServiceAccount, ThrottleCount, ThrottleEvent, UsageCount
 from django_ratelimit_tiers.store.configured import configured_store
 from django_ratelimit_tiers.store.records import HOUR, MINUTE, Lease, Records, closed
@@ -95,12 +94,6 @@ def count_rows(
         )
         for (policy, tier, endpoint, subject, mode), count in totals.items()
     ]
-
-
-def moment(seconds: float) -> datetime:
-    """Return epoch seconds as a time, of the kind that this site's database takes."""
-    at = datetime.fromtimestamp(seconds, UTC)
-    return at if settings.USE_TZ else timezone.make_naive(at, timezone.get_default_timezone())
 
 
 def _write_minutes(records: Records, lease: Lease, now: int) -> int:

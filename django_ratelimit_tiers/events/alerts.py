@@ -14,8 +14,8 @@ from django.db.models import F, Q, QuerySet
 from django_ratelimit_tiers.core.alarms import Alarm, Change, Pace, advance
 from django_ratelimit_tiers.core.alerts import AlertEvent, AlertState
 from django_ratelimit_tiers.core.verdicts import MINUTE, Verdict
-from django_ratelimit_tiers.events.aggregation import moment
 from django_ratelimit_tiers.events.notices import prepare_notices
+from django_ratelimit_tiers.events.times import minute_of, minute_start
 from django_ratelimit_tiers.events.watches import Watch, cause_of
 from django_ratelimit_tiers.models import Alert, AlertRule
 from django_ratelimit_tiers.querysets import primary
@@ -35,7 +35,7 @@ class AlertBook:
     def __init__(self, rule: AlertRule, pace: Pace, minute: int) -> None:
         self._rule = rule
         self._pace = replace(pace, cool_down=rule.cooldown // MINUTE)
-        since = moment((minute - self._pace.cool_down - pace.longest) * MINUTE)
+        since = minute_start(minute - self._pace.cool_down - pace.longest)
         recent = alerts_of(rule).filter(~Q(state=CLOSED) | Q(closed_at__gte=since))
         self._alerts = {
             alert.alarm["name"]: alert
@@ -76,8 +76,8 @@ class AlertBook:
             kind=self._rule.kind,
             cause=cause_of(self._rule, name),
             rule=self._rule,
-            opened_at=moment(alarm.opened_at * MINUTE),
-            last_seen_at=moment(alarm.high_at * MINUTE),
+            opened_at=minute_start(alarm.opened_at),
+            last_seen_at=minute_start(alarm.high_at),
             peak=alarm.peak,
             baseline=alarm.level,
             detail={
@@ -106,7 +106,7 @@ class AlertBook:
     ) -> None:
         fields = ["alarm", "peak", "last_seen_at"]
         alert.peak = alarm.peak
-        alert.last_seen_at = moment(alarm.high_at * MINUTE)
+        alert.last_seen_at = minute_start(alarm.high_at)
         _remember(alert, name, alarm)
         if change in (Change.EXTENDED, Change.REOPENED):
             alert.detail |= watch.detail(name, alarm.opened_at, verdict.minute)
@@ -117,7 +117,7 @@ class AlertBook:
         with transaction.atomic(using=router.db_for_write(Alert)):
             alert.save(update_fields=fields)
             if alarm.closed_at is not None:
-                close(alert, moment(alarm.closed_at * MINUTE))
+                close(alert, minute_start(alarm.closed_at))
 
 
 def alerts_of(rule: AlertRule) -> QuerySet[Alert]:
@@ -157,7 +157,7 @@ def _alarm(alert: Alert) -> Alarm:
     """Return what was kept of an alert; whether it is closed its row says, whoever closed it."""
     stored = {key: value for key, value in alert.alarm.items() if key in KEPT}
     at = alert.closed_at
-    return replace(Alarm(**stored), closed_at=int(at.timestamp()) // MINUTE if at else None)
+    return replace(Alarm(**stored), closed_at=minute_of(at) if at else None)
 
 
 def _remember(alert: Alert, name: str, alarm: Alarm) -> None:

@@ -9,9 +9,9 @@ from django.db import IntegrityError, router, transaction
 from django_ratelimit_tiers.core.alerts import AlertEvent
 from django_ratelimit_tiers.core.consumption import MARKS, DayQuota, NearLimitVerdict, near_limit
 from django_ratelimit_tiers.core.refusals import printable
-from django_ratelimit_tiers.core.verdicts import MINUTE, distinct
-from django_ratelimit_tiers.events.aggregation import moment
+from django_ratelimit_tiers.core.verdicts import distinct
 from django_ratelimit_tiers.events.alerts import alerts_of, close, tell
+from django_ratelimit_tiers.events.times import minute_start
 from django_ratelimit_tiers.models import Alert, AlertRule
 from django_ratelimit_tiers.querysets import primary
 from django_ratelimit_tiers.store.records import Records
@@ -29,7 +29,7 @@ def judge_quotas(rule: AlertRule, minute: int, records: Records) -> None:
         _judge(rule, short[start : start + AT_ONCE], minute)
     for alert in alerts_of(rule).filter(closed_at__isnull=True):
         if alert.alarm["window"] <= minute:
-            close(alert, moment(minute * MINUTE))
+            close(alert, minute_start(minute))
     records.forget_quotas(over)
 
 
@@ -48,8 +48,8 @@ def _open(rule: AlertRule, quota: DayQuota, verdict: NearLimitVerdict, minute: i
         kind=rule.kind,
         cause=_cause(rule, quota, verdict.mark or 0),
         rule=rule,
-        opened_at=moment(minute * MINUTE),
-        last_seen_at=moment(minute * MINUTE),
+        opened_at=minute_start(minute),
+        last_seen_at=minute_start(minute),
         peak=quota.used,
         baseline=quota.limit,
         detail={"explanation": verdict.explanation, "subject": printable(quota.subject)},
@@ -64,6 +64,6 @@ def _open(rule: AlertRule, quota: DayQuota, verdict: NearLimitVerdict, minute: i
 
 
 def _cause(rule: AlertRule, quota: DayQuota, mark: int) -> str:
-    last_day = f"{moment((quota.window - 1) * MINUTE):%Y-%m-%d}"
+    last_day = f"{minute_start(quota.window - 1):%Y-%m-%d}"
     policy, subject = distinct(quota.policy), distinct(quota.subject)
     return f"{mark}% of {policy} by {subject} until {last_day} ({rule.pk})"

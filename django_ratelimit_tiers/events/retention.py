@@ -11,7 +11,8 @@ from django_ratelimit_tiers.conf import conf
 from django_ratelimit_tiers.core.alerts import AlertState, Resolution
 from django_ratelimit_tiers.core.policies import Mode
 from django_ratelimit_tiers.core.refusals import RefusalKey
-from django_ratelimit_tiers.events.aggregation import COUNT_KEY, count_rows, moment, upsert
+from django_ratelimit_tiers.events.aggregation import COUNT_KEY, count_rows, upsert
+from django_ratelimit_tiers.events.times import moment
 from django_ratelimit_tiers.models import (
     Alert,
     SeriesHour,

@@ -14,8 +14,8 @@ from django_ratelimit_tiers.core.alerts import Grouping, Resolution
 from django_ratelimit_tiers.core.policies import Mode
 from django_ratelimit_tiers.core.series import EMPTY_HOUR, HOUR_MINUTES, History, Hour, rolled_up
 from django_ratelimit_tiers.core.spikes import DAYS, RECENT
-from django_ratelimit_tiers.core.verdicts import MINUTE
-from django_ratelimit_tiers.events.aggregation import moment, upsert
+from django_ratelimit_tiers.events.aggregation import upsert
+from django_ratelimit_tiers.events.times import hour_of, hour_start, minute_of, minute_start
 from django_ratelimit_tiers.models import (
     AlertRule,
     PolicyRevision,
@@ -24,7 +24,6 @@ from django_ratelimit_tiers.models import (
     ThrottleEvent,
 )
 from django_ratelimit_tiers.querysets import primary
-from django_ratelimit_tiers.store.records import HOUR
 
 AGAIN = 60
 """Minutes judged in every run: those of runs that were missed, and no harm if they were not."""
@@ -90,11 +89,11 @@ class SeriesReader:
         return max(oldest, hour_of(latest) + 1) if latest else oldest
 
     def _read_minutes(self) -> Minutes:
-        until = moment(self._minute * MINUTE)
+        until = minute_start(self._minute)
         rows = refusals(self._rule).filter(minute__lte=until)
         found: dict[str, dict[int, int]] = defaultdict(dict)
         for series, at, total in self._sums(rows, self._start):
-            found[series][int(at.timestamp()) // MINUTE] = total
+            found[series][minute_of(at)] = total
         return found
 
     def _read_older_hours(self) -> Hours:
@@ -139,16 +138,6 @@ class SeriesReader:
             upsert(SeriesHour, rows, ("rule_id", "series", "hour"), ["total", "peak"])
 
 
-def hour_of(at: datetime) -> int:
-    """Return the hour, since the epoch, that a time is in."""
-    return int(at.timestamp()) // HOUR
-
-
-def hour_start(hour: int) -> datetime:
-    """Return the time at which an hour begins."""
-    return moment(hour * HOUR)
-
-
 def recording_since(minute: int) -> int:
     """Return the minute in which recording began: with the first refusal or edit of the policy.
 
@@ -157,7 +146,7 @@ def recording_since(minute: int) -> int:
     counts = [primary(ThrottleCount).filter(resolution=each.value) for each in Resolution]
     firsts = [rows.aggregate(first=Min("minute"))["first"] for rows in counts]
     firsts.append(primary(PolicyRevision).aggregate(first=Min("created_at"))["first"])
-    known = [int(first.timestamp()) // MINUTE for first in firsts if first]
+    known = [minute_of(first) for first in firsts if first]
     return min(known, default=minute)
 
 
@@ -185,7 +174,7 @@ def top(rule: AlertRule, series: str, start: int, end: int) -> dict[str, list[st
     """
     field = series_field(rule)
     only = {field: series} if field else {}
-    since, until = moment(start * MINUTE), moment((end + 1) * MINUTE)
+    since, until = minute_start(start), minute_start(end + 1)
     counts = refusals(rule).filter(minute__gte=since, minute__lt=until, **only)
     sample = _about(rule, primary(ThrottleEvent).filter(at__gte=since, at__lt=until, **only))
     return {

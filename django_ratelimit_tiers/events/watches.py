@@ -31,15 +31,8 @@ from django_ratelimit_tiers.core.sightings import (
 )
 from django_ratelimit_tiers.core.spikes import spike
 from django_ratelimit_tiers.core.verdicts import MINUTE, Verdict, distinct
-from django_ratelimit_tiers.events.aggregation import moment
-from django_ratelimit_tiers.events.series import (
-    AGAIN,
-    SHOWN,
-    SeriesReader,
-    hour_of,
-    hour_start,
-    top,
-)
+from django_ratelimit_tiers.events.series import AGAIN, SHOWN, SeriesReader, top
+from django_ratelimit_tiers.events.times import hour_of, hour_start, moment
 from django_ratelimit_tiers.models import Alert, AlertRule, UsageCount, user_key
 from django_ratelimit_tiers.querysets import primary
 from django_ratelimit_tiers.store.records import HOUR, SEEN_SECONDS, SEEN_TTL, Records

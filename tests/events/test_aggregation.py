@@ -23,10 +23,10 @@ from django_ratelimit_tiers.events.aggregation import (
     LOCK,
     aggregate_throttle_events,
     count_rows,
-    moment,
     upsert,
 )
 from django_ratelimit_tiers.events.detection import detect_anomalies
+from django_ratelimit_tiers.events.times import moment
 from django_ratelimit_tiers.exceptions import StoreUnavailable
 from django_ratelimit_tiers.models import (
     PolicyRevision,

@@ -20,10 +20,10 @@ from django_ratelimit_tiers.core.alerts import AlertEvent
 from django_ratelimit_tiers.core.consumption import DayQuota
 from django_ratelimit_tiers.core.tallies import Tally
 from django_ratelimit_tiers.events import detection
-from django_ratelimit_tiers.events.aggregation import moment
 from django_ratelimit_tiers.events.alerts import alerts_of, close, tell
 from django_ratelimit_tiers.events.detection import detect_anomalies, judged_minute
 from django_ratelimit_tiers.events.series import recording_since
+from django_ratelimit_tiers.events.times import moment
 from django_ratelimit_tiers.models import (
     Alert,
     AlertNotice,

@@ -11,9 +11,10 @@ from django.utils import timezone
 
 from django_ratelimit_tiers.core.consumption import DayQuota
 from django_ratelimit_tiers.core.tallies import Tally, Usage
-from django_ratelimit_tiers.events.aggregation import aggregate_throttle_events, moment
+from django_ratelimit_tiers.events.aggregation import aggregate_throttle_events
 from django_ratelimit_tiers.events.detection import detect_anomalies
 from django_ratelimit_tiers.events.retention import prune_history
+from django_ratelimit_tiers.events.times import moment
 from django_ratelimit_tiers.models import (
     Alert,
     AlertNotice,
