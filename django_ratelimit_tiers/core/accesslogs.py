@@ -20,7 +20,7 @@ from typing import IO, Any
 
 from django_ratelimit_tiers.core.policies import MICROSECONDS
 from django_ratelimit_tiers.core.refusals import printable
-from django_ratelimit_tiers.core.verdicts import shown
+from django_ratelimit_tiers.core.words import shown
 
 NOBODY = "-"
 """How servers log what they do not know."""

@@ -6,7 +6,8 @@ import statistics
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
-from django_ratelimit_tiers.core.verdicts import Verdict, number, shown
+from django_ratelimit_tiers.core.verdicts import Verdict
+from django_ratelimit_tiers.core.words import number, shown
 
 DRIP_HOURS = 6
 """Hours in a row that make a drip."""

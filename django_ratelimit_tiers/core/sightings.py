@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from django_ratelimit_tiers.core.verdicts import Verdict, number, shown
+from django_ratelimit_tiers.core.verdicts import Verdict
+from django_ratelimit_tiers.core.words import number, shown
 
 MOST_ADDRESSES = 20
 """From how many addresses in an hour one subject is rotating them."""

@@ -14,7 +14,8 @@ from itertools import islice
 
 from django_ratelimit_tiers.core.alerts import Sensitivity
 from django_ratelimit_tiers.core.series import HOUR_MINUTES, History
-from django_ratelimit_tiers.core.verdicts import Verdict, clock, number
+from django_ratelimit_tiers.core.verdicts import Verdict
+from django_ratelimit_tiers.core.words import clock, number
 
 DEVIATIONS = {Sensitivity.LOW: 10.0, Sensitivity.NORMAL: 6.0, Sensitivity.HIGH: 4.0}
 """How many spreads above the level the line is drawn."""

@@ -25,7 +25,7 @@ from django.utils import timezone
 from django_ratelimit_tiers.conf import conf
 from django_ratelimit_tiers.core.alerts import AlertEvent, AlertKind, Channel, NoticeState
 from django_ratelimit_tiers.core.refusals import printable
-from django_ratelimit_tiers.core.verdicts import universal
+from django_ratelimit_tiers.core.words import universal
 from django_ratelimit_tiers.events.webhooks import WebhookRefused, post
 from django_ratelimit_tiers.models import Alert, AlertNotice
 from django_ratelimit_tiers.querysets import primary

@@ -9,7 +9,7 @@ from django.db import IntegrityError, router, transaction
 from django_ratelimit_tiers.core.alerts import AlertEvent
 from django_ratelimit_tiers.core.consumption import MARKS, DayQuota, NearLimitVerdict, near_limit
 from django_ratelimit_tiers.core.refusals import printable
-from django_ratelimit_tiers.core.verdicts import distinct
+from django_ratelimit_tiers.core.words import distinct
 from django_ratelimit_tiers.events.alerts import alerts_of, close, tell
 from django_ratelimit_tiers.events.times import minute_start
 from django_ratelimit_tiers.models import Alert, AlertRule

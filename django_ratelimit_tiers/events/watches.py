@@ -30,7 +30,8 @@ from django_ratelimit_tiers.core.sightings import (
     ip_rotation,
 )
 from django_ratelimit_tiers.core.spikes import spike
-from django_ratelimit_tiers.core.verdicts import MINUTE, Verdict, distinct
+from django_ratelimit_tiers.core.verdicts import MINUTE, Verdict
+from django_ratelimit_tiers.core.words import distinct
 from django_ratelimit_tiers.events.series import AGAIN, SHOWN, SeriesReader, top
 from django_ratelimit_tiers.events.times import hour_of, hour_start, moment
 from django_ratelimit_tiers.models import Alert, AlertRule, UsageCount, user_key

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 from django_ratelimit_tiers.core.policies import Charge, QuotaPolicy, whole_seconds
 from django_ratelimit_tiers.core.rules import Scope
-from django_ratelimit_tiers.core.verdicts import universal
+from django_ratelimit_tiers.core.words import universal
 from django_ratelimit_tiers.exceptions import StoreUnavailable
 from django_ratelimit_tiers.models import PolicyRevision, ThrottleEvent
 from django_ratelimit_tiers.models.words import model_words, policy_words

@@ -9,7 +9,7 @@ from ipaddress import ip_address
 from django.http import HttpRequest
 
 from django_ratelimit_tiers.core.policies import whole_seconds
-from django_ratelimit_tiers.core.verdicts import shown
+from django_ratelimit_tiers.core.words import shown
 from django_ratelimit_tiers.models.words import policy_words
 from django_ratelimit_tiers.policy.assignments import AssignmentCache
 from django_ratelimit_tiers.policy.conditions import coverage_findings

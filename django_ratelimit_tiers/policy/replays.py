@@ -10,7 +10,7 @@ from django_ratelimit_tiers.core.accesslogs import LoggedRequest
 from django_ratelimit_tiers.core.policies import MICROSECONDS, Mode
 from django_ratelimit_tiers.core.replays import Limit, Replay
 from django_ratelimit_tiers.core.rules import IdentifyBy
-from django_ratelimit_tiers.core.verdicts import shown
+from django_ratelimit_tiers.core.words import shown
 from django_ratelimit_tiers.models import EndpointRule
 from django_ratelimit_tiers.policy.assignments import AssignmentCache
 from django_ratelimit_tiers.policy.identity import verified_key

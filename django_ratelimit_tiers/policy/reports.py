@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 
 from django_ratelimit_tiers.core.policies import MICROSECONDS
 from django_ratelimit_tiers.core.replays import Limit, Replay
-from django_ratelimit_tiers.core.verdicts import shown, universal
+from django_ratelimit_tiers.core.words import shown, universal
 from django_ratelimit_tiers.models.words import policy_words
 from django_ratelimit_tiers.policy.conditions import coverage_findings
 from django_ratelimit_tiers.policy.replays import Comparison

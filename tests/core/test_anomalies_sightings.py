@@ -10,7 +10,7 @@ from django_ratelimit_tiers.core.anomalies import (
     account_farming,
     ip_rotation,
 )
-from django_ratelimit_tiers.core.verdicts import LONGEST_NAME, distinct, number, shown
+from django_ratelimit_tiers.core.words import LONGEST_NAME, distinct, number, shown
 
 NOW = 29_000_000
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError
 
-from django_ratelimit_tiers.core.verdicts import universal
+from django_ratelimit_tiers.core.words import universal
 from django_ratelimit_tiers.management.failures import told_in_words
 from django_ratelimit_tiers.models import ThrottleEvent
 from django_ratelimit_tiers.policy.explanations import explain
