@@ -36,12 +36,12 @@ from django_ratelimit_tiers.policy.flows import Flow, Step, call, done
 from django_ratelimit_tiers.policy.identity import identified_client, request_user, verified_key
 from django_ratelimit_tiers.policy.ledgers import Ledger, ledger_of, open_ledger
 from django_ratelimit_tiers.policy.passages import Fare, Passage
-from django_ratelimit_tiers.policy.refusals import RefusalMemory
+from django_ratelimit_tiers.policy.refusal_memory import RefusalMemory
 from django_ratelimit_tiers.policy.reloads import MAX_RELOADS, Reloads
 from django_ratelimit_tiers.policy.snapshots import Snapshot, SnapshotCache, SnapshotUnavailable
 from django_ratelimit_tiers.policy.statuses import error_status
-from django_ratelimit_tiers.policy.tallies import Teller
 from django_ratelimit_tiers.policy.tariffs import NOTHING, Bill
+from django_ratelimit_tiers.policy.tellers import Teller
 from django_ratelimit_tiers.store.base import Store
 from django_ratelimit_tiers.store.configured import configured_store
 from django_ratelimit_tiers.store.memory import MemoryStore

@@ -23,7 +23,7 @@ from django_ratelimit_tiers.models import (
     Tier,
     TierAssignment,
 )
-from django_ratelimit_tiers.policy.tallies import Teller
+from django_ratelimit_tiers.policy.tellers import Teller
 from django_ratelimit_tiers.store.configured import configured_store
 from django_ratelimit_tiers.store.memory_records import MemoryRecords
 from django_ratelimit_tiers.store.redis import RedisStore

@@ -16,8 +16,8 @@ from django_ratelimit_tiers.core.refusals import RefusalKey
 from django_ratelimit_tiers.core.tallies import Tally
 from django_ratelimit_tiers.events.tallies import MOST_REFUSALS
 from django_ratelimit_tiers.exceptions import StoreUnavailable
-from django_ratelimit_tiers.policy import tallies
-from django_ratelimit_tiers.policy.tallies import Teller
+from django_ratelimit_tiers.policy import tellers
+from django_ratelimit_tiers.policy.tellers import Teller
 from django_ratelimit_tiers.store.memory_records import MemoryRecords
 from django_ratelimit_tiers.store.redis import RedisStore
 from tests.servers import PATIENT_SECONDS, ValkeyProcess
@@ -47,7 +47,7 @@ def store(server: ValkeyProcess) -> RedisStore:
 
 @pytest.fixture
 def teller(store: RedisStore, monkeypatch: pytest.MonkeyPatch) -> Iterator[Teller]:
-    monkeypatch.setattr(tallies, "FLUSH_SECONDS", 0.05)
+    monkeypatch.setattr(tellers, "FLUSH_SECONDS", 0.05)
     teller = Teller(store, MemoryRecords())
     yield teller
     teller.stop()

@@ -13,9 +13,13 @@ from django_ratelimit_tiers.core.plans import Plan, Reply, Stale
 from django_ratelimit_tiers.core.policies import Charge, Mode, QuotaPolicy
 from django_ratelimit_tiers.core.refusals import LONGEST_PATH, LONGEST_USER_AGENT, counted_outcomes
 from django_ratelimit_tiers.events.tallies import MOST_SAMPLED
-from django_ratelimit_tiers.policy import refusals
+from django_ratelimit_tiers.policy import refusal_memory
 from django_ratelimit_tiers.policy.limiter import limiter
-from django_ratelimit_tiers.policy.refusals import SIGNS_OF_ATTACK, SPENT_SECONDS, RefusalMemory
+from django_ratelimit_tiers.policy.refusal_memory import (
+    SIGNS_OF_ATTACK,
+    SPENT_SECONDS,
+    RefusalMemory,
+)
 from django_ratelimit_tiers.signals import request_throttled
 from django_ratelimit_tiers.store.configured import configured_store
 from tests.clocks import Clock
@@ -196,7 +200,7 @@ def test_after_a_pause_an_attack_must_show_itself_anew(
 def test_of_too_many_refusals_the_oldest_are_forgotten(
     memory: RefusalMemory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(refusals, "MOST_REMEMBERED", 3)
+    monkeypatch.setattr(refusal_memory, "MOST_REMEMBERED", 3)
     charges = [Charge(f"ip:192.0.2.{number}", POLICY) for number in range(5)]
     for charge in charges:
         reply = Reply((Outcome(charge, False, 0, SECOND, SECOND),), now=0)
