@@ -1,11 +1,8 @@
-"""The moment of a refusal: everybody who wants to know is told."""
+"""What is told of a refusal at once: a line in the log, and the signal `request_throttled`."""
 
 from __future__ import annotations
 
 import logging
-import time
-from collections.abc import Callable
-from threading import Lock
 
 from django.http import HttpRequest
 
@@ -13,47 +10,20 @@ from django_ratelimit_tiers.conf import conf
 from django_ratelimit_tiers.core.decisions import Decision
 from django_ratelimit_tiers.core.policies import MICROSECONDS
 from django_ratelimit_tiers.core.refusals import printable
+from django_ratelimit_tiers.events.log_gates import LogGate
 from django_ratelimit_tiers.signals import request_throttled
 
 logger = logging.getLogger("django_ratelimit_tiers.throttled")
-
-
-class LogGate:
-    """Lets so many lines pass in a second, and counts those left out."""
-
-    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
-        self._clock = clock
-        self._second = self._passed = self._left_out = 0
-        self._lock = Lock()
-
-    def passes(self, most: int) -> tuple[bool, int]:
-        """Return whether one more line passes, and how many were left out before this second."""
-        with self._lock:
-            left_out = 0
-            second = int(self._clock())
-            if second != self._second:
-                left_out, self._left_out = self._left_out, 0
-                self._second, self._passed = second, 0
-            if self._passed < most:
-                self._passed += 1
-                return True, left_out
-            self._left_out += 1
-            return False, left_out
-
-    def leaves_out(self, most: int) -> bool:
-        """Return whether one more line is left out, and count it then; otherwise `passes` does."""
-        with self._lock:
-            if self._passed < most or int(self._clock()) != self._second:
-                return False
-            self._left_out += 1
-            return True
 
 
 _gate = LogGate()
 
 
 def unnoticed() -> bool:
-    """Return whether nobody receives the signal and the line is left out; then it is counted."""
+    """Return whether nobody would learn of one more refusal: no receiver, and no line in the log.
+
+    The line is then counted among those left out.
+    """
     return not request_throttled.receivers and _gate.leaves_out(conf.EVENTS["LOG_PER_SECOND"])
 
 

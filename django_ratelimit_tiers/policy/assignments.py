@@ -18,7 +18,7 @@ from django.db.models import ManyToManyField, Model, Q
 from django.utils import timezone
 
 from django_ratelimit_tiers.core.refusals import printable
-from django_ratelimit_tiers.events.refusals import LogGate
+from django_ratelimit_tiers.events.log_gates import LogGate
 from django_ratelimit_tiers.models import TierAssignment, user_key
 from django_ratelimit_tiers.querysets import apart, primary
 

@@ -13,7 +13,7 @@ from typing import Any
 
 from django_ratelimit_tiers.core.plans import Plan
 from django_ratelimit_tiers.core.policies import Charge
-from django_ratelimit_tiers.events.refusals import LogGate
+from django_ratelimit_tiers.events.log_gates import LogGate
 from django_ratelimit_tiers.exceptions import StoreRefused, StoreUnavailable
 from django_ratelimit_tiers.signals import store_recovered, store_unavailable
 from django_ratelimit_tiers.store.base import Store

@@ -17,7 +17,7 @@ from django_ratelimit_tiers.core.decisions import Decision
 from django_ratelimit_tiers.core.policies import Charge, Mode, QuotaPolicy
 from django_ratelimit_tiers.core.refusals import printable
 from django_ratelimit_tiers.events import refusals
-from django_ratelimit_tiers.events.refusals import LogGate
+from django_ratelimit_tiers.events.log_gates import LogGate
 from django_ratelimit_tiers.models import PolicyRevision
 from django_ratelimit_tiers.policy import limiter as limiting
 from django_ratelimit_tiers.signals import request_throttled
