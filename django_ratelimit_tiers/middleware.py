@@ -41,14 +41,14 @@ class RateLimitMiddleware:
             return self.__acall__(request)
         response = None if _passes_door(request) else drive(self._enter(request))
         response = response or self.get_response(request)
-        if _is_concluded(request, response):
+        if _conclude_at_once(request, response):
             return response
         return drive(self._leave(request, response))
 
     async def __acall__(self, request: HttpRequest) -> HttpResponseBase:
         response = None if _passes_door(request) else await adrive(self._enter(request))
         response = response or await self.get_response(request)
-        if _is_concluded(request, response):
+        if _conclude_at_once(request, response):
             return response
         return await adrive(self._leave(request, response))
 
@@ -101,8 +101,8 @@ def _true_status(response: HttpResponseBase) -> int:
     return max(response.status_code, HTTPStatus.BAD_REQUEST) if is_error else response.status_code
 
 
-def _is_concluded(request: HttpRequest, response: HttpResponseBase) -> bool:
-    """Add the header fields and return True, unless there is more to decide or to give back."""
+def _conclude_at_once(request: HttpRequest, response: HttpResponseBase) -> bool:
+    """Add the header fields where no more is to be decided or given back; return whether so."""
     ledger = ledger_of(request)
     if ledger is None:
         return True
