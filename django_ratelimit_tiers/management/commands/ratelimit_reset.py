@@ -35,8 +35,8 @@ class Command(BaseCommand):
             raise CommandError("Each process counts in its own memory, which no other can reset.")
         for name in [subject(text) for text in subjects]:  # all are read before any is reset
             with told_in_words():
-                for counted in _counted_as(name):
-                    start_anew(counted)
+                for meant in _meant_by(name):
+                    start_anew(meant)
             self.stdout.write(f"{name} starts anew.")
             kind, _, number = name.partition(":")
             if kind == "user" and user_key(number) is None:
@@ -47,7 +47,7 @@ def subject(text: str) -> str:
     """Return the subject that a text names; an address names what it is counted under."""
     kind, _, rest = text.partition(":")
     if kind == "ip":
-        return _counted_under(rest)
+        return _address_subject(rest)
     if kind == "key" and rest:
         return text if DIGEST.match(text) else key_digest(rest)
     if not re.fullmatch(r"all|user:\S+|field:([0-9a-f]{32}|too-long|unclear)", text):
@@ -55,7 +55,7 @@ def subject(text: str) -> str:
     return text
 
 
-def _counted_as(name: str) -> list[str]:
+def _meant_by(name: str) -> list[str]:
     """Return the subjects that a name may mean.
 
     What looks like a digest can be a key's id, and a user's id can be written in several ways.
@@ -68,20 +68,17 @@ def _counted_as(name: str) -> list[str]:
     return [name]
 
 
-def _counted_under(text: str) -> str:
+def _address_subject(text: str) -> str:
     """Return the subject of an address, or of a network that counts as one client."""
     address, _, length = text.partition("/")
     try:
-        named = ip_interface(text)
+        named = ip_interface(text).network
     except ValueError:
         raise CommandError(f"{text!r} is not an address") from None
-    counted = address_subject(address, conf.IPV6_PREFIX)
-    if (
-        length
-        and named.network.num_addresses
-        > ip_interface(counted.removeprefix("ip:")).network.num_addresses
-    ):
+    found = address_subject(address, conf.IPV6_PREFIX)
+    one_client = ip_interface(found.removeprefix("ip:")).network
+    if length and named.num_addresses > one_client.num_addresses:
         raise CommandError(
-            f"{text!r} has many clients: name one of them, as history does, such as {counted}"
+            f"{text!r} has many clients: name one of them, as history does, such as {found}"
         )
-    return counted
+    return found
