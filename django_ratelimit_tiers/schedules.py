@@ -39,7 +39,9 @@ def beat_schedule(every: float = EVERY_SECONDS) -> dict[str, dict[str, Any]]:
     except TypeError:
         can_be_kept = False
     if not can_be_kept:
-        raise ValueError(f"every is a number of seconds from 1 to {MOST_SECONDS}, not {every!r}")
+        raise ValueError(
+            f"every must be a number of seconds from 1 to {MOST_SECONDS}, not {every!r}"
+        )
     names = {"aggregate_throttle_events": every, "detect_anomalies": every}
     return {
         f"ratelimit-{name.replace('_', '-')}": {

@@ -142,8 +142,8 @@ def _limit(slug: str, limit: tuple[int, int]) -> tuple[int, int]:
         requests, period = limit
         QuotaPolicy(slug, requests, period)
     except (TypeError, ValueError) as error:
-        wanted = "requests and seconds, such as (2, 60)"
-        raise ValueError(f"the limit of {slug!r} is {wanted}, not {limit!r}: {error}") from error
+        wanted = "must be requests and seconds, such as (2, 60)"
+        raise ValueError(f"the limit of {slug!r} {wanted}, not {limit!r}: {error}") from error
     return requests, period
 
 

@@ -137,7 +137,9 @@ def test_a_wrong_setting_is_named_with_what_would_be_right(values, words):
 
 @pytest.mark.parametrize("limit", [2, (0, 60), (2, 0), ("2", 60), (2, 60, 3)])
 def test_what_is_no_limit_is_refused_before_anything_changes(limit):
-    with pytest.raises(ValueError, match=r"the limit of 'free' is requests and seconds, such as"):
+    with pytest.raises(
+        ValueError, match=r"the limit of 'free' must be requests and seconds, such as"
+    ):
         override_limits({"anonymous": (2, 60), "free": limit})
 
 
