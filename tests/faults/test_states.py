@@ -23,6 +23,7 @@ from django_ratelimit_tiers.store.configured import configured_store
 from tests import site
 from tests.faults.conftest import LIMIT, Site
 from tests.policies import ANYBODY, limit_tier, make_rule
+from tests.site import statuses
 
 pytestmark = [pytest.mark.django_db, pytest.mark.urls("tests.site")]
 
@@ -57,10 +58,6 @@ def calls(faulty: Site) -> int:
     """Return how often a script was called."""
     with faulty.server.client() as admin:
         return int(admin.info("commandstats")["cmdstat_evalsha"]["calls"])
-
-
-def statuses(client: Client, path: str, times: int) -> list[int]:
-    return [client.get(path).status_code for _ in range(times)]
 
 
 def remaining(client: Client, path: str = "/plain/", **options: Any) -> int:

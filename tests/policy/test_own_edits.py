@@ -18,12 +18,9 @@ from django_ratelimit_tiers.models import (
     TierPolicy,
 )
 from tests.policies import limit_tier, make_rule
+from tests.site import statuses
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.urls("tests.site")]
-
-
-def statuses(client: Client, times: int) -> list[int]:
-    return [client.get("/plain/").status_code for _ in range(times)]
 
 
 def without_limits() -> Callable[[], object]:
@@ -57,9 +54,9 @@ def test_what_charged_nothing_is_charged_right_after_the_edit(
     client: Client, passing: Callable[[], Callable[[], object]]
 ) -> None:
     edit = passing()
-    assert statuses(client, 3) == [200, 200, 200]
+    assert statuses(client, "/plain/", 3) == [200, 200, 200]
     edit()
-    assert statuses(client, 2) == [200, 429]
+    assert statuses(client, "/plain/", 2) == [200, 429]
 
 
 @pytest.fixture
@@ -69,7 +66,7 @@ def attacked(client: Client) -> Iterator[User]:
     client.force_login(anna)
     limit_tier("free", 1)
     with override_settings(RATELIMIT_TIERS={**settings.RATELIMIT_TIERS, "REFUSAL_MEMORY": 1}):
-        assert statuses(client, 40) == [200] + 39 * [429]
+        assert statuses(client, "/plain/", 40) == [200] + 39 * [429]
         yield anna
 
 
@@ -77,18 +74,18 @@ def test_a_limit_that_is_raised_during_an_attack_holds_at_once(
     client: Client, attacked: User
 ) -> None:
     TierPolicy.objects.filter(tier__slug="free").update(requests=100)
-    assert statuses(client, 1) == [200]
+    assert statuses(client, "/plain/", 1) == [200]
 
 
 def test_a_better_tier_that_is_given_during_an_attack_holds_at_once(
     client: Client, attacked: User
 ) -> None:
     TierAssignment.objects.create(user=attacked, tier=Tier.objects.get(slug="pro"))
-    assert statuses(client, 1) == [200]
+    assert statuses(client, "/plain/", 1) == [200]
 
 
 def test_who_is_let_start_anew_during_an_attack_is_let_in_at_once(
     client: Client, attacked: User
 ) -> None:
     call_command("ratelimit_reset", f"user:{attacked.pk}")
-    assert statuses(client, 2) == [200, 429]
+    assert statuses(client, "/plain/", 2) == [200, 429]

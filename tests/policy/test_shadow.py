@@ -11,6 +11,7 @@ from django.test import Client
 from django_ratelimit_tiers.models import Tier
 from django_ratelimit_tiers.store.configured import configured_store
 from tests.policies import limit_tier, make_rule, used
+from tests.site import statuses
 
 pytestmark = pytest.mark.django_db
 
@@ -22,15 +23,11 @@ def shadow() -> Tier:
     return tier
 
 
-def statuses(client: Client, requests: int, path: str = "/plain/") -> list[int]:
-    return [client.get(path).status_code for _ in range(requests)]
-
-
 @pytest.mark.parametrize("path", ["/plain/", "/api/search/", "/nowhere/"])
 def test_nobody_is_refused_and_every_refusal_that_would_be_is_counted(
     client: Client, path: str
 ) -> None:
-    assert 429 not in statuses(client, 5, path)
+    assert 429 not in statuses(client, path, 5)
     [minute] = configured_store().records.minutes()
     counts = configured_store().records.counts(minute)
     assert {(key.mode, key.tier, count) for key, count in counts.items()} == {
@@ -45,15 +42,15 @@ def test_clients_are_told_nothing_of_it(client: Client) -> None:
 
 @pytest.mark.django_db(transaction=True)
 def test_what_was_used_counts_when_it_is_enforced(client: Client, valkey_client: Any) -> None:
-    statuses(client, 5)
+    statuses(client, "/plain/", 5)
     assert used(valkey_client) == {"ip:127.0.0.1": [2]}
     Tier.objects.update(mode="enforce")
-    assert statuses(client, 1) == [429]
+    assert statuses(client, "/plain/", 1) == [429]
 
 
 def test_rules_refuse_as_before(client: Client) -> None:
     make_rule("plain", 3, identify_by="user_or_ip")
-    assert statuses(client, 4) == [200, 200, 200, 429]
+    assert statuses(client, "/plain/", 4) == [200, 200, 200, 429]
 
 
 def test_the_database_knows_no_other_mode(shadow: Tier) -> None:
@@ -67,5 +64,5 @@ def test_a_rule_in_shadow_mode_that_was_not_charged_is_given_nothing_back(
 ) -> None:
     Tier.objects.update(mode="enforce")
     make_rule("plain", 1, mode="shadow")
-    assert statuses(client, 3) == [200, 200, 429]
+    assert statuses(client, "/plain/", 3) == [200, 200, 429]
     assert used(valkey_client) == {"ip:127.0.0.1": [1, 2]}
