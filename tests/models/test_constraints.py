@@ -55,11 +55,6 @@ def test_the_database_knows_every_kind_of_constraint():
 
 
 @pytest.fixture
-def tier() -> Tier:
-    return Tier.objects.create(slug="gold", name="Gold")
-
-
-@pytest.fixture
 def rule() -> EndpointRule:
     return EndpointRule.objects.create(name="search", path="/api/search")
 

@@ -15,11 +15,6 @@ NETWORKS = NetworksField()
 METHODS = MethodsField()
 
 
-@pytest.fixture
-def tier() -> Tier:
-    return Tier.objects.create(slug="gold", name="Gold")
-
-
 @pytest.mark.django_db
 def test_a_raw_key_is_stored_and_read_back_as_its_digest(tier):
     assignment = TierAssignment.objects.create(api_key="k1", tier=tier)

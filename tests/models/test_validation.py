@@ -37,11 +37,6 @@ def problems(row: Model) -> dict[str, list[str]]:
     return {}
 
 
-@pytest.fixture
-def tier() -> Tier:
-    return Tier.objects.create(slug="gold", name="Gold")
-
-
 @pytest.mark.parametrize(
     "numbers",
     [

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import pytest
@@ -18,7 +18,6 @@ from django_ratelimit_tiers.core.policies import Charge, QuotaPolicy
 from django_ratelimit_tiers.store.memory import MemoryStore
 from django_ratelimit_tiers.store.redis import RedisStore
 from tests import strategies as own
-from tests.servers import ValkeyProcess
 
 pytestmark = pytest.mark.filterwarnings("error")
 
@@ -92,26 +91,19 @@ def histories(draw: st.DrawFn) -> list[Step]:
     return steps
 
 
-@pytest.fixture(scope="module")
-def redis_store(valkey: ValkeyProcess) -> Iterator[RedisStore]:
-    store = RedisStore(url=valkey.url, timeout=10)
-    yield store
-    store.close()
-
-
 @given(steps=histories())
 @settings(max_examples=300, suppress_health_check=list(HealthCheck))
 def test_every_store_answers_as_the_reference_does(
-    redis_store: RedisStore, steps: Sequence[Step]
+    shared_store: RedisStore, steps: Sequence[Step]
 ) -> None:
     reference = Reference()
     expected = [reference.run(step) for step in steps]
     memory = MemoryStore()
     assert [step.run(memory) for step in steps] == expected
-    redis_store.command("FLUSHALL")
-    assert [step.run(redis_store) for step in steps] == expected
-    redis_store.command("FLUSHALL")
-    assert asyncio.run(answers_on_a_loop(redis_store, steps)) == expected
+    shared_store.command("FLUSHALL")
+    assert [step.run(shared_store) for step in steps] == expected
+    shared_store.command("FLUSHALL")
+    assert asyncio.run(answers_on_a_loop(shared_store, steps)) == expected
 
 
 async def answers_on_a_loop(store: RedisStore, steps: Sequence[Step]) -> list[tuple[Outcome, ...]]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import struct
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import pytest
 import redis
@@ -14,7 +14,6 @@ from hypothesis import strategies as st
 from django_ratelimit_tiers.core.policies import MICROSECONDS, Algorithm, Charge, QuotaPolicy
 from django_ratelimit_tiers.store.redis import RedisStore
 from tests import strategies as own
-from tests.servers import ValkeyProcess
 from tests.store.test_equality import Reference, Step
 
 KEY = "rlt:{user:1}"
@@ -28,13 +27,6 @@ POLICIES = [
     QuotaPolicy("log", 500, 60, Algorithm.SLIDING_WINDOW_LOG),
     QuotaPolicy("rule", PLENTY, 60),
 ]
-
-
-@pytest.fixture(scope="module")
-def shared_store(valkey: ValkeyProcess) -> Iterator[RedisStore]:
-    store = RedisStore(url=valkey.url, timeout=10)
-    yield store
-    store.close()
 
 
 @pytest.fixture
