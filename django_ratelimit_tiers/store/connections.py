@@ -166,7 +166,7 @@ class Server:
             answer = await connection.ask(command, deadline)
         except ResponseError as error:
             if connection is not None:
-                of_loop.idle.append(connection)  # no more than it has turns
+                of_loop.idle.append(connection)  # never more than MOST_AT_ONCE: it had a turn
             if isinstance(error, ReadOnlyError):
                 self._distrust()
             raise
@@ -178,7 +178,7 @@ class Server:
             self._distrust()
             await of_loop.drop()
             raise StoreUnavailable(f"{type(error).__name__}: {error}") from error
-        of_loop.idle.append(connection)  # no more than it has turns
+        of_loop.idle.append(connection)  # never more than MOST_AT_ONCE: it had a turn
         return answer
 
     def _distrust(self) -> None:

@@ -30,14 +30,14 @@ MOST_READ = 65_536
 
 AWAKE_SECONDS = 0.0002
 """How long a call looks for its answer before it sleeps: waking up may take longer than a store
-nearby takes to answer. An idle virtual processor looks for work as long before it halts, in Linux
+nearby takes to answer. Linux lets an idle virtual processor look for work as long before it halts
 (`guest_halt_poll_ns`)."""
 
 ALONE_SECONDS = 1.0
 """How long the main thread has to be the only one that calls before it looks for answers."""
 
 MOST_ASLEEP = 63
-"""Calls in a row that sleep at once, because those before were answered later than that."""
+"""The most calls in a row that sleep at once, when answers have come later than AWAKE_SECONDS."""
 
 INCOMPLETE = False
 """What a reader returns until an answer is whole; no answer of this protocol is false."""
@@ -50,8 +50,11 @@ OVER = "the time for the call is over"
 
 
 class Caller:
-    """The thread that makes calls: one that looks would keep others from the interpreter, such as
-    more that make calls, or the main one with an event loop."""
+    """Knows whether one thread alone makes calls: only then may it look for answers.
+
+    While a thread looks, no other runs Python: none that makes calls as well, and no event loop of
+    the main thread.
+    """
 
     def __init__(self) -> None:
         self._thread, self._since = 0, 0.0

@@ -20,7 +20,7 @@ from django_ratelimit_tiers.store.deadlines import Bounded
 from django_ratelimit_tiers.store.dialogues import Asked
 
 OCSP = ("ssl_validate_ocsp", "ssl_ocsp")
-"""How options begin that ask for more than a context can do: they are left to the library."""
+"""How those options begin that no shared context can hold: the library sees to them itself."""
 
 
 class SharedContext:

@@ -46,8 +46,9 @@ class Until:
 async def others_first() -> float:
     """Let the loop do all that is waiting by now, and return the seconds that it took.
 
-    A call that has to connect needs the loop several times: behind a crowd its time would be spent
-    on others, and the store would be blamed. One that only waits for an answer does not miss it.
+    To connect takes several turns of the loop. Among many tasks a call would spend its time-out on
+    waiting for those turns, and the store would be blamed. A call on an open connection takes one
+    turn and need not come here.
     """
     begin = time.monotonic()
     await asyncio.sleep(0)

@@ -62,7 +62,7 @@ TAKE_SAMPLE = (
 )
 
 FIELDS = 1000
-"""Fields of a minute in one answer, or so."""
+"""About how many fields of a minute are in one answer: as HSCAN sees fit."""
 
 PAGE = 100
 """Sampled refusals in one answer: each may be two kilobytes, and answers have a time-out."""
