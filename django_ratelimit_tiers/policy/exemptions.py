@@ -20,8 +20,8 @@ from django_ratelimit_tiers.policy.views import view_marks
 def account_of(snapshot: Snapshot, client: Client, request: HttpRequest) -> CompiledAccount | None:
     """Return the service account that asks, by whatever is known of the client at this stage.
 
-    Accounts only ever expire: a client that is none stays none as long as the snapshot lasts,
-    unless it presents a key.
+    A snapshot's accounts may expire, and none is added. So a client that once had none needs no
+    second look as long as the snapshot lasts, unless it presents a key.
     """
     if not snapshot.has_accounts:
         return None

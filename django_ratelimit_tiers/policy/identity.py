@@ -28,7 +28,7 @@ LONGEST_REMEMBERED = 200
 """Longer headers of proxies are not remembered: a client can make them long."""
 
 UNWRITABLE = re.compile("[\0\ud800-\udfff]")
-"""What separates the parts of what a refusal is counted under, and halves of a character."""
+"""What no subject may have in it: the separator of `core.refusals`, and halves of a character."""
 
 AUTHENTICATION_MODULE = "django.contrib.auth.middleware"
 

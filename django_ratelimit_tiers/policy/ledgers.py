@@ -98,10 +98,10 @@ class Ledger:
         self.snapshot: Snapshot | None = None
 
     def by_method_of(self, request: HttpRequest) -> Ledger:
-        """Take the method that middleware has put in place of the first, and return the ledger.
+        """Follow a request whose method middleware has changed, and return the ledger.
 
-        The rules are those on it from now on. What was charged stays charged; it is no preflight
-        any more, nor exempt for its old method.
+        From now on the rules for the new method hold. What was charged stays charged. The request
+        is no preflight any more, and no longer exempt by a rule or a view of its old method.
         """
         if request.method == self.method or method_of(request) == self.method:
             return self
@@ -112,17 +112,21 @@ class Ledger:
         return self
 
     def meet(self, user: Any, keys: tuple[str, ...] = ()) -> None:
-        """Decide by who asks; who is somebody has sent credentials, which no preflight has.
+        """Let the second stage decide, by this user and by these digests of an API key.
 
-        They may be anywhere, as in a header of the site's own or the query. Otherwise only wrong
-        guesses would be limited.
+        Whoever is known by them has sent credentials, in some header or in the query; a preflight
+        has none. So this request is none, whatever it looks like, and is charged: otherwise wrong
+        guesses would be charged and right ones not.
         """
         self.client_decided = True
         if self.preflight and (keys or user_number(user) is not None):
             self._be_no_preflight()
 
     def reach_no_view(self) -> None:
-        """Leave the client at its address; what looked like a preflight has found nothing."""
+        """Let the second stage decide by the address: no view says who asks.
+
+        What looked like a preflight has found nothing, and is charged as well.
+        """
         self.client_decided = True
         if self.preflight:
             self._be_no_preflight()
@@ -131,10 +135,11 @@ class Ledger:
         self.preflight, self.snapshot, self.passage = False, None, None
 
     def is_guess(self, request: HttpRequest) -> bool:
-        """Return whether a client is nobody though it presents what should tell who it is.
+        """Return whether a client has sent credentials by which nobody was found.
 
-        Somebody has looked at that: what the rules on it cost is not given back. Otherwise who has
-        used up the tier of its address could guess without an end, since the right guess is let in.
+        They were looked at, so a refusal gives nothing back. Otherwise a client that has used up
+        the tier of its address could guess on and on, free of charge, until the right guess was
+        let in.
         """
         is_nobody = self.client_decided and self.client.is_anonymous
         return is_nobody and (_sends(request, PRESENTED) or _queries_by_key(request))

@@ -105,8 +105,8 @@ class Limiter:
     def unreached(self, request: HttpRequest, status: int) -> Flow[Decision]:
         """Charge a request that never reached a view, or its throttle, to its address.
 
-        A refusal gives nothing back where credentials were looked at (`stages.was_examined`), but
-        what was reserved for a failure that there was not.
+        Where credentials were looked at (`stages.was_examined`), a refusal gives back only what
+        was reserved for a failure, and that only if the status is none.
         """
         ledger = open_ledger(request)
         if not stages.is_due_late(ledger, request, status):

@@ -40,9 +40,9 @@ class Passage:
 
     `rules` are those by path and on the view. Where nothing was resolved there is no `view`, and no
     `route` that stands for it. A decorator may have marked the view with a `cost`, or as exempt
-    (`is_exempt`); it `is_usual` if neither that nor a rule exempts anybody. `phases` are the same
-    way between the turns of its rules. `on_path` and `view` are kept so that no others can come to
-    have their identity.
+    (`is_exempt`); it `is_usual` if neither that nor a rule exempts anybody. `phases` has the same
+    passage for each time between two `turns` of its rules. `on_path` and `view` are kept because a
+    passage is found by their `id()`, which nothing else may come to have.
     """
 
     on_path: Sequence[Rule]

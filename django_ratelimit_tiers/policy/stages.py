@@ -183,8 +183,7 @@ def is_due_late(ledger: Ledger, request: HttpRequest, status: int) -> bool:
 def was_examined(request: HttpRequest, status: int) -> bool:
     """Return whether a view, or middleware, may have looked at a request's credentials.
 
-    That is worth what the rules on it cost, whatever comes after: otherwise who has used up the
-    tier of its address could guess without an end, since only the right guess is let in.
+    Then a refusal gives back nothing of what the rules cost, as for any guess (`Ledger.is_guess`).
     """
     turned_away = (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN)
     return request.resolver_match is not None or status in turned_away
