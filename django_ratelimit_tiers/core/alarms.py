@@ -46,8 +46,8 @@ class Alarm:
 
     Minutes are counted from the Unix epoch. `level` and `threshold` are those of the verdict that
     opened it and stay as they are, so a long attack cannot become its own excuse. `minute` is the
-    last one judged, `high_at` the last one that was above the closing line. What is counted in
-    another unit than `level` and `threshold` are is compared with its own.
+    last one judged, `high_at` the last one that was above the closing line. A verdict in another
+    `unit` is compared with its own level and threshold.
     """
 
     opened_at: int

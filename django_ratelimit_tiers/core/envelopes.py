@@ -15,9 +15,8 @@ from django_ratelimit_tiers.core.policies import Algorithm, QuotaPolicy
 def never_reached(policies: Iterable[QuotaPolicy]) -> list[tuple[QuotaPolicy, QuotaPolicy]]:
     """Return the policies that never refuse, each with one that refuses before.
 
-    All of them count the same requests of one client, at the same cost. What was counted under
-    other limits, before an edit, is left out of account. A policy that is not returned may still
-    be one that never refuses.
+    All of them must count the same requests of one client, at the same cost. What they counted
+    before an edit of their limits is not considered. There may be more that never refuse.
     """
     found: dict[QuotaPolicy, QuotaPolicy] = {}
     ordered = sorted(policies, key=lambda policy: policy.period)

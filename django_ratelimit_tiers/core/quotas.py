@@ -1,4 +1,4 @@
-"""What charges of the same policies have in common, worked out once for all requests alike."""
+"""What is the same for all requests under the same policies, and so worked out once."""
 
 from __future__ import annotations
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from django_ratelimit_tiers.core.policies import MICROSECONDS, QuotaPolicy
 
 LATE = 60 * MICROSECONDS
-"""How much earlier than the latest a request may be: servers log what lasts when it ends."""
+"""How much earlier than the latest one a request is not late yet: servers log when requests end."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -55,8 +55,8 @@ class RuleSet:
     def match(self, method: str, path: str) -> tuple[Rule, ...]:
         """Return the rules by path that cover a request, whatever it resolves to.
 
-        `path` is Django's `path_info`, as it is. A rule without methods covers `OPTIONS`, too:
-        whoever leaves CORS preflights uncharged keeps only the rules that name it.
+        `path` is Django's `path_info`, as it is. A rule without methods covers `OPTIONS`, too; for
+        a CORS preflight the caller leaves such rules out.
         """
         find = self._find_again if len(path) <= LONGEST_REMEMBERED else self._by_path.find
         return find(path).get(method)

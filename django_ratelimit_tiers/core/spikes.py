@@ -21,7 +21,7 @@ DEVIATIONS = {Sensitivity.LOW: 10.0, Sensitivity.NORMAL: 6.0, Sensitivity.HIGH: 
 """How many spreads above the level the line is drawn."""
 
 RECENT = 120
-"""Minutes that make the recent level: half of it is how long a spike may last unlearned."""
+"""Minutes that make the recent level; a spike as long as half of them is taken for that level."""
 
 DAYS = 14
 """How many earlier days are compared at the same time of day."""

@@ -24,10 +24,10 @@ from django_ratelimit_tiers.querysets import primary
 from django_ratelimit_tiers.store.configured import configured_store
 
 MINUTES_KEPT = timedelta(days=2)
-"""How long counts are kept by minute, at least; later ones have the length of an hour."""
+"""How long counts are kept by minute, at least; older ones are kept by hour."""
 
 HOURS_KEPT = timedelta(days=30)
-"""How long counts are kept by hour; older ones by day."""
+"""How long counts are kept by hour, at least; older ones are kept by day."""
 
 SERIES_KEPT = timedelta(days=16)
 """How long the hours that detectors compare with are kept."""
@@ -62,9 +62,9 @@ def prune_history(*, now: datetime | None = None) -> int:
 def roll_up(finer: Resolution, coarser: Resolution, before: datetime) -> int:
     """Replace the finer counts of each hour or day that ended before then.
 
-    Returns in how many transactions, each of one hour or day and MOST_SUBJECTS at most. Sum,
-    assignment and deletion are one, so that an interrupted run leaves nothing half done and two at
-    once leave what one does.
+    One transaction sums up, writes and deletes those of MOST_SUBJECTS at most in one hour or day:
+    an interrupted run leaves nothing half done, and two at once leave what one does. Returns the
+    number of transactions.
     """
     length, done = LENGTHS[coarser], 0
     of_finer = primary(ThrottleCount).filter(resolution=finer.value)

@@ -26,7 +26,7 @@ from django_ratelimit_tiers.models import (
 from django_ratelimit_tiers.querysets import primary
 
 AGAIN = 60
-"""Minutes judged in every run: those of runs that were missed, and no harm if they were not."""
+"""Minutes judged in every run: earlier runs may have been missed, and to judge again is no harm."""
 
 RECENT_HOURS = -(-(AGAIN + RECENT) // HOUR_MINUTES)
 """How many hours before this one are read by minute every time."""

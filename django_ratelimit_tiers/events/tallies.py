@@ -152,7 +152,7 @@ def _day_quota(outcome: Outcome, now: int) -> DayQuota:
 
 
 def _are_ample(decision: Decision) -> bool:
-    """Return whether it is seen at once that no day quota runs short."""
+    """Return whether surely no day quota runs short; False where one may."""
     answer = decision.answer
     if type(answer) is not Grant:
         return False
