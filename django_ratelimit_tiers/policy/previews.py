@@ -9,12 +9,14 @@ from ipaddress import ip_address
 from django.http import HttpRequest
 
 from django_ratelimit_tiers.core.policies import whole_seconds
+from django_ratelimit_tiers.core.rules import IdentifyBy
 from django_ratelimit_tiers.core.words import shown
 from django_ratelimit_tiers.models.words import policy_words
 from django_ratelimit_tiers.policy.assignments import AssignmentCache
 from django_ratelimit_tiers.policy.conditions import coverage_findings
 from django_ratelimit_tiers.policy.flows import drive
 from django_ratelimit_tiers.policy.identity import verified_key
+from django_ratelimit_tiers.policy.ledgers import Ledger
 from django_ratelimit_tiers.policy.rehearsals import (
     Charged,
     Rehearsal,
@@ -68,6 +70,7 @@ def preview(enquiry: Enquiry, *, names_accounts: bool = True) -> list[str]:
     ]
     if not rehearsed.ledger.exempt:
         lines += map(_standing, rehearsed.charged)
+        lines += _unseen(rehearsed.ledger)
     lines += [f"Note: {finding.text}" for finding in coverage_findings()]
     if not store.shared:
         lines.append("Note: Each process counts by itself; what is used is only what this one saw.")
@@ -89,6 +92,8 @@ def _client(rehearsed: Rehearsed, request: HttpRequest, snapshot: Snapshot) -> I
     yield f"The client is {shown(ledger.client.subject)}."
     if type(ledger.user) is UnknownUser:
         yield "No user has this name or primary key: it is taken for one known by a token alone."
+    elif not getattr(ledger.user, "is_active", True):
+        yield "This user is not active: Django's own backends would take it for nobody."
     tier = snapshot.default_tier("anonymous")
     if request.resolver_match is not None:
         tier = drive(find_tier(snapshot, ledger, request, {}))
@@ -114,6 +119,15 @@ def _verdict(rehearsed: Rehearsed, names_accounts: bool) -> str:
         return f"The request would be refused{early}; it costs more than is ever allowed at once."
     wait = whole_seconds(decision.retry_after or 0)
     return f"The request would be refused{early}; it would pass in {wait:,} s."
+
+
+def _unseen(ledger: Ledger) -> Iterator[str]:
+    for rule in ledger.passage.rules.rules if ledger.passage else ():
+        if rule.identify_by is IdentifyBy.FIELD and rule.policies:
+            yield (
+                f"Note: The rule “{shown(rule.name)}” counts by the request field "
+                f"“{rule.request_field}”, which is not known here: this is how it stands without."
+            )
 
 
 def _standing(charged: Charged) -> str:

@@ -221,3 +221,28 @@ def test_it_promises_no_wait_where_a_request_costs_more_than_its_limit_holds() -
     told = previewed(path="/api/export/", user="anna")
     assert "The request would be refused; it costs more than is ever allowed at once." in told
     assert not any("would pass" in line for line in told)
+
+
+def test_it_says_that_it_does_not_know_the_field_that_a_rule_counts_by(client: Client) -> None:
+    limit_tier("anonymous")
+    make_rule("names", 1, path="/plain/", identify_by="field", request_field="username")
+    statuses = [client.post("/plain/", {"username": "anna"}).status_code for _ in range(2)]
+    assert statuses == [200, 429]
+    told = previewed("POST")
+    assert "The request would pass." in told
+    assert told[-1] == (
+        "Note: The rule “names” counts by the request field “username”, which is not known here: "
+        "this is how it stands without."
+    )
+
+
+def test_it_says_when_a_user_may_not_log_in(client: Client) -> None:
+    anna = User.objects.create_user("anna")
+    client.force_login(anna)
+    User.objects.update(is_active=False)
+    response = client.get("/plain/")
+    assert response.wsgi_request.ratelimit.client.subject == f"ip:{ADDRESS}"
+    words = "This user is not active: Django's own backends would take it for nobody."
+    assert words in previewed(user="anna")
+    User.objects.update(is_active=True)
+    assert words not in previewed(user="anna")
