@@ -63,7 +63,7 @@ def compile_rules(also: Collection[int] = ()) -> Iterator[Rule]:
     of_rules = defaultdict(list)
     for row in primary(RulePolicy).order_by("pk").values_list(*columns):
         of_rules[row[0]].append(RuleLimit(*row[1:]))
-    chosen = primary(EndpointRule).filter(~Q(mode="off") | Q(pk__in=also))
+    chosen = primary(EndpointRule).filter(~Q(mode=Mode.OFF.value) | Q(pk__in=also))
     for rule in chosen.values_list(named=True):
         try:
             yield _compile_rule(rule, of_rules[rule.id])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 
-from django_ratelimit_tiers.core.policies import Charge, QuotaPolicy, whole_seconds
+from django_ratelimit_tiers.core.policies import Charge, Mode, QuotaPolicy, whole_seconds
 from django_ratelimit_tiers.core.rules import Scope
 from django_ratelimit_tiers.core.words import universal
 from django_ratelimit_tiers.exceptions import StoreUnavailable
@@ -23,7 +23,7 @@ def explain(event: ThrottleEvent, *, names_authors: bool = True) -> list[str]:
     database for the policy as it is now, and the store for the counter, without spending.
     """
     owner = f"the rule “{event.rule}”" if event.rule else f"the tier “{event.tier}”"
-    verb = "refused" if event.mode == "enforce" else "would have refused"
+    verb = "refused" if event.mode == Mode.ENFORCE else "would have refused"
     lines = [f"{event.policy} of {owner} {verb} {event.subject} at {event.endpoint}."]
     if event.rule and event.tier:
         lines.append(f"The client had the tier “{event.tier}”.")
