@@ -39,27 +39,12 @@ from django_ratelimit_tiers.store.scripts import Script
 
 ADD = Script.load("tally")
 
-GIVE_LOCK = (
-    "if redis.call('GET', KEYS[1]) == ARGV[1] then return redis.call('DEL', KEYS[1]) end return 0"
-)
-
-LOCK_THOUGH_FULL = (
-    "#!lua flags=allow-oom\n"
-    "return redis.call('SET', KEYS[1], ARGV[1], 'NX', 'EX', ARGV[2]) and 1 or 0"
-)
-"""A server that is full of refusals has room again only once they are written. Since Redis 7.0."""
+GIVE_LOCK = Script.load("give_lock")
+LOCK_THOUGH_FULL = Script.load("lock_though_full")
+RENEW_LOCK = Script.load("renew_lock")
+TAKE_SAMPLE = Script.load("take_sample")
 
 FULL = "OutOfMemoryError"
-
-RENEW_LOCK = (
-    "if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end "
-    "return redis.call('EXPIRE', KEYS[1], ARGV[2])"
-)
-
-TAKE_SAMPLE = (
-    "if redis.call('EXISTS', KEYS[2]) == 0 and redis.call('EXISTS', KEYS[1]) == 1 then "
-    "redis.call('RENAME', KEYS[1], KEYS[2]) end return redis.call('LLEN', KEYS[2])"
-)
 
 FIELDS = 1000
 """About how many fields of a minute are in one answer: as HSCAN sees fit."""
@@ -101,7 +86,7 @@ class ServerRecords(Records):
 
     def sample(self) -> list[SampledRefusal]:
         keys = f"{self._base}:sample", f"{self._base}:sample:taken"
-        length = int(self._command("EVAL", TAKE_SAMPLE, 2, *keys))
+        length = int(self._command("EVAL", TAKE_SAMPLE.text, 2, *keys))
         pages = (
             self._command("LRANGE", keys[1], start, start + PAGE - 1)
             for start in range(0, length, PAGE)
@@ -181,16 +166,16 @@ class ServerRecords(Records):
             if not str(error).startswith(FULL):
                 raise
             try:
-                taken = self._command("EVAL", LOCK_THOUGH_FULL, 1, key, token, seconds)
+                taken = self._command("EVAL", LOCK_THOUGH_FULL.text, 1, key, token, seconds)
             except StoreUnavailable:
                 raise error from None
         return token if taken else None
 
     def give_lock(self, name: str, token: str) -> None:
-        self._command("EVAL", GIVE_LOCK, 1, self._lock_key(name), token)
+        self._command("EVAL", GIVE_LOCK.text, 1, self._lock_key(name), token)
 
     def renew_lock(self, name: str, token: str, seconds: int) -> bool:
-        return bool(self._command("EVAL", RENEW_LOCK, 1, self._lock_key(name), token, seconds))
+        return bool(self._command("EVAL", RENEW_LOCK.text, 1, self._lock_key(name), token, seconds))
 
     def _fields(self, key: str) -> dict[bytes, bytes]:
         """Return a hash that nobody writes any more, a part at a time; empty if it goes meanwhile.

@@ -16,7 +16,13 @@ from django_ratelimit_tiers.store import protocol, scripts
 from django_ratelimit_tiers.store.layouts import Layout
 from django_ratelimit_tiers.store.protocol import Protocol
 from django_ratelimit_tiers.store.scripts import ACQUIRE, REFUND, RESET, Call
-from django_ratelimit_tiers.store.server_records import ADD
+from django_ratelimit_tiers.store.server_records import (
+    ADD,
+    GIVE_LOCK,
+    LOCK_THOUGH_FULL,
+    RENEW_LOCK,
+    TAKE_SAMPLE,
+)
 from tests import strategies as own
 
 PROTOCOL = Protocol()
@@ -196,7 +202,8 @@ def test_a_script_has_whatever_it_says_is_put_in() -> None:
 
 
 def test_every_file_of_lua_is_part_of_a_script() -> None:
-    texts = [script.text for script in (ACQUIRE, REFUND, RESET, ADD)]
+    of_records = ADD, GIVE_LOCK, LOCK_THOUGH_FULL, RENEW_LOCK, TAKE_SAMPLE
+    texts = [script.text for script in (ACQUIRE, REFUND, RESET, *of_records)]
     folder = Path(scripts.__file__).parent / "lua"
     beginnings = {file.name: file.read_bytes().splitlines()[0] for file in folder.glob("*.lua")}
     unused = [name for name, line in beginnings.items() if not any(line in text for text in texts)]

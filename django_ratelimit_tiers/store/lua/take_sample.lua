@@ -1,0 +1,6 @@
+-- Put the sample KEYS[1] aside as KEYS[2], unless an earlier one is still there. Reply: the length of
+-- what is there now.
+if redis.call('EXISTS', KEYS[2]) == 0 and redis.call('EXISTS', KEYS[1]) == 1 then
+  redis.call('RENAME', KEYS[1], KEYS[2])
+end
+return redis.call('LLEN', KEYS[2])
