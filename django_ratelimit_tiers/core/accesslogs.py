@@ -254,7 +254,8 @@ def _logged(
     target.encode(errors="surrogateescape")  # what no client can have sent is a ValueError
     if not 100 <= status <= 599:
         raise ValueError(f"its status must be from 100 to 599, not {status}")
-    path, _, query = _AUTHORITY.sub("", target, count=1).partition("?")
+    asked, _, _ = _AUTHORITY.sub("", target, count=1).partition("#")  # as servers leave it out
+    path, _, query = asked.partition("?")
     user, key, tier = ("" if text == NOBODY else printable(text) for text in (user, api_key, tier))
     return LoggedRequest(at, address, method, path or "/", status, query, user, key, tier or None)
 

@@ -21,7 +21,7 @@ from django.contrib.auth.models import AnonymousUser
 from django.core.exceptions import ValidationError
 from django.core.handlers.wsgi import WSGIRequest
 from django.http import HttpRequest
-from django.urls import Resolver404, ResolverMatch
+from django.urls import ResolverMatch
 
 from django_ratelimit_tiers.conf import conf
 from django_ratelimit_tiers.core.decisions import NOTHING_DECIDED, Decision, Outcome
@@ -174,7 +174,7 @@ def _resolved(path: str) -> ResolverMatch | None:
     """Return what Django resolves a path to, None if it is to no view."""
     try:
         return resolution(path)
-    except Resolver404:
+    except Exception:  # a converter of the project may fail: then the site answers with an error
         return None
 
 

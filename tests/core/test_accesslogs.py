@@ -150,6 +150,12 @@ def test_a_time_that_is_no_number_of_microseconds_is_told(time: str) -> None:
         parse_line(JSON.replace('"2015-05-17T10:05:03Z"', time) % "")
 
 
+@pytest.mark.parametrize("target", ["/a?b=1#c", "/a?b=1#?d", "http://example.org/a?b=1#/c"])
+def test_what_follows_a_hash_is_no_part_of_the_path_or_the_query(target: str) -> None:
+    """gunicorn logs it, and leaves it out of what Django gets."""
+    assert parse_line(common(f"GET {target} HTTP/1.1")) == logged(**QUERY)
+
+
 def test_names_are_shown_on_one_line() -> None:
     line = JSON % r', "user": "a\u0000b\ud800", "tier": "\u001b[31mred"'
     assert parse_line(line) == logged(query="b=1", user="a\ufffdb\ufffd", tier="\ufffd[31mred")

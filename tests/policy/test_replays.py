@@ -13,6 +13,8 @@ import redis
 from django.contrib.auth.models import Group, User
 from django.http import HttpRequest
 from django.test import Client, override_settings
+from django.urls import path as url
+from django.urls import register_converter
 from django.utils import timezone
 
 from django_ratelimit_tiers.core.accesslogs import LoggedRequest
@@ -28,6 +30,7 @@ from django_ratelimit_tiers.models import (
 from django_ratelimit_tiers.policy.replays import Replayer
 from django_ratelimit_tiers.policy.trials import AS_IT_IS, Trial, TriedLimit
 from tests.policies import YEAR, limit_tier, make_rule
+from tests.site import plain
 
 pytestmark = pytest.mark.django_db
 
@@ -341,3 +344,28 @@ def test_guesses_of_a_key_in_the_query_count_for_a_rule_as_on_the_site(client: C
         log.append(asked(seconds=second, query="api_key=guess", status=status))
     assert refusals(replayed(log)) == Counter(limits)
     assert set(limits) == {"anonymous-31622400s", "plain-31622400s"}
+
+
+class ForgetfulConverter:
+    regex = "[0-9]+"
+
+    def to_python(self, value: str) -> str:
+        return {"1": "one"}[value]
+
+    def to_url(self, value: str) -> str:
+        return value
+
+
+register_converter(ForgetfulConverter, "forgetful")
+urlpatterns = [url("plain/", plain), url("numbers/<forgetful:number>/", plain)]
+
+
+@override_settings(ROOT_URLCONF=__name__)
+def test_a_path_that_a_converter_fails_on_is_charged_to_its_address_as_on_the_site() -> None:
+    limit_tier("anonymous", 1)
+    client, log = Client(raise_request_exception=False), list[LoggedRequest]()
+    for second, path in enumerate(["/numbers/2/", "/plain/"]):
+        status = client.get(path, REMOTE_ADDR="192.0.2.7").status_code
+        log.append(asked(path, second, status=status))
+    assert [request.status for request in log] == [500, 429]
+    assert replayed(log).refused == 1
