@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import re
 from bisect import bisect_right
+from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
+from typing import Generic, TypeVar
+
+Owner = TypeVar("Owner")
 
 UNKNOWN = "0.0.0.0"  # noqa: S104 - nothing is bound to it
 """The address of a peer that has none, as behind a Unix socket: all of them are one client.
@@ -77,6 +81,34 @@ class Networks:
     def _hold(self, address: _Address) -> bool:
         index = bisect_right(self.starts[address.version], address.number) - 1
         return index >= 0 and address.number <= self.ends[address.version][index]
+
+
+class NetworkMap(Generic[Owner]):
+    """Finds whose networks an address is in, however many there are."""
+
+    def __init__(self, owned: Sequence[tuple[Networks, Owner]]) -> None:
+        self._starts: dict[int, list[int]] = {4: [-1], 6: [-1]}
+        self._owners: dict[int, list[tuple[Owner, ...]]] = {4: [()], 6: [()]}
+        for version, starts in self._starts.items():
+            turns: dict[int, set[int]] = defaultdict(set)
+            for place, (networks, _) in enumerate(owned):
+                for first in networks.starts[version]:
+                    turns[first].add(place)
+                for last in networks.ends[version]:
+                    turns[last + 1].add(place)
+            places: set[int] = set()
+            for number in sorted(turns):
+                places = places ^ turns[number]
+                starts.append(number)
+                self._owners[version].append(tuple(owned[place][1] for place in sorted(places)))
+
+    def owners(self, address: str) -> tuple[Owner, ...]:
+        """Return the owners in the order in which they were given."""
+        parsed = _parse(address)
+        if parsed is None:
+            return ()
+        place = bisect_right(self._starts[parsed.version], parsed.number) - 1
+        return self._owners[parsed.version][place]
 
 
 def parse_networks(texts: Sequence[str]) -> Networks:

@@ -6,7 +6,7 @@ import logging
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from django_ratelimit_tiers.core.addresses import Networks, parse_networks
+from django_ratelimit_tiers.core.addresses import NetworkMap, Networks, parse_networks
 from django_ratelimit_tiers.models import ServiceAccount
 
 logger = logging.getLogger(__name__)
@@ -38,10 +38,15 @@ class Accounts:
     by_user: dict[str, list[CompiledAccount]] = field(default_factory=dict)
     by_key: dict[str, CompiledAccount] = field(default_factory=dict)
     by_network: tuple[CompiledAccount, ...] = ()
+    _map: NetworkMap[CompiledAccount] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        owned = [(account.networks, account) for account in self.by_network if account.networks]
+        object.__setattr__(self, "_map", NetworkMap(owned))
 
     def of_address(self, address: str, now: float) -> CompiledAccount | None:
         """Return the account that an address alone identifies."""
-        return next((a for a in self.by_network if a.holds(address, now)), None)
+        return next((a for a in self._map.owners(address) if a.holds(address, now)), None)
 
     def of_key(self, digests: Iterable[str], address: str, now: float) -> CompiledAccount | None:
         """Return the account that a presented key identifies from this address."""

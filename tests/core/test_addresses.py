@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from django_ratelimit_tiers.core.addresses import (
     MAX_HOPS,
     UNKNOWN,
+    NetworkMap,
     address_subject,
     client_address,
     parse_networks,
@@ -264,6 +265,28 @@ def test_networks_hold_exactly_their_addresses(
     for address in asked:
         if getattr(address, "ipv4_mapped", None) is None:
             assert parsed.contains(str(address)) is any(address in net for net in networks)
+
+
+@given(
+    st.lists(
+        st.lists(
+            st.builds(
+                lambda first, bits: f"10.0.0.{first >> 32 - bits << 32 - bits}/{bits}",
+                st.integers(0, 255),
+                st.integers(24, 32),
+            )
+            | st.sampled_from(["0.0.0.0/0", "10.0.0.5", "::/0", "2001:db8::/32", "2001:db8::1"]),
+            max_size=4,
+        ),
+        max_size=5,
+    ),
+    st.integers(0, 255).map("10.0.0.{}".format)
+    | st.sampled_from(["10.0.1.0", UNKNOWN, "255.255.255.255", "::", "2001:db8::1", "unknown"]),
+)
+def test_a_map_tells_whose_networks_hold_an_address(owned: list[list[str]], address: str) -> None:
+    networks = [parse_networks(texts) for texts in owned]
+    found = NetworkMap([(each, place) for place, each in enumerate(networks)]).owners(address)
+    assert list(found) == [place for place, n in enumerate(networks) if n.contains(address)]
 
 
 def test_a_mapped_network_holds_ipv4_addresses() -> None:

@@ -26,6 +26,7 @@ from django_ratelimit_tiers.digests import key_digest
 from django_ratelimit_tiers.models import ServiceAccount, Tier, TierAssignment
 from django_ratelimit_tiers.models.choices import DefaultFor
 from django_ratelimit_tiers.policy import assignments, identity
+from django_ratelimit_tiers.policy.accounts import CompiledAccount, compile_accounts
 from django_ratelimit_tiers.store.configured import configured_store
 from tests import site
 from tests.policies import ANYBODY, limit_tier, make_rule, used
@@ -548,6 +549,24 @@ def test_an_account_by_network_is_exempt_from_there_alone(
     assert tier_of(path=path) is None
     assert used(valkey_client) == {}
     assert tier_of(path=path, REMOTE_ADDR="192.0.2.1") == "anonymous"
+
+
+def test_a_client_is_compared_with_none_of_many_accounts_of_other_networks(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    rows = (account(pk=n, networks=f"10.{n // 250}.{n % 250}.0/24") for n in range(2000))
+    accounts = compile_accounts(rows)
+    compared: list[int] = []
+
+    def holds(self: CompiledAccount, *_: object) -> bool:
+        compared.append(self.id)
+        return True
+
+    monkeypatch.setattr(CompiledAccount, "holds", holds)
+    assert accounts.of_address("192.0.2.1", 0.0) is None
+    found = accounts.of_address("10.7.249.1", 0.0)
+    assert found is not None
+    assert compared == [found.id] == [1999]
 
 
 @pytest.mark.parametrize("path", PATHS)
