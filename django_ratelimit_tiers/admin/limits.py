@@ -11,6 +11,7 @@ from django.contrib import admin, messages
 from django.contrib.admin.widgets import RelatedFieldWidgetWrapper
 from django.core.exceptions import ValidationError
 from django.db import router, transaction
+from django.db.models import QuerySet
 from django.forms import BaseInlineFormSet, model_to_dict
 from django.forms.formsets import DELETION_FIELD_NAME
 from django.http import HttpRequest
@@ -170,6 +171,11 @@ class LimitInline(admin.TabularInline):
     verbose_name = _("limit")
     verbose_name_plural = _("limits")
 
+    def get_queryset(self, request: HttpRequest) -> QuerySet[Any]:
+        """Read the rows together with what each of them is named by."""
+        owners = (field.name for field in self.model._meta.fields if field.many_to_one)
+        return super().get_queryset(request).select_related(*owners)
+
     def get_extra(self, request: HttpRequest, obj: Any = None, **options: Any) -> int:
         """Offer an empty row on the page of a new tier or rule only."""
         return 0 if obj else 1
@@ -209,9 +215,11 @@ class RulePolicyInline(LimitInline):
     fields = ("tier", "requests", "period", "algorithm", "burst")
 
     def formfield_for_foreignkey(self, db_field: Any, request: HttpRequest, **options: Any) -> Any:
-        """Say what a row without a tier is for."""
+        """Say what a row without a tier is for, and ask for the tiers once for all rows."""
         options.setdefault("empty_label", gettext("every other tier"))
-        return super().formfield_for_foreignkey(db_field, request, **options)
+        field: Any = super().formfield_for_foreignkey(db_field, request, **options)
+        field.choices = list(field.choices)
+        return field
 
     def formfield_for_dbfield(self, db_field: Any, request: HttpRequest, **options: Any) -> Any:
         """Offer tiers to choose from, without buttons in each row that edit or delete them."""

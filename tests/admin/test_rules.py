@@ -115,6 +115,17 @@ def test_the_list_costs_the_same_however_many_rules_there_are(
         staff.get(page("endpointrule_changelist"))
 
 
+def test_the_page_of_a_rule_costs_the_same_however_many_limits_it_has(
+    staff, rule, django_assert_max_num_queries
+):
+    for tier in Tier.objects.all()[:4]:
+        for number in range(2, 12):
+            rule.policies.create(tier=tier, requests=100 * number, period=60 * number)
+    with django_assert_max_num_queries(12):
+        page_of_rule = staff.get(page("endpointrule_change", rule.pk)).content.decode()
+    assert page_of_rule.count("selected>Pro</option>") >= 10
+
+
 def test_the_limits_of_a_rule_that_is_saved_do_not_cost_a_query_for_each_constraint(
     staff, rule, django_assert_max_num_queries
 ):
