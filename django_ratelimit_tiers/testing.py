@@ -151,7 +151,8 @@ def _tier(slug: str) -> Tier:
     try:
         return Tier.objects.get(slug=slug)
     except Tier.DoesNotExist:
-        problem = f"there is no tier {slug!r}; with real transactions set serialized_rollback"
+        problem = f"there is no tier {slug!r}: with real transactions set serialized_rollback; "
+        problem += "in a kept test database, or one without migrations, create it first"
         raise Tier.DoesNotExist(problem) from None
 
 

@@ -14,6 +14,7 @@ from django.test import AsyncClient, Client, TestCase
 from django_ratelimit_tiers.models import Tier, TierAssignment, TierPolicy
 from django_ratelimit_tiers.testing import override_limits, unlimited
 from tests.policies import make_rule
+from tests.test_docs import ROOT, snippets
 
 pytestmark = pytest.mark.django_db
 
@@ -151,6 +152,17 @@ def test_an_unknown_tier_changes_nothing():
     ):
         pass
     assert limits() == before
+
+
+def test_tiers_that_a_kept_database_lacks_are_made_as_documented():
+    Tier.objects.all().delete()
+    with pytest.raises(Tier.DoesNotExist, match="in a kept test database"):
+        override_limits({"anonymous": (1, 60)}).enable()
+    page = ROOT / "docs" / "testing.md"
+    (made,) = [text for text in snippets(page, "python") if "get_or_create" in text]
+    exec(made, {})  # noqa: S102 - what the document tells
+    with override_limits({"anonymous": (2, 60)}):
+        assert statuses(3) == [200, 200, 429]
 
 
 @override_limits({"anonymous": (1, 60)})
