@@ -87,7 +87,7 @@ def refusal(request: HttpRequest, decision: Decision) -> Flow[HttpResponse]:
         add_fields(response, decision)
     else:
         form = _preferred_form(request)
-        page = (yield in_thread(lambda: _page(decision))) if form == HTML else None
+        page = (yield in_thread(lambda: _page(request, decision))) if form == HTML else None
         response = _own_refusal(form, page, decision)
     response.ratelimit_decision = decision  # type: ignore[attr-defined]
     return response
@@ -160,13 +160,16 @@ def _answer(form: str, styles: tuple[str, ...], decision: Decision) -> Answer:
     )
 
 
-def _page(decision: Decision) -> str | None:
+def _page(request: HttpRequest, decision: Decision) -> str | None:
     """Return the page that refuses, None on a site without templates or those of its apps.
 
     A site's own template may show anything of the decision, so no other gets the same page. It may
-    ask the database, too.
+    ask the database, too. A Content-Security-Policy lets its style pass by Django's nonce, or that
+    of django-csp.
     """
+    nonce = getattr(request, "_csp_nonce", getattr(request, "csp_nonce", None))
     context: dict[str, Any] = {"message": refusal_message(decision), "decision": decision}
+    context["csp_nonce"] = nonce
     try:
         return loader.render_to_string("django_ratelimit_tiers/refusal.html", context)
     except TemplateDoesNotExist:

@@ -120,6 +120,14 @@ def test_a_problem_names_the_policies_as_the_header_fields_do(client: Client) ->
     assert '"anonymous-31622400s"' in response.headers["RateLimit"]
 
 
+@pytest.mark.parametrize("name", ["_csp_nonce", "csp_nonce"])
+def test_the_style_of_the_page_has_the_nonce_of_the_request(name):
+    request = RequestFactory().get("/", headers={"Accept": "text/html"})
+    assert "<style>" in drive(refusal(request, decision_of())).text
+    setattr(request, name, "r4nd0m")  # as the middleware of Django 6.0 does, or that of django-csp
+    assert '<style nonce="r4nd0m">' in drive(refusal(request, decision_of())).text
+
+
 @pytest.mark.parametrize("accept", ["text/html", "text/plain"])
 def test_a_page_tells_people_when_to_come_back(client: Client, accept: str) -> None:
     assert MESSAGE.search(refused(client, Accept=accept).text)
