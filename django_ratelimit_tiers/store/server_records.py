@@ -108,7 +108,8 @@ class ServerRecords(Records):
         protocol = self._protocol
         counting = protocol.cardinality, protocol.count_ttl, protocol.sample
         written, number = json.dumps(self._written(tally)), (tally.teller, tally.number)
-        return "EVAL", ADD.text, 1, self._base, written, *limits, *counting, BACKLOG, *number
+        keys = self._base, f"{self._base}:minutes"
+        return "EVAL", ADD.text, 2, *keys, written, *limits, *counting, BACKLOG, *number
 
     def hours(self) -> list[int]:
         return [int(hour) for hour in self._command("ZRANGE", f"{self._base}:hours", 0, -1)]

@@ -7,6 +7,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from itertools import pairwise
 
@@ -17,7 +18,7 @@ from hypothesis import HealthCheck, given, settings
 from django_ratelimit_tiers.core.plans import Plan
 from django_ratelimit_tiers.core.policies import MAX_PERIOD, Algorithm, Charge, Mode, QuotaPolicy
 from django_ratelimit_tiers.core.refusals import RefusalKey
-from django_ratelimit_tiers.core.tallies import Tally
+from django_ratelimit_tiers.core.tallies import Tally, Usage
 from django_ratelimit_tiers.exceptions import StoreRefused, StoreUnavailable
 from django_ratelimit_tiers.store.cluster import PARTS, RedisClusterStore
 from django_ratelimit_tiers.store.configured import configured_store
@@ -304,6 +305,40 @@ def test_a_slot_is_followed_while_and_after_it_moves(
     for node in (target, source, *(n for n in cluster.primaries if n not in (source, target))):
         cluster.call(node, f"CLUSTER SETSLOT {slot} NODE", names[target])
     assert store.acquire([charge])[0].remaining == 8
+
+
+def test_a_tally_is_not_written_to_two_nodes_while_its_slot_moves(
+    store: RedisClusterStore, cluster: Cluster
+) -> None:
+    key = RefusalKey(Mode.ENFORCE, "any", "free", "GET a", "user:1")
+    store.records.add(Tally(usage={"user:1": Usage(3, 2)}, refusals={key: 2}))
+    slot = store._parts[0]._server._number  # type: ignore[attr-defined]
+    source = next(
+        node
+        for node in cluster.primaries
+        if cluster.call(node, "CLUSTER COUNTKEYSINSLOT", slot) != 0
+    )
+    target = next(node for node in cluster.primaries if node is not source)
+    names = {node: cluster.call(node, "CLUSTER MYID").decode() for node in (source, target)}  # type: ignore[attr-defined]
+    cluster.call(target, f"CLUSTER SETSLOT {slot} IMPORTING", names[source])
+    cluster.call(source, f"CLUSTER SETSLOT {slot} MIGRATING", names[target])
+    missed = Tally(usage={"user:1": Usage(3, 2)}, refusals={key: 2})
+    with suppress(StoreRefused):
+        store.records.add(missed)
+    keys = cluster.call(source, "CLUSTER GETKEYSINSLOT", slot, 100)
+    for moved in keys:  # type: ignore[attr-defined]
+        with suppress(StoreRefused):
+            store.records.add(missed)
+        cluster.call(source, "MIGRATE", "127.0.0.1", target.port, moved, 0, 5000)
+    with suppress(StoreRefused):
+        store.records.add(missed)
+    for node in (target, source, *(n for n in cluster.primaries if n not in (source, target))):
+        cluster.call(node, f"CLUSTER SETSLOT {slot} NODE", names[target])
+    store.records.add(missed)
+    counts = [store.records.counts(minute) for minute in store.records.minutes()]
+    assert sum(sum(each.values()) for each in counts) == 4
+    (hour, *_) = store.records.hours()
+    assert store.records.usage(hour)["user:1"] == Usage(6, 4)
 
 
 def test_a_node_that_left_the_cluster_leaves_it_to_the_others() -> None:

@@ -1,6 +1,8 @@
 -- Add what a process has counted: usage, sightings, quotas that run short, local refusals.
 --
 -- KEYS[1]    the counts of refusals; every other key begins with it
+-- KEYS[2]    one of those: no node of a cluster runs this while their slot moves, since each would
+--            write keys that the other has, and those would not go together
 -- ARGV[1]    the tally as JSON
 -- ARGV[2..]  most subjects of an hour; most sightings of a set, the seconds it covers and lives;
 --            seconds to live of usage; most quotas; most fields of a minute, and its seconds to live;
