@@ -33,6 +33,9 @@ from django_ratelimit_tiers.store.server_records import ServerRecords
 OF_ONE_CALL = ("WRONGTYPE", "TRYAGAIN")
 """Error replies that say something about the keys of a call and nothing about the server."""
 
+ELSEWHERE = "non local key"
+"""What a script is told whose subject's keys are at two nodes, since their slot is moving."""
+
 
 class RedisStore(Store):
     """A store on one Redis or Valkey server, named by a django-redis cache alias or a URL.
@@ -159,6 +162,8 @@ class RedisStore(Store):
 
 
 def _store_error(error: ResponseError) -> StoreUnavailable:
-    of_one_call = isinstance(error, TryAgainError) or str(error).startswith(OF_ONE_CALL)
+    text = str(error)
+    of_one_call = text.startswith(OF_ONE_CALL) or ELSEWHERE in text
+    of_one_call = of_one_call or isinstance(error, TryAgainError)
     kind = StoreRefused if of_one_call else StoreUnavailable
     return kind(f"{type(error).__name__}: {error}")

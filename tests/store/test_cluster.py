@@ -313,6 +313,15 @@ def test_a_tally_is_not_written_to_two_nodes_while_its_slot_moves(
     key = RefusalKey(Mode.ENFORCE, "any", "free", "GET a", "user:1")
     store.records.add(Tally(usage={"user:1": Usage(3, 2)}, refusals={key: 2}))
     slot = store._parts[0]._server._number  # type: ignore[attr-defined]
+
+
+def test_a_log_at_two_nodes_concerns_its_client_alone(
+    store: RedisClusterStore, cluster: Cluster
+) -> None:
+    charge = Charge("user:1", QuotaPolicy("log", 5, 3600, Algorithm.SLIDING_WINDOW_LOG))
+    for _ in range(2):
+        store.acquire([charge])
+    slot = store._part_of("user:1")._server._number  # type: ignore[attr-defined]
     source = next(
         node
         for node in cluster.primaries
@@ -339,6 +348,17 @@ def test_a_tally_is_not_written_to_two_nodes_while_its_slot_moves(
     assert sum(sum(each.values()) for each in counts) == 4
     (hour, *_) = store.records.hours()
     assert store.records.usage(hour)["user:1"] == Usage(6, 4)
+
+    keys = cluster.call(source, "CLUSTER GETKEYSINSLOT", slot, 100)
+    for key in sorted(keys, key=len, reverse=True):  # type: ignore[call-overload]
+        cluster.call(source, "MIGRATE", "127.0.0.1", target.port, key, 0, 5000)
+        if key != min(keys, key=len):  # type: ignore[call-overload]
+            for call in (store.refund, lambda charges: store.reset(charges[0].subject)):
+                with pytest.raises(StoreRefused):
+                    call([charge])
+    for node in (target, source, *(n for n in cluster.primaries if n not in (source, target))):
+        cluster.call(node, f"CLUSTER SETSLOT {slot} NODE", names[target])
+    assert store.peek([charge])[0].remaining == 3
 
 
 def test_a_node_that_left_the_cluster_leaves_it_to_the_others() -> None:
