@@ -22,6 +22,7 @@ from django_ratelimit_tiers.core.plans import Plan, Reply
 from django_ratelimit_tiers.core.policies import Charge, Mode
 from django_ratelimit_tiers.core.refusals import Counts, RefusalKey, SampledRefusal
 from django_ratelimit_tiers.exceptions import StoreUnavailable
+from django_ratelimit_tiers.store.agreements import agreed_revision
 from django_ratelimit_tiers.store.base import Store
 from django_ratelimit_tiers.store.examination import examine_server
 from django_ratelimit_tiers.store.findings import Finding
@@ -114,11 +115,7 @@ class RedisClusterStore(Store):
 
     def revision(self) -> str:
         """Return the token that all parts have; where they differ, they are given a new one."""
-        tokens = {part.revision() for part in self._parts}
-        if len(tokens) > 1:
-            self.announce_policy()
-            return self._parts[0].revision()
-        return tokens.pop()
+        return agreed_revision(self._parts)
 
     def announce_policy(self) -> None:
         token = uuid4().hex

@@ -27,13 +27,14 @@ class Nodes:
         self._seed = options.get("host", "localhost"), int(options.get("port", 6379))
         self._servers: dict[Address, Server] = {self._seed: Server(pool)}
         self._owners: dict[int, Address] = {}
+        self._informant: Server | None = None
 
     def owner(self, slot: int, deadline: float) -> Server:
         """Return the server of a slot; raises StoreUnavailable if none is known to serve it."""
         if slot not in self._owners:
-            for server, until in in_turn([*self._servers.values()], deadline):
+            for server, until in in_turn(self._informants(), deadline):
                 with suppress(StoreUnavailable, ResponseError):
-                    self._learn(server.run(("CLUSTER", "SLOTS"), until))
+                    self._learn(server, server.run(("CLUSTER", "SLOTS"), until))
                 if slot in self._owners:  # a server that has left the cluster knows none
                     break
         return self._known(slot)
@@ -41,9 +42,9 @@ class Nodes:
     async def aowner(self, slot: int, deadline: float) -> Server:
         """Return the server of a slot; raises StoreUnavailable if none is known to serve it."""
         if slot not in self._owners:
-            for server, until in in_turn([*self._servers.values()], deadline):
+            for server, until in in_turn(self._informants(), deadline):
                 with suppress(StoreUnavailable, ResponseError):
-                    self._learn(await server.arun(("CLUSTER", "SLOTS"), until))
+                    self._learn(server, await server.arun(("CLUSTER", "SLOTS"), until))
                 if slot in self._owners:  # a server that has left the cluster knows none
                     break
         return self._known(slot)
@@ -74,12 +75,19 @@ class Nodes:
         for server in self._servers.values():
             await server.aclose()
 
-    def _learn(self, ranges: Sequence[Any]) -> None:
+    def _informants(self) -> Sequence[Server]:
+        """Return all servers, and last the one whose word had to be doubted.
+
+        One that has lost touch with the others names a former primary for ever.
+        """
+        return sorted(self._servers.values(), key=lambda server: server is self._informant)
+
+    def _learn(self, informant: Server, ranges: Sequence[Any]) -> None:
         owners: dict[int, Address] = {}
         for first, last, (host, port, *_), *_replicas in ranges:
             address = (str(host, "ascii") if host else self._seed[0]), int(port)
             owners.update(dict.fromkeys(range(first, last + 1), address))
-        self._owners = owners
+        self._owners, self._informant = owners, informant
 
     def _known(self, slot: int) -> Server:
         address = self._owners.get(slot)

@@ -23,7 +23,7 @@ from django_ratelimit_tiers.exceptions import StoreRefused, StoreUnavailable
 from django_ratelimit_tiers.store.cluster import PARTS, RedisClusterStore
 from django_ratelimit_tiers.store.configured import configured_store
 from tests.policies import limit_tier
-from tests.servers import wait_until
+from tests.servers import HOST, wait_until
 from tests.store.test_equality import Reference, Step, answers_on_a_loop, histories
 from tests.store.topologies import Cluster
 
@@ -198,6 +198,77 @@ def test_a_part_that_lost_its_revision_is_given_a_new_one(
     assert {part.revision() for part in store._parts} == {after}
 
 
+def test_an_edit_that_is_being_announced_is_not_announced_once_more(
+    store: RedisClusterStore, cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    known = store.revision()
+    other = RedisClusterStore(url=cluster.url, timeout=5)
+    looked, last, middle = threading.Event(), store._parts[-1], other._parts[PARTS // 2]
+    plain_revision, plain_command = last.revision, middle.command
+
+    def revision() -> str:
+        token = plain_revision()
+        looked.set()
+        return token
+
+    def command(*words: str | bytes | int) -> object:
+        assert looked.wait(20)
+        return plain_command(*words)
+
+    monkeypatch.setattr(last, "revision", revision)
+    monkeypatch.setattr(middle, "command", command)
+    announcing = threading.Thread(target=other.announce_policy)
+    announcing.start()
+    assert wait_until(lambda: other._parts[0].revision() != known, 20)
+    announced = other._parts[0].revision()
+    for _ in range(3):
+        store.revision()
+    announcing.join()
+    assert store.revision() == other.revision() == announced
+    other.close()
+
+
+def test_all_who_notice_that_parts_differ_give_them_the_same_revision(
+    store: RedisClusterStore, cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store.revision()
+    store._parts[3].announce_policy()
+    other = RedisClusterStore(url=cluster.url, timeout=5)
+    middle = other._parts[PARTS // 2]
+    plain_command, noticed = middle.command, []
+
+    def command(*words: str | bytes | int) -> object:
+        if words[0] == "EVAL":
+            noticed.append(store.revision())
+        return plain_command(*words)
+
+    monkeypatch.setattr(middle, "command", command)
+    assert [other.revision()] == noticed
+    assert {part.revision() for part in store._parts} == set(noticed)
+    other.close()
+
+
+def test_who_notices_late_that_parts_differed_does_not_take_back_an_edit(
+    store: RedisClusterStore, cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store.revision()
+    store._parts[3].announce_policy()
+    other = RedisClusterStore(url=cluster.url, timeout=5)
+    middle = other._parts[PARTS // 2]
+    plain_command, announced = middle.command, []
+
+    def command(*words: str | bytes | int) -> object:
+        if words[0] != "GET":
+            store.announce_policy()
+            announced.append(store.revision())
+        return plain_command(*words)
+
+    monkeypatch.setattr(middle, "command", command)
+    other.revision()
+    assert {part.revision() for part in store._parts} == set(announced)
+    other.close()
+
+
 def test_refusals_of_all_parts_are_counted_together(store: RedisClusterStore) -> None:
     for subject in SUBJECTS:
         plan = Plan((Charge(subject, limit(1)),), labels=("any\0free\0GET /",))
@@ -313,15 +384,6 @@ def test_a_tally_is_not_written_to_two_nodes_while_its_slot_moves(
     key = RefusalKey(Mode.ENFORCE, "any", "free", "GET a", "user:1")
     store.records.add(Tally(usage={"user:1": Usage(3, 2)}, refusals={key: 2}))
     slot = store._parts[0]._server._number  # type: ignore[attr-defined]
-
-
-def test_a_log_at_two_nodes_concerns_its_client_alone(
-    store: RedisClusterStore, cluster: Cluster
-) -> None:
-    charge = Charge("user:1", QuotaPolicy("log", 5, 3600, Algorithm.SLIDING_WINDOW_LOG))
-    for _ in range(2):
-        store.acquire([charge])
-    slot = store._part_of("user:1")._server._number  # type: ignore[attr-defined]
     source = next(
         node
         for node in cluster.primaries
@@ -349,6 +411,23 @@ def test_a_log_at_two_nodes_concerns_its_client_alone(
     (hour, *_) = store.records.hours()
     assert store.records.usage(hour)["user:1"] == Usage(6, 4)
 
+
+def test_a_log_at_two_nodes_concerns_its_client_alone(
+    store: RedisClusterStore, cluster: Cluster
+) -> None:
+    charge = Charge("user:1", QuotaPolicy("log", 5, 3600, Algorithm.SLIDING_WINDOW_LOG))
+    for _ in range(2):
+        store.acquire([charge])
+    slot = store._part_of("user:1")._server._number  # type: ignore[attr-defined]
+    source = next(
+        node
+        for node in cluster.primaries
+        if cluster.call(node, "CLUSTER COUNTKEYSINSLOT", slot) != 0
+    )
+    target = next(node for node in cluster.primaries if node is not source)
+    names = {node: cluster.call(node, "CLUSTER MYID").decode() for node in (source, target)}  # type: ignore[attr-defined]
+    cluster.call(target, f"CLUSTER SETSLOT {slot} IMPORTING", names[source])
+    cluster.call(source, f"CLUSTER SETSLOT {slot} MIGRATING", names[target])
     keys = cluster.call(source, "CLUSTER GETKEYSINSLOT", slot, 100)
     for key in sorted(keys, key=len, reverse=True):  # type: ignore[call-overload]
         cluster.call(source, "MIGRATE", "127.0.0.1", target.port, key, 0, 5000)
@@ -380,6 +459,37 @@ def test_a_node_that_left_the_cluster_leaves_it_to_the_others() -> None:
             store.ping()
             store._nodes.forget()
             asyncio.run(ping())
+        store.close()
+
+
+def test_a_node_that_lost_touch_does_not_hide_what_the_others_know() -> None:
+    with Cluster() as cluster:
+        killed, *primaries = cluster.primaries
+        alone = cluster.nodes[-1]
+        store = RedisClusterStore(url=alone.url, timeout=5)
+        assert store.ping()
+        cluster.call(alone, "DEBUG DROP-CLUSTER-PACKET-FILTER", -2)
+        killed.kill()
+        replica = cluster.nodes[3]
+        assert wait_until(lambda: b"master" in cluster.call(replica, "ROLE"), 60)  # type: ignore[operator]
+        assert wait_until(lambda: cluster.is_whole([*primaries, replica]), 60)
+
+        def answers() -> bool:
+            with suppress(StoreUnavailable):
+                return store.ping()
+            return False
+
+        async def aanswers() -> bool:
+            try:
+                return await store.aping()
+            except StoreUnavailable:
+                return False
+            finally:
+                await store.aclose()
+
+        assert any(answers() for _ in range(3))
+        store._nodes.moved(0, (HOST, killed.port))
+        assert any(asyncio.run(aanswers()) for _ in range(3))
         store.close()
 
 

@@ -25,6 +25,7 @@ class ClusterNode(ValkeyProcess):
     def __init__(self) -> None:
         lines = ["cluster-enabled yes", f"cluster-node-timeout {NODE_TIMEOUT}"]
         lines += ["cluster-replica-validity-factor 0", "repl-diskless-sync-delay 0"]
+        lines += ["enable-debug-command yes"]
         super().__init__(*lines, f"cluster-port {free_port()}")
 
 
