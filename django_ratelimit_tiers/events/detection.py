@@ -72,5 +72,7 @@ def _judge(rule: AlertRule, minute: int, records: Records) -> None:
         return
     watch = WATCHES[rule.kind](rule, minute, records)
     book = AlertBook(rule, watch.pace, minute)
-    for name in sorted(watch.candidates | book.open_names):
+    names = sorted(watch.candidates | book.open_names)
+    watch.look_up(names)
+    for name in names:
         book.judge(name, watch)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections import defaultdict
-from collections.abc import Iterator, Set
-from itertools import dropwhile
+from collections.abc import Collection, Iterable, Iterator, Set
+from itertools import dropwhile, islice
 from statistics import median
-from typing import ClassVar
+from typing import ClassVar, TypeVar
 
 from django.contrib.auth import get_user_model
 from django.core.exceptions import FieldDoesNotExist
@@ -38,6 +38,11 @@ from django_ratelimit_tiers.models import Alert, AlertRule, UsageCount, user_key
 from django_ratelimit_tiers.querysets import primary
 from django_ratelimit_tiers.store.records import HOUR, SEEN_SECONDS, SEEN_TTL, Records
 
+T = TypeVar("T")
+
+AT_ONCE = 250
+"""Of so many causes, users or subjects the database is asked at once: there may be thousands."""
+
 FACTORS = {Sensitivity.LOW: 2.0, Sensitivity.NORMAL: 1.0, Sensitivity.HIGH: 0.5}
 """How many times its usual number makes a subject or address abnormal, by sensitivity."""
 
@@ -45,6 +50,13 @@ FACTORS = {Sensitivity.LOW: 2.0, Sensitivity.NORMAL: 1.0, Sensitivity.HIGH: 0.5}
 def cause_of(rule: AlertRule, name: str) -> str:
     """Return what an alert is called that a rule raises of a series, subject or network."""
     return f"{rule.name}: {distinct(name)}" if name else rule.name
+
+
+def _some(values: Iterable[T]) -> Iterator[list[T]]:
+    """Yield values in lists that a query can hold, as `itertools.batched` of Python 3.12 does."""
+    left = iter(values)
+    while some := list(islice(left, AT_ONCE)):
+        yield some
 
 
 class Watch(ABC):
@@ -56,6 +68,10 @@ class Watch(ABC):
     @abstractmethod
     def candidates(self) -> Set[str]:
         """What may be abnormal now: series, subjects or networks."""
+
+    @abstractmethod
+    def look_up(self, names: Collection[str]) -> None:
+        """Ask the database at once for what it has to tell of all that is going to be judged."""
 
     @abstractmethod
     def verdicts(self, name: str, judged: int | None) -> Iterator[Verdict]:
@@ -87,6 +103,9 @@ class SpikeWatch(Watch):
             if any(minutes.get(m, 0) >= self._rule.minimum_volume for m in self._span)
         }
 
+    def look_up(self, names: Collection[str]) -> None:
+        """Ask nothing: only series that may be abnormal are read in full, one by one."""
+
     def verdicts(self, name: str, judged: int | None) -> Iterator[Verdict]:
         history = self._reader.history(name)
         sensitivity = Sensitivity(self._rule.sensitivity)
@@ -116,6 +135,14 @@ class SightingWatch(Watch):
             self._grouped(records, end - HOUR, end)
             for end in range(now - HOUR - SEEN_SECONDS, now - SEEN_TTL, -HOUR)
         ]
+        self._peaks: dict[str, float] = {}
+
+    def look_up(self, names: Collection[str]) -> None:
+        """Ask how many people were told of before."""
+        alerts = primary(Alert).filter(rule=self._rule, kind=self._rule.kind)
+        for causes in _some(cause_of(self._rule, name) for name in names):
+            told = alerts.filter(cause__in=causes).values_list("cause")
+            self._peaks.update(told.annotate(most=Max("peak")).order_by())
 
     @property
     def most(self) -> int:
@@ -130,9 +157,7 @@ class SightingWatch(Watch):
 
         Sightings are kept for hours only: an office would be news every morning.
         """
-        alerts = primary(Alert).filter(rule=self._rule, kind=self._rule.kind)
-        told = alerts.filter(cause=cause_of(self._rule, name))
-        peak = told.aggregate(most=Max("peak"))["most"] or 0
+        peak = self._peaks.get(cause_of(self._rule, name), 0)
         return max(peak, median([len(hour.get(name, ())) for hour in self._earlier] or [0]))
 
     def _grouped(self, records: Records, start: int, end: int) -> dict[str, set[str]]:
@@ -170,6 +195,14 @@ class FarmingWatch(SightingWatch):
     NEW_SHARE = 0.4
     """The share of the abnormal number of subjects that is abnormal if they are new."""
 
+    _young: Set[str] = frozenset()
+
+    def look_up(self, names: Collection[str]) -> None:
+        super().look_up(names)
+        seen = (self._now.get(name, set()) for name in names)
+        many = (subjects for subjects in seen if len(subjects) >= self.most_new)
+        self._young = self._new(set().union(*many))
+
     @property
     def most_new(self) -> int:
         """From how many new ones on it is abnormal."""
@@ -181,7 +214,7 @@ class FarmingWatch(SightingWatch):
 
     def verdicts(self, name: str, judged: int | None) -> Iterator[Verdict]:
         subjects = frozenset(self._now.get(name, ()))
-        new = self._new(subjects) if len(subjects) >= self.most_new else frozenset()
+        new = subjects & self._young if len(subjects) >= self.most_new else frozenset()
         seen = NetworkSubjects(name, subjects, new, self.usual(name))
         yield account_farming(seen, self._minute, self.most, self.most_new)
 
@@ -197,9 +230,9 @@ class FarmingWatch(SightingWatch):
             return frozenset()
         names = [name.removeprefix("user:") for name in subjects if name.startswith("user:")]
         keys = [key for key in map(user_key, names) if key is not None]
-        since = moment(self._minute * MINUTE - HOUR)
-        young = users._default_manager.filter(pk__in=keys, date_joined__gte=since)
-        return frozenset(f"user:{pk}" for pk in young.values_list("pk", flat=True))
+        young = users._default_manager.filter(date_joined__gte=moment(self._minute * MINUTE - HOUR))
+        found = (young.filter(pk__in=some).values_list("pk", flat=True) for some in _some(keys))
+        return frozenset(f"user:{pk}" for pks in found for pk in pks)
 
 
 class DripWatch(Watch):
@@ -216,6 +249,15 @@ class DripWatch(Watch):
         newest = primary(UsageCount).order_by("-hour").values_list("hour", flat=True).first()
         self._newest = hour_of(newest) if newest else 0
         self._limit_least = rule.minimum_volume
+        self._span = range(self._newest - self._hours - 3, self._newest + 1)
+        self._rows: dict[str, dict[int, UsageCount]] = defaultdict(dict)
+
+    def look_up(self, names: Collection[str]) -> None:
+        """Ask for the hours that are judged."""
+        hours = primary(UsageCount).filter(hour__gte=hour_start(self._span[0])).order_by()
+        for some in _some(names):
+            for row in hours.filter(subject__in=some):
+                self._rows[row.subject][hour_of(row.hour)] = row
 
     @property
     def candidates(self) -> Set[str]:
@@ -227,13 +269,11 @@ class DripWatch(Watch):
         return set(rows.values_list("subject", flat=True))
 
     def verdicts(self, name: str, judged: int | None) -> Iterator[Verdict]:
-        span = range(self._newest - self._hours - 3, self._newest + 1)
-        rows = primary(UsageCount).filter(subject=name, hour__gte=hour_start(span[0]))
-        found = {hour_of(row.hour): row for row in rows}
+        found = self._rows.get(name, {})
         limit = found[self._newest].hourly_limit if self._newest in found else 0
         hours = [
             HourUsage(found[hour].allowed, found[hour].refused) if hour in found else None
-            for hour in span
+            for hour in self._span
         ]
         end = (self._newest + 1) * HOUR_MINUTES - 1
         yield slow_drip(SubjectUsage(name, limit, hours), end, self._hours)

@@ -573,6 +573,26 @@ def test_users_that_only_a_token_knows_are_not_new(pk: str) -> None:
     assert Alert.objects.get().peak == 10
 
 
+@pytest.mark.parametrize("kind", ["account_farming", "ip_rotation", "slow_drip"])
+def test_however_many_are_judged_the_database_is_asked_as_often(kind: str) -> None:
+    watch(kind, minimum_volume=10)
+    end, queries = this_minute() - this_minute() % HOUR, []
+    for most in (2, 60):
+        for one in range(most):
+            pairs = [(f"user:{one}", f"192.0.{one}.{n}") for n in range(10)]
+            if kind == "account_farming":
+                pairs = [(f"user:{1000 * one + n}", f"192.0.2.{one}") for n in range(4)]
+            configured_store().records.add(Tally(sightings=pairs))
+            at = moment((end - HOUR) * 60)
+            usage = {"allowed": 95, "hourly_limit": 100}
+            UsageCount.objects.get_or_create(hour=at, subject=f"user:{one}", defaults=usage)
+        detect_at(this_minute())
+        with CaptureQueriesContext(connection) as captured:
+            detect_at(this_minute())
+        queries.append(len(captured))
+    assert queries[0] == queries[1]
+
+
 def test_who_has_lost_the_lock_leaves_the_other_rules_and_the_notices_to_its_next_holder(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
