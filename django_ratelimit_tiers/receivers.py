@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from django.apps import apps
 from django.db import models, router, transaction
-from django.db.migrations import Migration
+from django.db.migrations import Migration, RunPython, RunSQL
+from django.db.migrations.loader import MigrationLoader
 from django.db.models.signals import (
     class_prepared,
     m2m_changed,
@@ -35,6 +36,9 @@ from django_ratelimit_tiers.policy.assignments import group_field
 from django_ratelimit_tiers.policy.revisions import announce_policy, announce_subjects
 from django_ratelimit_tiers.querysets import MAX_SUBJECTS, announce_edit
 from django_ratelimit_tiers.signals import policy_edited, subject_edited
+
+Key = tuple[str, str]
+"""An app and the name of a migration."""
 
 POLICY_MODELS: tuple[type[PolicyModel], ...] = (
     Tier,
@@ -206,12 +210,45 @@ def on_membership_written(
     announce_edit(sender, [user_subject(user)], using=using, reason="membership")
 
 
-def on_migrated(using: str, plan: Iterable[tuple[Migration, bool]] = (), **_: Any) -> None:
-    """Announce what a project's own migrations wrote, whose models send none of these signals."""
-    for migration, backwards in plan:
-        depends = any(app == APP for app, _ in migration.dependencies)
-        if depends and migration.app_label != APP and not backwards:
-            policy_edited.send(EndpointRule, using=using, reason=f"migration {migration}")
+def on_migrated(using: str, plan: Sequence[tuple[Migration, bool]] = (), **_: Any) -> None:
+    """Announce what a project's own migrations wrote, whose models send none of these signals.
+
+    To take one back may write as well. Nothing is said where our own are taken back: the tables
+    are gone, or those of another version.
+    """
+    if any(backwards and migration.app_label == APP for migration, backwards in plan):
+        return
+    known: Mapping[Key, Migration] | None = None
+    for migration, _backwards in plan:
+        if migration.app_label != APP and _may_write(migration):
+            known = _all_migrations() if known is None else known
+            if _depends_on_ours(migration, known):
+                policy_edited.send(EndpointRule, using=using, reason=f"migration {migration}")
+
+
+def _may_write(migration: Migration) -> bool:
+    """Return whether a migration runs code of the project, or names one of ours."""
+    runs_code = any(isinstance(each, RunPython | RunSQL) for each in migration.operations)
+    return runs_code or any(app == APP for app, _ in migration.dependencies)
+
+
+def _depends_on_ours(migration: Migration, known: Mapping[Key, Migration]) -> bool:
+    """Return whether a migration depends on one of ours, be it through others."""
+    ahead, seen = list(migration.dependencies), set[Key]()
+    while ahead:
+        key = ahead.pop()
+        if key[0] == APP:
+            return True
+        if key not in seen and key in known:
+            seen.add(key)
+            ahead += known[key].dependencies
+    return False
+
+
+def _all_migrations() -> Mapping[Key, Migration]:
+    loader = MigrationLoader(None, load=False)
+    loader.load_disk()
+    return loader.disk_migrations
 
 
 def _raise_revision(

@@ -207,11 +207,36 @@ def test_loaded_data_is_announced(assignment, announced, user, other, tmp_path):
 
 @modify_settings(INSTALLED_APPS={"append": "tests.shop"})
 def test_what_a_projects_own_migration_writes_is_announced(announced):
-    call_command("migrate", "shop", verbosity=0)
+    call_command("migrate", "shop", "0001", verbosity=0)
     assert announced.new() == POLICY
     assert PolicyRevision.objects.get().reason == "migration shop.0001_rules"
     call_command("migrate", "shop", "zero", verbosity=0)
+
+
+@modify_settings(INSTALLED_APPS={"append": "tests.shop"})
+def test_what_a_migration_writes_that_depends_on_ours_through_another_is_announced(announced):
+    call_command("migrate", "shop", "0001", verbosity=0)
+    announced.new()
+    call_command("migrate", "shop", "0002", verbosity=0)
+    assert announced.new() == POLICY
+    assert PolicyRevision.objects.first().reason == "migration shop.0002_off"
+    call_command("migrate", "shop", "zero", verbosity=0)
+
+
+@modify_settings(INSTALLED_APPS={"append": "tests.shop"})
+def test_what_a_projects_own_migration_takes_back_is_announced(announced):
+    call_command("migrate", "shop", verbosity=0)
+    announced.new()
+    call_command("migrate", "shop", "0001", verbosity=0)
+    assert announced.new() == POLICY
+    call_command("migrate", "shop", "zero", verbosity=0)
+
+
+def test_nothing_is_recorded_where_the_tables_are_taken_back(announced):
+    own = Migration("0001_initial", "django_ratelimit_tiers")
+    receivers.on_migrated("default", [(project_migration(), True), (own, True)])
     assert announced.new() == set()
+    assert not PolicyRevision.objects.exists()
 
 
 def test_a_dump_with_its_history_is_loaded_and_edited_on(rule, tmp_path):
