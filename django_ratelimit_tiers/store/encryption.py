@@ -74,7 +74,8 @@ class AsyncTlsConnection(Asked, aconnections.SSLConnection):
 
     def __init__(self, *, context: SharedContext, **options: Any) -> None:
         others = {key: value for key, value in options.items() if key not in context.options}
-        super().__init__(**others)
+        # A client of the library, as of a sentinel, names what is not asked for, too.
+        super().__init__(**{k: v for k, v in others.items() if v or not k.startswith(OCSP)})
         self.ssl_context: Any = context
 
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
 import time
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -23,6 +25,8 @@ from django_ratelimit_tiers.store.redis import RedisStore
 from django_ratelimit_tiers.store.sentinels import Sentinels
 from tests.policies import limit_tier
 from tests.servers import HOST, ValkeyProcess, wait_until
+from tests.store.test_tls import certificate as certificate
+from tests.store.test_tls import terminated
 from tests.store.topologies import SERVICE, Sentinel, Watched
 
 LIMIT = QuotaPolicy("any", 1000, MAX_PERIOD, Algorithm.FIXED_WINDOW)
@@ -197,6 +201,38 @@ def test_a_sentinel_that_has_lost_touch_does_not_hide_what_the_others_know(
         assert of_threads.run(("PING",), time.monotonic() + 5) == b"PONG"
         of_threads.close()
         assert (False, False) not in pairwise(asyncio.run(ask(10)))
+
+
+@pytest.mark.skipif(shutil.which("openssl") is None, reason="needs a certificate")
+def test_sentinels_are_asked_over_tls_by_threads_and_event_loops(
+    watched: Watched, certificate: Path
+) -> None:
+    with ExitStack() as stack:
+        ports = [stack.enter_context(terminated(certificate, s.port)) for s in watched.sentinels]
+        options: dict[str, Any] = {
+            "CLIENT_CLASS": "django_redis.client.SentinelClient",
+            "CONNECTION_FACTORY": "django_redis.pool.SentinelConnectionFactory",
+            "SENTINELS": [(HOST, port) for port in ports],
+            "SENTINEL_KWARGS": {"ssl": True, "ssl_ca_certs": str(certificate)},
+        }
+        setting = {
+            "BACKEND": "django_redis.cache.RedisCache",
+            "LOCATION": f"redis://{SERVICE}/0?tls={watched.primary.port}",
+            "OPTIONS": options,
+        }
+        with override_settings(CACHES={"default": setting}):
+            store = RedisStore(cache_alias="default", timeout=5)
+
+            async def charge() -> int:
+                try:
+                    return (await store.aacquire([CHARGE]))[0].remaining
+                finally:
+                    await store.aclose()
+
+            assert store.acquire([CHARGE])[0].remaining == 999
+            assert asyncio.run(charge()) == 998
+            store.close()
+            caches["default"].close()
 
 
 @pytest.mark.django_db
