@@ -38,6 +38,17 @@ def store(guarded: ValkeyProcess) -> Iterator[RedisStore]:
     store.close()
 
 
+def test_the_documented_rights_are_enough_with_a_client_name() -> None:
+    text = (ROOT / "docs" / "redis.md").read_text()
+    besides = re.search(r"`client_name` needs `(\S+)` besides", text)
+    assert besides is not None
+    with ValkeyProcess(f"{documented_user()} {besides[1]}") as server:
+        url = server.url.replace("//", "//limits:secret@") + "?client_name=limits"
+        store = RedisStore(url=url, timeout=5)
+        store.ping()
+        store.close()
+
+
 def denied(server: ValkeyProcess) -> list[str]:
     """Return what the server has refused to do."""
     with server.client() as client:
