@@ -31,23 +31,27 @@ class Nodes:
 
     def owner(self, slot: int, deadline: float) -> Server:
         """Return the server of a slot; raises StoreUnavailable if none is known to serve it."""
-        if slot not in self._owners:
+        address = self._owners.get(slot)
+        if address is None:
             for server, until in in_turn(self._informants(), deadline):
                 with suppress(StoreUnavailable, ResponseError):
-                    self._learn(server, server.run(("CLUSTER", "SLOTS"), until))
-                if slot in self._owners:  # a server that has left the cluster knows none
+                    told = server.run(("CLUSTER", "SLOTS"), until)
+                    address = self._learn(server, told).get(slot)
+                if address is not None:  # a server that has left the cluster knows none
                     break
-        return self._known(slot)
+        return self._at(address, slot)
 
     async def aowner(self, slot: int, deadline: float) -> Server:
         """Return the server of a slot; raises StoreUnavailable if none is known to serve it."""
-        if slot not in self._owners:
+        address = self._owners.get(slot)
+        if address is None:
             for server, until in in_turn(self._informants(), deadline):
                 with suppress(StoreUnavailable, ResponseError):
-                    self._learn(server, await server.arun(("CLUSTER", "SLOTS"), until))
-                if slot in self._owners:  # a server that has left the cluster knows none
+                    told = await server.arun(("CLUSTER", "SLOTS"), until)
+                    address = self._learn(server, told).get(slot)
+                if address is not None:  # a server that has left the cluster knows none
                     break
-        return self._known(slot)
+        return self._at(address, slot)
 
     def server(self, address: Address) -> Server:
         """Return the server at an address."""
@@ -82,15 +86,16 @@ class Nodes:
         """
         return sorted(self._servers.values(), key=lambda server: server is self._informant)
 
-    def _learn(self, informant: Server, ranges: Sequence[Any]) -> None:
+    def _learn(self, informant: Server, ranges: Sequence[Any]) -> dict[int, Address]:
+        """Return the owners as a server tells them; other threads may forget them at once."""
         owners: dict[int, Address] = {}
         for first, last, (host, port, *_), *_replicas in ranges:
             address = (str(host, "ascii") if host else self._seed[0]), int(port)
             owners.update(dict.fromkeys(range(first, last + 1), address))
         self._owners, self._informant = owners, informant
+        return owners
 
-    def _known(self, slot: int) -> Server:
-        address = self._owners.get(slot)
+    def _at(self, address: Address | None, slot: int) -> Server:
         if address is None:
             raise StoreUnavailable(f"no node of the cluster serves slot {slot}")
         return self.server(address)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 import threading
 import time
 from collections import Counter
@@ -209,6 +210,7 @@ def test_an_edit_that_is_being_announced_is_not_announced_once_more(
     def revision() -> str:
         token = plain_revision()
         looked.set()
+        announcing.join()
         return token
 
     def command(*words: str | bytes | int) -> object:
@@ -221,9 +223,6 @@ def test_an_edit_that_is_being_announced_is_not_announced_once_more(
     announcing.start()
     assert wait_until(lambda: other._parts[0].revision() != known, 20)
     announced = other._parts[0].revision()
-    for _ in range(3):
-        store.revision()
-    announcing.join()
     assert store.revision() == other.revision() == announced
     other.close()
 
@@ -438,6 +437,33 @@ def test_a_log_at_two_nodes_concerns_its_client_alone(
     for node in (target, source, *(n for n in cluster.primaries if n not in (source, target))):
         cluster.call(node, f"CLUSTER SETSLOT {slot} NODE", names[target])
     assert store.peek([charge])[0].remaining == 3
+
+
+def test_a_slot_that_another_thread_is_told_of_hides_no_other(cluster: Cluster) -> None:
+    """While slots move, each redirection makes the threads learn the cluster anew."""
+    interval = sys.getswitchinterval()
+    store = RedisClusterStore(url=cluster.url, timeout=5)
+    store.ping()
+    nodes, stop = store._nodes, threading.Event()
+    owners = dict(nodes._owners)
+
+    def redirect() -> None:
+        while not stop.is_set():
+            nodes.moved(0, owners[0])
+            nodes._owners = dict(owners)
+
+    sys.setswitchinterval(1e-6)
+    thread = threading.Thread(target=redirect)
+    thread.start()
+    try:
+        for _ in range(3):
+            for slot in owners:
+                nodes.owner(slot, time.monotonic() + 5)
+    finally:
+        stop.set()
+        thread.join()
+        sys.setswitchinterval(interval)
+    store.close()
 
 
 def test_a_node_that_left_the_cluster_leaves_it_to_the_others() -> None:
