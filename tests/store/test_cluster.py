@@ -7,10 +7,11 @@ import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from itertools import pairwise
+from typing import Any
 
 import pytest
 from django.test import Client, override_settings
@@ -23,6 +24,7 @@ from django_ratelimit_tiers.core.tallies import Tally, Usage
 from django_ratelimit_tiers.exceptions import StoreRefused, StoreUnavailable
 from django_ratelimit_tiers.store.cluster import PARTS, RedisClusterStore
 from django_ratelimit_tiers.store.configured import configured_store
+from django_ratelimit_tiers.store.redis import RedisStore
 from tests.policies import limit_tier
 from tests.servers import HOST, wait_until
 from tests.store.test_equality import Reference, Step, answers_on_a_loop, histories
@@ -230,41 +232,47 @@ def test_an_edit_that_is_being_announced_is_not_announced_once_more(
 def test_all_who_notice_that_parts_differ_give_them_the_same_revision(
     store: RedisClusterStore, cluster: Cluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    store.revision()
-    store._parts[3].announce_policy()
-    other = RedisClusterStore(url=cluster.url, timeout=5)
-    middle = other._parts[PARTS // 2]
-    plain_command, noticed = middle.command, []
-
-    def command(*words: str | bytes | int) -> object:
-        if words[0] == "EVAL":
-            noticed.append(store.revision())
-        return plain_command(*words)
-
-    monkeypatch.setattr(middle, "command", command)
-    assert [other.revision()] == noticed
+    noticed: list[str] = []
+    with noticing(store, cluster, monkeypatch, lambda: noticed.append(store.revision())) as other:
+        assert [other.revision()] == noticed
     assert {part.revision() for part in store._parts} == set(noticed)
-    other.close()
 
 
 def test_who_notices_late_that_parts_differed_does_not_take_back_an_edit(
     store: RedisClusterStore, cluster: Cluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    announced: list[str] = []
+
+    def announce() -> None:
+        store.announce_policy()
+        announced.append(store.revision())
+
+    with noticing(store, cluster, monkeypatch, announce) as other:
+        other.revision()
+    assert {part.revision() for part in store._parts} == set(announced)
+
+
+@contextmanager
+def noticing(
+    store: RedisClusterStore,
+    cluster: Cluster,
+    monkeypatch: pytest.MonkeyPatch,
+    meanwhile: Callable[[], None],
+) -> Iterator[RedisClusterStore]:
+    """Let another process notice that parts differ; something happens before it mends the half."""
     store.revision()
     store._parts[3].announce_policy()
     other = RedisClusterStore(url=cluster.url, timeout=5)
     middle = other._parts[PARTS // 2]
-    plain_command, announced = middle.command, []
+    plain_command = middle.command
 
     def command(*words: str | bytes | int) -> object:
         if words[0] != "GET":
-            store.announce_policy()
-            announced.append(store.revision())
+            meanwhile()
         return plain_command(*words)
 
     monkeypatch.setattr(middle, "command", command)
-    other.revision()
-    assert {part.revision() for part in store._parts} == set(announced)
+    yield other
     other.close()
 
 
@@ -349,6 +357,12 @@ def test_a_site_limits_on_a_cluster(store: RedisClusterStore, cluster: Cluster) 
     assert statuses == [200, 200, 429]
 
 
+def slot_of(part: RedisStore) -> int:
+    """Return the slot of all keys of a part."""
+    slot: Any = part._server
+    return int(slot._number)
+
+
 def test_a_slot_is_followed_while_and_after_it_moves(
     store: RedisClusterStore, cluster: Cluster
 ) -> None:
@@ -356,24 +370,12 @@ def test_a_slot_is_followed_while_and_after_it_moves(
     store.acquire([charge])
     part = store._part_of("user:1")
     known = store.revision()
-    slot = part._server._number  # type: ignore[attr-defined]
-    source = next(
-        node
-        for node in cluster.primaries
-        if cluster.call(node, "CLUSTER COUNTKEYSINSLOT", slot) != 0
-    )
-    target = next(node for node in cluster.primaries if node is not source)
-    names = {node: cluster.call(node, "CLUSTER MYID").decode() for node in (source, target)}  # type: ignore[attr-defined]
-    cluster.call(target, f"CLUSTER SETSLOT {slot} IMPORTING", names[source])
-    cluster.call(source, f"CLUSTER SETSLOT {slot} MIGRATING", names[target])
-    with pytest.raises(StoreRefused):  # keys that are not there may be at either node
-        store.acquire([charge])
-    keys = cluster.call(source, "CLUSTER GETKEYSINSLOT", slot, 100)
-    for key in keys:  # type: ignore[attr-defined]
-        cluster.call(source, "MIGRATE", "127.0.0.1", target.port, key, 0, 5000)
-    assert part.revision() == known  # one key, so the source can say where it is
-    for node in (target, source, *(n for n in cluster.primaries if n not in (source, target))):
-        cluster.call(node, f"CLUSTER SETSLOT {slot} NODE", names[target])
+    with cluster.moving(slot_of(part)) as slot:
+        with pytest.raises(StoreRefused):  # keys that are not there may be at either node
+            store.acquire([charge])
+        for key in slot.keys:
+            slot.take(key)
+        assert part.revision() == known  # one key, so the source can say where it is
     assert store.acquire([charge])[0].remaining == 8
 
 
@@ -382,28 +384,14 @@ def test_a_tally_is_not_written_to_two_nodes_while_its_slot_moves(
 ) -> None:
     key = RefusalKey(Mode.ENFORCE, "any", "free", "GET a", "user:1")
     store.records.add(Tally(usage={"user:1": Usage(3, 2)}, refusals={key: 2}))
-    slot = store._parts[0]._server._number  # type: ignore[attr-defined]
-    source = next(
-        node
-        for node in cluster.primaries
-        if cluster.call(node, "CLUSTER COUNTKEYSINSLOT", slot) != 0
-    )
-    target = next(node for node in cluster.primaries if node is not source)
-    names = {node: cluster.call(node, "CLUSTER MYID").decode() for node in (source, target)}  # type: ignore[attr-defined]
-    cluster.call(target, f"CLUSTER SETSLOT {slot} IMPORTING", names[source])
-    cluster.call(source, f"CLUSTER SETSLOT {slot} MIGRATING", names[target])
     missed = Tally(usage={"user:1": Usage(3, 2)}, refusals={key: 2})
-    with suppress(StoreRefused):
-        store.records.add(missed)
-    keys = cluster.call(source, "CLUSTER GETKEYSINSLOT", slot, 100)
-    for moved in keys:  # type: ignore[attr-defined]
+    with cluster.moving(slot_of(store._parts[0])) as slot:
+        for moved in slot.keys:
+            with suppress(StoreRefused):
+                store.records.add(missed)
+            slot.take(moved)
         with suppress(StoreRefused):
             store.records.add(missed)
-        cluster.call(source, "MIGRATE", "127.0.0.1", target.port, moved, 0, 5000)
-    with suppress(StoreRefused):
-        store.records.add(missed)
-    for node in (target, source, *(n for n in cluster.primaries if n not in (source, target))):
-        cluster.call(node, f"CLUSTER SETSLOT {slot} NODE", names[target])
     store.records.add(missed)
     counts = [store.records.counts(minute) for minute in store.records.minutes()]
     assert sum(sum(each.values()) for each in counts) == 4
@@ -417,25 +405,15 @@ def test_a_log_at_two_nodes_concerns_its_client_alone(
     charge = Charge("user:1", QuotaPolicy("log", 5, 3600, Algorithm.SLIDING_WINDOW_LOG))
     for _ in range(2):
         store.acquire([charge])
-    slot = store._part_of("user:1")._server._number  # type: ignore[attr-defined]
-    source = next(
-        node
-        for node in cluster.primaries
-        if cluster.call(node, "CLUSTER COUNTKEYSINSLOT", slot) != 0
-    )
-    target = next(node for node in cluster.primaries if node is not source)
-    names = {node: cluster.call(node, "CLUSTER MYID").decode() for node in (source, target)}  # type: ignore[attr-defined]
-    cluster.call(target, f"CLUSTER SETSLOT {slot} IMPORTING", names[source])
-    cluster.call(source, f"CLUSTER SETSLOT {slot} MIGRATING", names[target])
-    keys = cluster.call(source, "CLUSTER GETKEYSINSLOT", slot, 100)
-    for key in sorted(keys, key=len, reverse=True):  # type: ignore[call-overload]
-        cluster.call(source, "MIGRATE", "127.0.0.1", target.port, key, 0, 5000)
-        if key != min(keys, key=len):  # type: ignore[call-overload]
-            for call in (store.refund, lambda charges: store.reset(charges[0].subject)):
-                with pytest.raises(StoreRefused):
-                    call([charge])
-    for node in (target, source, *(n for n in cluster.primaries if n not in (source, target))):
-        cluster.call(node, f"CLUSTER SETSLOT {slot} NODE", names[target])
+    with cluster.moving(slot_of(store._part_of("user:1"))) as slot:
+        *longer, shortest = sorted(slot.keys, key=len, reverse=True)
+        for key in longer:
+            slot.take(key)
+            with pytest.raises(StoreRefused):
+                store.refund([charge])
+            with pytest.raises(StoreRefused):
+                store.reset(charge.subject)
+        slot.take(shortest)
     assert store.peek([charge])[0].remaining == 3
 
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from contextlib import ExitStack
-from typing import Self
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from typing import Any, NamedTuple, Self
 
 import redis
 
@@ -27,6 +27,13 @@ class ClusterNode(ValkeyProcess):
         lines += ["cluster-replica-validity-factor 0", "repl-diskless-sync-delay 0"]
         lines += ["enable-debug-command yes"]
         super().__init__(*lines, f"cluster-port {free_port()}")
+
+
+class Move(NamedTuple):
+    """A slot on its way to another node: its keys, and what takes one of them there."""
+
+    keys: Sequence[bytes]
+    take: Callable[[bytes], None]
 
 
 class Cluster:
@@ -54,9 +61,28 @@ class Cluster:
     def __exit__(self, *_: object) -> None:
         self._stack.close()
 
-    def call(self, node: ClusterNode, *words: str | int) -> object:
+    def call(self, node: ClusterNode, *words: str | bytes | int) -> object:
         with redis.Redis(port=node.port, host=HOST) as client:
             return client.execute_command(*words)
+
+    @contextmanager
+    def moving(self, slot: int) -> Iterator[Move]:
+        """Move a slot to another primary, which has it in the end; the block moves the keys."""
+        source = next(
+            node for node in self.primaries if self.call(node, "CLUSTER COUNTKEYSINSLOT", slot) != 0
+        )
+        target, *others = (node for node in self.primaries if node is not source)
+        mine, its = (str(self.call(node, "CLUSTER MYID"), "ascii") for node in (source, target))  # type: ignore[call-overload]
+        self.call(target, f"CLUSTER SETSLOT {slot} IMPORTING", mine)
+        self.call(source, f"CLUSTER SETSLOT {slot} MIGRATING", its)
+        keys: Any = self.call(source, "CLUSTER GETKEYSINSLOT", slot, 100)
+
+        def move(key: bytes) -> None:
+            self.call(source, "MIGRATE", HOST, target.port, key, 0, 5000)
+
+        yield Move(keys, move)
+        for node in (target, source, *others):
+            self.call(node, f"CLUSTER SETSLOT {slot} NODE", its)
 
     def is_whole(self, nodes: Sequence[ClusterNode]) -> bool:
         """Return whether all these nodes see every slot served."""
