@@ -118,7 +118,7 @@ def _compile_rule(rule: Any, limits: Iterable[RuleLimit]) -> Rule:
     mode = Mode(rule.mode)
     name = rule_slug(rule.name, rule.id)
     of_tiers: dict[str | None, list[RuleLimit]] = defaultdict(list)
-    for limit in limits:
+    for limit in () if rule.exempt else limits:  # in shadow mode they would refuse, too
         of_tiers[limit.tier].append(limit)
     return Rule(
         id=rule.id,

@@ -66,3 +66,14 @@ def test_a_rule_in_shadow_mode_that_was_not_charged_is_given_nothing_back(
     make_rule("plain", 1, mode="shadow")
     assert statuses(client, "/plain/", 3) == [200, 200, 429]
     assert used(valkey_client) == {"ip:127.0.0.1": [1, 2]}
+
+
+@pytest.mark.parametrize("identify_by", ["ip", "user_or_ip"])
+def test_limits_of_a_rule_that_exempts_would_refuse_nobody(
+    client: Client, identify_by: str
+) -> None:
+    make_rule("plain", 1, exempt=True, mode="shadow", identify_by=identify_by)
+    statuses(client, "/plain/", 5)
+    [minute] = configured_store().records.minutes()
+    counted = configured_store().records.counts(minute)
+    assert {key.policy for key in counted} == {"anonymous-31622400s"}
