@@ -136,6 +136,20 @@ def test_rules_by_a_field_are_named_as_left_out(log: Path) -> None:
     )
 
 
+def test_it_says_where_a_rule_that_is_left_out_replaces_the_limits_of_tiers(log: Path) -> None:
+    field = {"path": "/plain/", "identify_by": "field", "request_field": "username"}
+    make_rule("also", 100, **field)
+    make_rule("account", 100, tier_policies="replace", **field)
+    make_rule("tried", 100, tier_policies="replace", mode="shadow", **field)
+    limit_tier("anonymous", 2)
+    told, _ = replay(log)
+    assert "refused requests             3\n" in told  # the site refuses none of them
+    assert told.endswith(
+        "\nLimits of tiers were charged where these replace them on the site: account.\n"
+    )
+    assert replay(log, "--enforce", "tried")[0].endswith(" the site: account, tried.\n")
+
+
 def test_rules_by_a_field_are_left_out_of_what_is_tried_too(log: Path) -> None:
     make_rule("account", 1, path="/plain/", identify_by="field", request_field="username")
     limit_tier("anonymous", {"requests": 3, "period": 60})

@@ -36,7 +36,7 @@ MOST_SECONDS = 253_402_300_799
 
 _LINE = re.compile(
     r"""
-    (?P<client> [^\[]+ ) \x20
+    (?P<client> (?: [^\[] | \[ (?! \d\d/ ) )+ ) \x20
     \[ (?P<time> [^\]]{1,40} ) \] \x20
     " (?P<request> (?: [^"\\] | \\. )* ) " \x20
     (?P<status> [0-9]{3} ) (?: \s | \Z )

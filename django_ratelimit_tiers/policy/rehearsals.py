@@ -200,7 +200,12 @@ def imagined_request(
     if method == "OPTIONS" and visitor.user is None and not visitor.keys:
         environ |= {"HTTP_ORIGIN": "null", "HTTP_ACCESS_CONTROL_REQUEST_METHOD": "GET"}
     request = WSGIRequest(environ)
-    request.user = AnonymousUser() if visitor.user is None else visitor.user
+    user: Any = AnonymousUser() if visitor.user is None else visitor.user
+
+    async def auser() -> Any:
+        return user
+
+    request.user, request.auser = user, auser  # as authentication leaves them
     return request
 
 

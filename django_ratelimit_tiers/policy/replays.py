@@ -9,7 +9,7 @@ from functools import lru_cache
 from django_ratelimit_tiers.core.accesslogs import LoggedRequest
 from django_ratelimit_tiers.core.policies import MICROSECONDS, Mode
 from django_ratelimit_tiers.core.replays import Limit, Replay
-from django_ratelimit_tiers.core.rules import IdentifyBy
+from django_ratelimit_tiers.core.rules import IdentifyBy, TierPolicies
 from django_ratelimit_tiers.core.words import shown
 from django_ratelimit_tiers.models import EndpointRule
 from django_ratelimit_tiers.policy.assignments import AssignmentCache
@@ -40,6 +40,7 @@ class Comparison:
     """Logged requests, decided by the policy as it is and by one that is tried, side by side.
 
     `by_field` are the names of the rules that are left out: they count by what no log tells.
+    `replacing` are those of them in place of which the limits of tiers are charged.
     `tried` is None for a trial that changes nothing. Raises ValueError for numbers that no counter
     can hold, and for the name of a limit or a tier that there is none of.
     """
@@ -47,11 +48,17 @@ class Comparison:
     def __init__(self, trial: Trial) -> None:
         by_field = EndpointRule.objects.filter(identify_by=IdentifyBy.FIELD, exempt=False)
         rules = {
-            rule.pk: rule.name
+            rule.pk: rule
             for rule in by_field.order_by("name")
             if rule.mode != Mode.OFF or rule.pk in trial.enforced
         }
-        self.by_field = list(rules.values())
+        self.by_field = [rule.name for rule in rules.values()]
+        self.replacing = [
+            rule.name
+            for rule in rules.values()
+            if rule.tier_policies == TierPolicies.REPLACE
+            and (rule.mode == Mode.ENFORCE or rule.pk in trial.enforced)
+        ]
         self._replayers = [Replayer(Trial(without=rules.keys()))]
         if trial:
             self._replayers.append(Replayer(replace(trial, without=rules.keys())))

@@ -38,6 +38,9 @@ def report(comparison: Comparison) -> Iterator[str]:
     if comparison.by_field:
         names = ", ".join(map(shown, comparison.by_field))
         yield from ("", f"Left out, as no log has the request field that they count by: {names}.")
+    if comparison.replacing:
+        names = ", ".join(map(shown, comparison.replacing))
+        yield f"Limits of tiers were charged where these replace them on the site: {names}."
 
 
 def _totals(today: Replay, tried: Replay | None) -> Iterator[str]:

@@ -115,6 +115,7 @@ def test_a_line_that_tells_of_none_says_why(line: str, why: str) -> None:
         ("jörg", "jörg"),
         (r"CORP\\anna", "CORP\\anna"),
         (r"anna \"b\"", 'anna "b"'),
+        ("[anna] b[", "[anna] b["),
         (r"j\xf6rg", "j\ufffdrg"),
     ],
 )
@@ -139,7 +140,9 @@ def test_only_the_host_that_a_proxy_is_asked_for_is_left_out_of_a_path(
     assert parse_line(common(f"GET {target} HTTP/1.1")) == logged(**told)
 
 
-@pytest.mark.parametrize("host", ["198.51.100.1", "2001:db8::1", "198.51.100.1:80", "www"])
+@pytest.mark.parametrize(
+    "host", ["198.51.100.1", "2001:db8::1", "[2001:db8::1]", "198.51.100.1:80", "www"]
+)
 def test_a_virtual_host_that_is_asked_for_by_its_address_is_not_the_client(host: str) -> None:
     assert parse_line(f"{host} {common()}") == logged()
 
@@ -205,5 +208,7 @@ def test_a_long_line_takes_time_in_proportion() -> None:
     """A backtracking pattern would not end."""
     with pytest.raises(ValueError, match="neither"):
         parse_line("192.0.2.7 " + '"' * 200_000)
+    with pytest.raises(ValueError, match="neither"):
+        parse_line("192.0.2.7" + ' [a] "' * 30_000)
     with pytest.raises(ValueError, match="neither"):
         parse_line(common("GET /" + "\\" * 200_001))

@@ -228,6 +228,19 @@ def tier_by_user(request: HttpRequest) -> str | None:
     return "pro" if request.user.is_authenticated and request.user.is_staff else None
 
 
+async def tier_on_an_event_loop(request: HttpRequest) -> str | None:
+    return "pro" if (await request.auser()).is_authenticated else None
+
+
+def test_a_function_of_the_site_finds_the_user_on_an_event_loop() -> None:
+    limit_tier("pro", 1)
+    User.objects.create_user("anna")
+    resolver = {"TIER_RESOLVER": f"{__name__}.tier_on_an_event_loop"}
+    with override_settings(RATELIMIT_TIERS=resolver):
+        replay = replayed([asked(user="anna"), asked(user="anna"), asked(), asked()])
+    assert refusals(replay) == {"pro-31622400s": 1}
+
+
 def test_no_function_of_the_site_is_asked_about_a_user_who_is_gone() -> None:
     limit_tier("pro", 1)
     limit_tier("free", 2)
