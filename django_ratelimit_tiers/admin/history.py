@@ -18,7 +18,7 @@ from django.utils.translation import gettext_lazy as _
 from django_ratelimit_tiers.admin.links import LinkingAdmin
 from django_ratelimit_tiers.admin.pages import ReadOnlyAdmin, log_changes
 from django_ratelimit_tiers.admin.words import moment_words
-from django_ratelimit_tiers.core.refusals import OTHERS
+from django_ratelimit_tiers.core.refusals import OTHERS, printable
 from django_ratelimit_tiers.exceptions import StoreUnavailable
 from django_ratelimit_tiers.models import (
     EndpointRule,
@@ -135,7 +135,8 @@ class ThrottleEventAdmin(ClientHistoryAdmin):
 
     @admin.display(description=_("rule"))
     def rule_link(self, event: ThrottleEvent) -> str:
-        rule = EndpointRule.objects.filter(name=event.rule).first()
+        known = EndpointRule.objects.only("name") if event.rule else ()
+        rule = next((rule for rule in known if printable(rule.name) == event.rule), None)
         if rule is None:
             return event.rule or self.get_empty_value_display()
         return self.row_link(event, rule)

@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterator
 
 from django_ratelimit_tiers.core.policies import Charge, Mode, QuotaPolicy, whole_seconds
+from django_ratelimit_tiers.core.refusals import printable
 from django_ratelimit_tiers.core.rules import Scope
 from django_ratelimit_tiers.core.words import universal
 from django_ratelimit_tiers.exceptions import StoreUnavailable
@@ -28,7 +29,8 @@ def explain(event: ThrottleEvent, *, names_authors: bool = True) -> list[str]:
     if event.rule and event.tier:
         lines.append(f"The client had the tier “{event.tier}”.")
     if event.retry_after is not None:
-        lines.append(f"The same request would have passed {event.retry_after} s later.")
+        later = f"{event.retry_after} s later"  # limits that were not asked may refuse it then
+        lines.append(f"That limit would have let the same request on {later}.")
     return [*lines, *_authorship(event, names_authors), *_standing(event)]
 
 
@@ -72,8 +74,9 @@ def _standing(event: ThrottleEvent) -> Iterator[str]:
 def _policy(snapshot: Snapshot, event: ThrottleEvent) -> QuotaPolicy | None:
     """Return the policy of this name, if it is in force and has one counter for a subject."""
     if event.rule:
-        # The limits of several tiers have one name: those of the client's tier count.
-        named = [rule for rule in snapshot.rules.rules if rule.name == event.rule]
+        # Events have names as they can be shown. The limits of several tiers have one name: those
+        # of the client's tier count.
+        named = [rule for rule in snapshot.rules.rules if printable(rule.name) == event.rule]
         rules = [rule for rule in named if rule.is_active(time.time()) and not rule.exempt]
         of_rules = [rule.policies for rule in rules if rule.scope is Scope.RULE]
         policies = [p for limits in of_rules for p in limits.get(event.tier, limits.get(None, ()))]

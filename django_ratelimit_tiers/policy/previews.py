@@ -27,6 +27,7 @@ from django_ratelimit_tiers.policy.rehearsals import (
     known_user,
 )
 from django_ratelimit_tiers.policy.snapshots import Snapshot, build_snapshot
+from django_ratelimit_tiers.policy.stages import foresee_view
 from django_ratelimit_tiers.policy.tiers import find_tier
 from django_ratelimit_tiers.store.configured import configured_store
 
@@ -78,6 +79,7 @@ def preview(enquiry: Enquiry, *, names_accounts: bool = True) -> list[str]:
 
 
 def _route(request: HttpRequest) -> str:
+    foresee_view(request)  # what is refused before authentication was not resolved yet
     match, path = request.resolver_match, shown(request.path_info)
     if match is None:
         return f"{request.method} {path} leads to no view, so it is charged to its address."
@@ -118,7 +120,9 @@ def _verdict(rehearsed: Rehearsed, names_accounts: bool) -> str:
     if any(o.charge.cost > o.charge.policy.capacity for o in decision.refusing):
         return f"The request would be refused{early}; it costs more than is ever allowed at once."
     wait = whole_seconds(decision.retry_after or 0)
-    return f"The request would be refused{early}; it would pass in {wait:,} s."
+    # Limits that were not asked yet may refuse it then.
+    then = "it would pass" if ledger.client_decided else "these limits would let it on"
+    return f"The request would be refused{early}; {then} in {wait:,} s."
 
 
 def _unseen(ledger: Ledger) -> Iterator[str]:

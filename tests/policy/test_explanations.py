@@ -163,3 +163,25 @@ def test_a_limit_of_a_rule_that_does_not_act_now_is_not_in_force(
     event = refused(client)
     EndpointRule.objects.filter(pk=rule.pk).update(**change)
     assert explain(event)[-1].startswith("That policy is not in force any more")
+
+
+@pytest.mark.parametrize("name", ["می\u200cشود", "a\xadb", "👩\u200d👧"])
+def test_a_rule_is_found_by_a_name_with_signs_that_nobody_sees(
+    client: Client, admin_client: Client, name: str
+) -> None:
+    limit_tier("anonymous")
+    rule = make_rule(name, 1, path="/plain/")
+    event = refused(client)
+    assert "It has used 1 of 1 now" in explain(event)[-1]
+    page = admin_client.get(
+        reverse("admin:django_ratelimit_tiers_throttleevent_change", args=[event.pk])
+    ).content.decode()
+    assert reverse("admin:django_ratelimit_tiers_endpointrule_change", args=[rule.pk]) in page
+
+
+def test_it_promises_nothing_for_limits_that_were_not_asked_yet(client: Client) -> None:
+    limit_tier("anonymous", 1)
+    make_rule("plain", {"requests": 1, "period": 60})
+    told = "\n".join(explain(refused(client)))
+    assert "\nThat limit would have let the same request on " in told
+    assert "would have passed" not in told

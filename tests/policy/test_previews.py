@@ -85,6 +85,7 @@ def test_it_stops_where_the_request_does(client: Client) -> None:
     make_rule("plain", 1)
     client.get("/plain/")
     told = previewed(user="anna")
+    assert told[0] == "GET /plain/ leads to the route “plain/”, named “plain”."
     assert told[1].startswith("The request would be refused before it is known who asks; ")
     assert [line.split()[0] for line in told[2:]] == ["plain-31622400s"]
 
@@ -246,3 +247,12 @@ def test_it_says_when_a_user_may_not_log_in(client: Client) -> None:
     assert words in previewed(user="anna")
     User.objects.update(is_active=True)
     assert words not in previewed(user="anna")
+
+
+def test_it_promises_nothing_for_limits_that_were_not_asked_yet(client: Client) -> None:
+    limit_tier("anonymous", 1)
+    make_rule("plain", {"requests": 1, "period": 60})
+    client.get("/plain/")
+    told = "\n".join(previewed())
+    assert "; these limits would let it on in " in told
+    assert "would pass" not in told
