@@ -240,7 +240,7 @@ def test_a_database_without_the_tables_is_told_in_words(command: str, log: Path)
     arguments = [str(log)] if command == "ratelimit_replay" else ["GET", "/plain/"]
     with (
         without_tables(EndpointRule),
-        pytest.raises(CommandError, match=r"cannot be read: .*run `manage\.py migrate`"),
+        pytest.raises(CommandError, match=r"(?s)cannot be read: .*run `manage\.py migrate`"),
     ):
         call_command(command, *arguments)
 

@@ -81,8 +81,6 @@ def test_the_status_of_an_error_is_that_of_the_response_which_django_makes(
         ("nonsense;;;q=x,,/", "application/json"),
         ("a" * 20_000, "application/json"),
         ("\xff\x00", "application/json"),
-        ("text/html;x*=a;x*0=b", "application/json"),
-        ("text/html;x*=none''%41", "application/json"),
     ],
 )
 def test_the_body_has_the_form_that_accept_prefers(
@@ -90,6 +88,14 @@ def test_the_body_has_the_form_that_accept_prefers(
 ) -> None:
     response = refused(client, Accept=accept)
     assert response.headers["Content-Type"].partition(";")[0] == content_type
+
+
+@pytest.mark.parametrize("accept", ["text/html;x*=a;x*0=b", "text/html;x*=none''%41"])
+def test_an_accept_that_some_versions_of_django_cannot_read_is_refused_all_the_same(
+    client: Client, accept: str
+) -> None:
+    content_type = refused(client, Accept=accept).headers["Content-Type"].partition(";")[0]
+    assert content_type in ("application/json", "text/html")
 
 
 @pytest.mark.parametrize("accept", ["a/a," * 2000, "text/html" + ";" * 8000])
