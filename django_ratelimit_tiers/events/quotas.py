@@ -11,22 +11,20 @@ from django_ratelimit_tiers.core.consumption import MARKS, DayQuota, NearLimitVe
 from django_ratelimit_tiers.core.refusals import printable
 from django_ratelimit_tiers.core.words import distinct
 from django_ratelimit_tiers.events.alerts import alerts_of, close, tell
+from django_ratelimit_tiers.events.batches import batches
 from django_ratelimit_tiers.events.times import minute_start
 from django_ratelimit_tiers.models import Alert, AlertRule
 from django_ratelimit_tiers.querysets import primary
 from django_ratelimit_tiers.store.records import Records
-
-AT_ONCE = 250
-"""Of so many quotas the database is asked at once what was told: thousands may run short."""
 
 
 def judge_quotas(rule: AlertRule, minute: int, records: Records) -> None:
     """Open an alert for each mark that was reached, and close those whose window is over."""
     quotas = records.quotas()
     over = [quota for quota in quotas if quota.window <= minute]
-    short = [q for q in quotas if q.window > minute and q.limit >= rule.minimum_volume]
-    for start in range(0, len(short), AT_ONCE):
-        _judge(rule, short[start : start + AT_ONCE], minute)
+    short = (q for q in quotas if q.window > minute and q.limit >= rule.minimum_volume)
+    for some in batches(short):
+        _judge(rule, some, minute)
     for alert in alerts_of(rule).filter(closed_at__isnull=True):
         if alert.alarm["window"] <= minute:
             close(alert, minute_start(minute))

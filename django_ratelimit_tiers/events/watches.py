@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Iterator, Set
-from itertools import dropwhile, islice
+from collections.abc import Collection, Iterator, Set
+from itertools import dropwhile
 from statistics import median
-from typing import ClassVar, TypeVar
+from typing import ClassVar
 
 from django.contrib.auth import get_user_model
 from django.core.exceptions import FieldDoesNotExist
@@ -32,16 +32,12 @@ from django_ratelimit_tiers.core.sightings import (
 from django_ratelimit_tiers.core.spikes import spike
 from django_ratelimit_tiers.core.verdicts import MINUTE, Verdict
 from django_ratelimit_tiers.core.words import distinct
+from django_ratelimit_tiers.events.batches import batches
 from django_ratelimit_tiers.events.series import AGAIN, SHOWN, SeriesReader, top
 from django_ratelimit_tiers.events.times import hour_of, hour_start, moment
 from django_ratelimit_tiers.models import Alert, AlertRule, UsageCount, user_key
 from django_ratelimit_tiers.querysets import primary
 from django_ratelimit_tiers.store.records import HOUR, SEEN_SECONDS, SEEN_TTL, Records
-
-T = TypeVar("T")
-
-AT_ONCE = 250
-"""Of so many causes, users or subjects the database is asked at once: there may be thousands."""
 
 FACTORS = {Sensitivity.LOW: 2.0, Sensitivity.NORMAL: 1.0, Sensitivity.HIGH: 0.5}
 """How many times its usual number makes a subject or address abnormal, by sensitivity."""
@@ -50,13 +46,6 @@ FACTORS = {Sensitivity.LOW: 2.0, Sensitivity.NORMAL: 1.0, Sensitivity.HIGH: 0.5}
 def cause_of(rule: AlertRule, name: str) -> str:
     """Return what an alert is called that a rule raises of a series, subject or network."""
     return f"{rule.name}: {distinct(name)}" if name else rule.name
-
-
-def _some(values: Iterable[T]) -> Iterator[list[T]]:
-    """Yield values in lists that a query can hold, as `itertools.batched` of Python 3.12 does."""
-    left = iter(values)
-    while some := list(islice(left, AT_ONCE)):
-        yield some
 
 
 class Watch(ABC):
@@ -140,7 +129,7 @@ class SightingWatch(Watch):
     def look_up(self, names: Collection[str]) -> None:
         """Ask how many people were told of before."""
         alerts = primary(Alert).filter(rule=self._rule, kind=self._rule.kind)
-        for causes in _some(cause_of(self._rule, name) for name in names):
+        for causes in batches(cause_of(self._rule, name) for name in names):
             told = alerts.filter(cause__in=causes).values_list("cause")
             self._peaks.update(told.annotate(most=Max("peak")).order_by())
 
@@ -231,7 +220,7 @@ class FarmingWatch(SightingWatch):
         names = [name.removeprefix("user:") for name in subjects if name.startswith("user:")]
         keys = [key for key in map(user_key, names) if key is not None]
         young = users._default_manager.filter(date_joined__gte=moment(self._minute * MINUTE - HOUR))
-        found = (young.filter(pk__in=some).values_list("pk", flat=True) for some in _some(keys))
+        found = (young.filter(pk__in=some).values_list("pk", flat=True) for some in batches(keys))
         return frozenset(f"user:{pk}" for pks in found for pk in pks)
 
 
@@ -255,7 +244,7 @@ class DripWatch(Watch):
     def look_up(self, names: Collection[str]) -> None:
         """Ask for the hours that are judged."""
         hours = primary(UsageCount).filter(hour__gte=hour_start(self._span[0])).order_by()
-        for some in _some(names):
+        for some in batches(names):
             for row in hours.filter(subject__in=some):
                 self._rows[row.subject][hour_of(row.hour)] = row
 
