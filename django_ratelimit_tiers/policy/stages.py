@@ -71,8 +71,7 @@ def is_exempt_ahead(snapshot: Snapshot, ledger: Ledger, request: HttpRequest) ->
     """
     if not snapshot.has_exemptions:
         return False
-    book, urlconf = snapshot.passages, getattr(request, "urlconf", None)
-    found = book.foreseen(ledger.path, ledger.method, urlconf, preflight=ledger.preflight)
+    found = _foreseen(snapshot, ledger, request)
     if found is None or not found.rules.exempts:
         return False
     return bool(exempting_rules(_present(found).rules.rules))
@@ -89,8 +88,7 @@ def exempt_unreached(
     is_foreseeable = request.resolver_match is None and status != HTTPStatus.NOT_FOUND
     if snapshot is None or not is_foreseeable:
         return
-    book, urlconf = snapshot.passages, getattr(request, "urlconf", None)
-    found = book.foreseen(ledger.path, ledger.method, urlconf, preflight=ledger.preflight)
+    found = _foreseen(snapshot, ledger, request)
     if found is not None and (found.is_exempt or exempting_rules(_present(found).rules.rules)):
         ledger.exempt = ledger.exempt or "view"
 
@@ -227,6 +225,12 @@ def _match_path(snapshot: Snapshot, ledger: Ledger) -> None:
     if ledger.snapshot is not snapshot:
         ledger.snapshot, ledger.passage = snapshot, None
         ledger.on_path = snapshot.rules.match(ledger.method, ledger.path)
+
+
+def _foreseen(snapshot: Snapshot, ledger: Ledger, request: HttpRequest) -> Passage | None:
+    """Return the passage that Django would resolve a path to, None if it is to no view."""
+    book, urlconf = snapshot.passages, getattr(request, "urlconf", None)
+    return book.foreseen(ledger.path, ledger.method, urlconf, preflight=ledger.preflight)
 
 
 def _present(passage: Passage) -> Passage:

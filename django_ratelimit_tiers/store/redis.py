@@ -162,8 +162,7 @@ class RedisStore(Store):
 
 
 def _store_error(error: ResponseError) -> StoreUnavailable:
-    text = str(error)
-    of_one_call = text.startswith(OF_ONE_CALL) or ELSEWHERE in text
-    of_one_call = of_one_call or isinstance(error, TryAgainError)
+    is_told = str(error).startswith(OF_ONE_CALL) or ELSEWHERE in str(error)
+    of_one_call = is_told or isinstance(error, TryAgainError)
     kind = StoreRefused if of_one_call else StoreUnavailable
     return kind(f"{type(error).__name__}: {error}")
