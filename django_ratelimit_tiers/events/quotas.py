@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from django.db import IntegrityError, router, transaction
 
 from django_ratelimit_tiers.core.alerts import AlertEvent
-from django_ratelimit_tiers.core.consumption import MARKS, DayQuota, NearLimitVerdict, near_limit
+from django_ratelimit_tiers.core.consumption import MARKS, DayQuota, near_limit
 from django_ratelimit_tiers.core.refusals import printable
 from django_ratelimit_tiers.core.words import distinct
 from django_ratelimit_tiers.events.alerts import alerts_of, close, tell
@@ -38,19 +38,19 @@ def _judge(rule: AlertRule, quotas: Sequence[DayQuota], minute: int) -> None:
     for quota, marks in zip(quotas, causes, strict=True):
         verdict = near_limit(quota, [marks[cause] for cause in marks.keys() & known])
         if verdict.mark is not None:
-            _open(rule, quota, verdict, minute)
+            _open(rule, quota, _cause(rule, quota, verdict.mark), verdict.explanation, minute)
 
 
-def _open(rule: AlertRule, quota: DayQuota, verdict: NearLimitVerdict, minute: int) -> None:
+def _open(rule: AlertRule, quota: DayQuota, cause: str, explanation: str, minute: int) -> None:
     alert = Alert(
         kind=rule.kind,
-        cause=_cause(rule, quota, verdict.mark or 0),
+        cause=cause,
         rule=rule,
         opened_at=minute_start(minute),
         last_seen_at=minute_start(minute),
         peak=quota.used,
         baseline=quota.limit,
-        detail={"explanation": verdict.explanation, "subject": printable(quota.subject)},
+        detail={"explanation": explanation, "subject": printable(quota.subject)},
         alarm={"window": quota.window},
     )
     try:
