@@ -134,13 +134,15 @@ class Ledger:
     def _be_no_preflight(self) -> None:
         self.preflight, self.snapshot, self.passage = False, None, None
 
-    def is_guess(self, request: HttpRequest) -> bool:
-        """Return whether a client has sent credentials by which nobody was found.
+    def keeps_charges(self, request: HttpRequest) -> bool:
+        """Return whether a refusal gives nothing back: what was charged stands, or is for a guess.
 
-        They were looked at, so a refusal gives nothing back. Otherwise a client that has used up
-        the tier of its address could guess on and on, free of charge, until the right guess was
-        let in.
+        A guess are credentials by which nobody was found. They were looked at. Otherwise a client
+        that has used up the tier of its address could guess on and on, free of charge, until the
+        right guess was let in.
         """
+        if self.charges_stand:
+            return True
         is_nobody = self.client_decided and self.client.is_anonymous
         return is_nobody and (_sends(request, PRESENTED) or _queries_by_key(request))
 

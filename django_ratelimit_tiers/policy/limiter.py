@@ -245,7 +245,7 @@ class Limiter:
     def _refuse(self, ledger: Ledger, request: HttpRequest, bill: Bill) -> Flow[None]:
         """Give back what was charged before, unless it stands, and tell of the refusal."""
         decision = ledger.decision
-        if ledger.charged and not (ledger.charges_stand or ledger.is_guess(request)):
+        if ledger.charged and not ledger.keeps_charges(request):
             yield from self._give_back(ledger, reservations_only=False)
         if not unnoticed():
             told = request, decision, ledger.client.subject, bills.refused_endpoint(bill, ledger)

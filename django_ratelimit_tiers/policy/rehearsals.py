@@ -126,7 +126,7 @@ class Rehearsal:
             rehearsed.add(bill, decision.outcomes)
             ledger.add(bill, decision)
             if not decision.allowed:
-                if not (ledger.charges_stand or ledger.is_guess(request)):
+                if not ledger.keeps_charges(request):
                     self._give_back(ledger, reservations_only=False)
                 break
             if ledger.exempt and (ledger.account or not was_exempt):

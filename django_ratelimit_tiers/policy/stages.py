@@ -181,7 +181,7 @@ def is_due_late(ledger: Ledger, request: HttpRequest, status: int) -> bool:
 def was_examined(request: HttpRequest, status: int) -> bool:
     """Return whether a view, or middleware, may have looked at a request's credentials.
 
-    Then a refusal gives back nothing of what the rules cost, as for any guess (`Ledger.is_guess`).
+    Then a refusal gives back nothing of what the rules cost (`Ledger.keeps_charges`).
     """
     turned_away = (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN)
     return request.resolver_match is not None or status in turned_away
