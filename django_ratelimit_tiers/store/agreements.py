@@ -5,16 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from hashlib import sha1
 
-from django_ratelimit_tiers.store.protocol import REVISION_TTL
+from django_ratelimit_tiers.store.protocol import REVISION_TTL, written_token
 from django_ratelimit_tiers.store.redis import RedisStore
+from django_ratelimit_tiers.store.scripts import Script
 
 MOST_LOOKS = 5
 """How often copies are looked at that change meanwhile."""
 
-REPLACE = (
-    "if redis.call('GET', KEYS[1]) == ARGV[1] then "
-    "redis.call('SET', KEYS[1], ARGV[2], 'EX', ARGV[3]) end"
-)
+REPLACE = Script.load("replace")
 
 
 def agreed_revision(parts: Sequence[RedisStore]) -> str:
@@ -37,7 +35,7 @@ def agreed_revision(parts: Sequence[RedisStore]) -> str:
 
 
 def _replace(parts: Sequence[RedisStore], tokens: Sequence[str]) -> None:
-    written = [token.encode(errors="surrogateescape") for token in tokens]
+    written = [written_token(token) for token in tokens]
     new = sha1(b"\0".join(written), usedforsecurity=False).hexdigest()
     for part, token in zip(parts, written, strict=True):
-        part.command("EVAL", REPLACE, 1, part.protocol.revision_key, token, new, REVISION_TTL)
+        part.command("EVAL", REPLACE.text, 1, part.protocol.revision_key, token, new, REVISION_TTL)

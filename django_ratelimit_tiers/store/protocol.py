@@ -129,8 +129,8 @@ class Protocol:
             words += len(key), key
         given, now = (0, 0) if plan.now is None else (1, plan.now)
         words.append(HEADER.pack(plan.spend, layout.last_place, given, now))
-        revision = ANY if plan.revision is None else _written_token(plan.revision)
-        after = written(revision, *map(_written_token, known.values()))
+        revision = ANY if plan.revision is None else written_token(plan.revision)
+        after = written(revision, *map(written_token, known.values()))
         # The revisions are copied, since whoever planned with them may go on with newer ones.
         asked = plan._replace(subject_revisions=dict(known))[:-1]
         prepared = asked, layout.template % tuple(words), after, layout
@@ -162,7 +162,8 @@ def token(value: bytes) -> str:
     return value.decode(errors="surrogateescape")
 
 
-def _written_token(revision: str) -> bytes:
+def written_token(revision: str) -> bytes:
+    """Return a revision as a server holds it."""
     return revision.encode(errors="surrogateescape")
 
 

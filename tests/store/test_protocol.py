@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from django_ratelimit_tiers.core.plans import Plan
 from django_ratelimit_tiers.core.policies import Charge, QuotaPolicy
 from django_ratelimit_tiers.store import protocol, scripts
+from django_ratelimit_tiers.store.agreements import REPLACE
 from django_ratelimit_tiers.store.layouts import Layout
 from django_ratelimit_tiers.store.protocol import Protocol
 from django_ratelimit_tiers.store.scripts import ACQUIRE, REFUND, RESET, Call
@@ -203,7 +204,7 @@ def test_a_script_has_whatever_it_says_is_put_in() -> None:
 
 def test_every_file_of_lua_is_part_of_a_script() -> None:
     of_records = ADD, GIVE_LOCK, LOCK_THOUGH_FULL, RENEW_LOCK, TAKE_SAMPLE
-    texts = [script.text for script in (ACQUIRE, REFUND, RESET, *of_records)]
+    texts = [script.text for script in (ACQUIRE, REFUND, RESET, REPLACE, *of_records)]
     folder = Path(scripts.__file__).parent / "lua"
     beginnings = {file.name: file.read_bytes().splitlines()[0] for file in folder.glob("*.lua")}
     unused = [name for name, line in beginnings.items() if not any(line in text for text in texts)]
