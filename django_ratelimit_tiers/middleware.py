@@ -39,14 +39,16 @@ class RateLimitMiddleware:
     def __call__(self, request: HttpRequest) -> HttpResponseBase | Awaitable[HttpResponseBase]:
         if self.is_async:
             return self.__acall__(request)
-        response = None if _passes_door(request) else drive(self._enter(request))
+        passes_door = not conf.ENABLED or limiter().passes_door(request)
+        response = None if passes_door else drive(self._enter(request))
         response = response or self.get_response(request)
         if _conclude_at_once(request, response):
             return response
         return drive(self._leave(request, response))
 
     async def __acall__(self, request: HttpRequest) -> HttpResponseBase:
-        response = None if _passes_door(request) else await adrive(self._enter(request))
+        passes_door = not conf.ENABLED or limiter().passes_door(request)
+        response = None if passes_door else await adrive(self._enter(request))
         response = response or await self.get_response(request)
         if _conclude_at_once(request, response):
             return response
@@ -85,11 +87,6 @@ class RateLimitMiddleware:
         yield from limiter().settle(request, response.status_code)
         add_fields(response, ledger.decision)
         return response
-
-
-def _passes_door(request: HttpRequest) -> bool:
-    """Return whether the first stage has nothing to ask the store: then no flow is started."""
-    return not conf.ENABLED or limiter().passes_door(request)
 
 
 def _true_status(response: HttpResponseBase) -> int:

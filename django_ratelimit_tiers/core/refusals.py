@@ -52,13 +52,15 @@ class SampledRefusal:
     user_agent: str
 
 
-def request_detail(method: str, address: str, path: str, user_agent: str) -> str:
-    """Return the part of a sampled refusal that the request alone decides, cut to its bounds."""
+def refusal_detail(
+    decision_id: str, revision: int, method: str, address: str, path: str, user_agent: str
+) -> str:
+    """Return what a sampled refusal tells of the request, cut to its bounds."""
     if SEPARATOR in path or SEPARATOR in user_agent:
         path = path.replace(SEPARATOR, REPLACEMENT)
         user_agent = user_agent.replace(SEPARATOR, REPLACEMENT)
     path, user_agent = path[:LONGEST_PATH], user_agent[:LONGEST_USER_AGENT]
-    return f"{method[:20]}\0{address}\0{path}\0{user_agent}"
+    return f"{decision_id}\0{revision}\0{method[:20]}\0{address}\0{path}\0{user_agent}"
 
 
 def refusal_label(policy: str, tier: str, endpoint: str, rule: str = "") -> str:

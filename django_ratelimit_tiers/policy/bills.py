@@ -10,7 +10,7 @@ from django.http import HttpRequest
 
 from django_ratelimit_tiers.core.plans import Plan
 from django_ratelimit_tiers.core.policies import Charge, Mode, QuotaPolicy
-from django_ratelimit_tiers.core.refusals import labelled_key
+from django_ratelimit_tiers.core.refusals import labelled_key, refusal_detail
 from django_ratelimit_tiers.core.rules import (
     BEFORE_AUTHENTICATION,
     IdentifyBy,
@@ -90,13 +90,15 @@ def make_order(
 
 def make_plan(order: Order, ledger: Ledger, snapshot: Snapshot) -> Plan:
     """Return what the store is asked for this request."""
-    plan = *order, refusal_detail(ledger, snapshot)
-    return tuple.__new__(Plan, plan)  # Plan(*plan) takes twice as long
-
-
-def refusal_detail(ledger: Ledger, snapshot: Snapshot) -> str:
-    """Return what a sampled refusal tells of the request."""
-    return f"{ledger.id}\0{snapshot.edition.number}\0{ledger.detail}"
+    detail = refusal_detail(
+        ledger.id,
+        snapshot.edition.number,
+        ledger.method,
+        ledger.client.address,
+        ledger.path,
+        ledger.user_agent,
+    )
+    return tuple.__new__(Plan, (*order, detail))  # Plan(*order, detail) takes twice as long
 
 
 def endpoint_name(ledger: Ledger, rule: Rule | None = None) -> str:

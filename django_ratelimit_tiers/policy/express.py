@@ -67,8 +67,10 @@ def usual_fare(
     The ledger then knows the client. `keys` are the digests of its API key. What the site itself
     says of the tier, the ledger knows already (`ask_site`).
     """
-    passage = stages.passage(snapshot, ledger, request)
-    if not passage.is_usual or ledger.exempt or presents_key(snapshot, request):
+    passage = ledger.passage or stages.passage(snapshot, ledger, request)
+    if not passage.is_usual or ledger.exempt:
+        return None
+    if snapshot.accounts.by_key and presents_key(request):
         return None
     door, number, charged = ledger.client, user_number(user), ledger.charged_rules
     slug = ledger.resolved_tier
@@ -92,7 +94,9 @@ def usual_fare(
 def usual_door_fare(snapshot: Snapshot, ledger: Ledger, request: HttpRequest) -> Fare | None:
     """Return what the plain way would charge before authentication, None for it to find out."""
     passage, client = stages.door_passage(snapshot, ledger), ledger.client
-    if not passage.is_usual or ledger.exempt or presents_key(snapshot, request):
+    if not passage.is_usual or ledger.exempt:
+        return None
+    if snapshot.accounts.by_key and presents_key(request):
         return None
     key = passage, client.address, ledger.charged_rules
     fare = snapshot.passages.fares.get(key)
@@ -109,7 +113,9 @@ def usual_late_fare(snapshot: Snapshot, ledger: Ledger, request: HttpRequest) ->
     """Return what the plain way would charge a request that never reached a view, None for it to
     find out."""
     passage, client = stages.passage(snapshot, ledger, request), ledger.client
-    if not passage.is_usual or ledger.exempt or presents_key(snapshot, request):
+    if not passage.is_usual or ledger.exempt:
+        return None
+    if snapshot.accounts.by_key and presents_key(request):
         return None
     key = LATE, passage, client.address, ledger.charged_rules
     fare = snapshot.passages.fares.get(key)

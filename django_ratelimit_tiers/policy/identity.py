@@ -160,8 +160,11 @@ def request_user(request: HttpRequest) -> Any:
     key Django's own middleware could only find nobody; a user that other code has put there counts.
     """
     user = getattr(request, "user", None)
-    if not _is_unread(user):
-        return _awake(user)
+    if not isinstance(user, LazyObject):
+        return user
+    awake = _lazy_state(user)["_wrapped"]
+    if awake is not empty:
+        return awake
     if _is_of_session(user) and _session_key(request) is None:
         return None
     return Step(lambda: session_user(request), lambda: asession_user(request))

@@ -13,7 +13,6 @@ from django.http import HttpRequest
 from django_ratelimit_tiers.conf import conf
 from django_ratelimit_tiers.core.decisions import NOTHING_DECIDED, Decision
 from django_ratelimit_tiers.core.policies import Charge
-from django_ratelimit_tiers.core.refusals import request_detail
 from django_ratelimit_tiers.core.rules import Rule
 from django_ratelimit_tiers.policy.identity import Client, address_client, user_number
 from django_ratelimit_tiers.policy.passages import Passage
@@ -61,7 +60,6 @@ class Ledger:
         "client",
         "client_decided",
         "decision",
-        "detail",
         "exempt",
         "has_asked",
         "has_reservations",
@@ -76,13 +74,14 @@ class Ledger:
         "route",
         "snapshot",
         "user",
+        "user_agent",
     )
 
     def __init__(
-        self, client: Client, method: str, path: str, preflight: bool, name: str, detail: str
+        self, client: Client, method: str, path: str, preflight: bool, name: str, user_agent: str
     ) -> None:
         self.client, self.method, self.path, self.preflight = client, method, path, preflight
-        self.id, self.detail = name, detail
+        self.id, self.user_agent = name, user_agent
         self.user: Any = None
         self.exempt = self.account = ""
         self.decision = NOTHING_DECIDED
@@ -97,19 +96,19 @@ class Ledger:
         self.passage: Passage | None = None
         self.snapshot: Snapshot | None = None
 
-    def by_method_of(self, request: HttpRequest) -> Ledger:
-        """Follow a request whose method middleware has changed, and return the ledger.
+    def follow_method(self, request: HttpRequest) -> None:
+        """Follow a request whose method middleware has changed.
 
         From now on the rules for the new method hold. What was charged stays charged. The request
         is no preflight any more, and no longer exempt by a rule or a view of its old method.
         """
-        if request.method == self.method or method_of(request) == self.method:
-            return self
-        self.method, self.preflight = method_of(request), False
+        method = method_of(request)
+        if method == self.method:  # it was spelled in another way
+            return
+        self.method, self.preflight = method, False
         self.snapshot = self.passage = None
         if not self.account:
             self.exempt = ""
-        return self
 
     def meet(self, user: Any, keys: tuple[str, ...] = ()) -> None:
         """Let the second stage decide, by this user and by these digests of an API key.
@@ -192,7 +191,7 @@ def ledger_of(request: HttpRequest) -> Ledger | None:
 
 def open_ledger(request: HttpRequest) -> Ledger:
     """Return the request's ledger, opening it if this is the first to decide anything."""
-    ledger = ledger_of(request)
+    ledger: Ledger | None = getattr(request, "_ratelimit_ledger", None)
     if ledger is None:
         client, method, path = address_client(request), method_of(request), request.path_info
         ledger = Ledger(
@@ -201,7 +200,7 @@ def open_ledger(request: HttpRequest) -> Ledger:
             path,
             method == "OPTIONS" and _asks_permission(request),
             getrandbits(64).to_bytes(8).hex(),  # a name, no secret: it may be guessed
-            request_detail(method, client.address, path, request.META.get("HTTP_USER_AGENT", "")),
+            request.META.get("HTTP_USER_AGENT", ""),
         )
         request._ratelimit_ledger = request.ratelimit = ledger  # type: ignore[attr-defined]
     return ledger

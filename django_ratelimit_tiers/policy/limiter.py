@@ -62,11 +62,10 @@ class Limiter:
 
     def passes_door(self, request: HttpRequest) -> bool:
         """Return whether the first stage can be left out: it would charge and exempt nobody."""
-        ledger = open_ledger(request)
-        known = self._snapshots.in_force
+        ledger, known = open_ledger(request), self._snapshots.in_force
         if known is None or stages.door_passage(known, ledger).rules.acts_early:
             return False
-        return account_of(known, ledger.client, request) is None
+        return not known.has_accounts or account_of(known, ledger.client, request) is None
 
     def door(self, request: HttpRequest) -> Flow[Decision]:
         """Decide the first stage: what is known before authentication, by the path alone."""
@@ -79,8 +78,10 @@ class Limiter:
 
         The client is left to a view that decides it itself (`stages.decides_client`).
         """
-        ledger = open_ledger(request).by_method_of(request)
-        known = self._known(ledger)
+        ledger = open_ledger(request)
+        if request.method != ledger.method:
+            ledger.follow_method(request)
+        known = ledger.snapshot or self._snapshots.in_force
         way = None if known is None else stages.passage(known, ledger, request)
         if way is None or not way.is_usual or way.rules.acts_early:
             decision = yield from self._route(ledger, request, way)
@@ -99,7 +100,9 @@ class Limiter:
         `user` is the user that authentication found, None when there is none. The tier is charged
         1, unless the view that was resolved is marked with another cost.
         """
-        ledger = open_ledger(request).by_method_of(request)
+        ledger = open_ledger(request)
+        if request.method != ledger.method:
+            ledger.follow_method(request)
         return self._client(ledger, request, user, 1)
 
     def unreached(self, request: HttpRequest, status: int) -> Flow[Decision]:
@@ -146,7 +149,7 @@ class Limiter:
         ledger.meet(user)
         if conf.has_resolvers:
             return self._introduced(ledger, request, user, cost)
-        known = self._known(ledger)
+        known = ledger.snapshot or self._snapshots.in_force
         fare = None if known is None else usual_fare(known, ledger, request, user, (), cost)
         if fare is None:
             _identify(ledger, request, user, ())
@@ -225,18 +228,19 @@ class Limiter:
                     stale = yield from self._reloads.look(snapshot, revisions)
                 else:
                     plan = bills.make_plan(order, ledger, snapshot)
-                    recalled = self._recall(plan)
-                    reply = recalled or (yield self._store.execution(plan))
+                    recalled = self._recall(plan) if self._refusals.remembered else None
+                    try:
+                        reply = recalled or (yield self._store.execution(plan))
+                    except StoreUnavailable:
+                        return bill, degraded_decision(bill, self._local, plan.detail)
                     decision, stale = Decision.of(reply.answer, reply.now), reply.stale
                     if not recalled:
-                        self._refusals.learn(plan, reply)
+                        if decision.refusing or self._refusals.remembered:
+                            self._refusals.learn(plan, reply)
                         if stale is None:
                             self._snapshots.confirm()
             except SnapshotUnavailable:
                 return NOTHING, Decision(degraded=None if ledger.exempt else conf.ON_STORE_FAILURE)
-            except StoreUnavailable:
-                detail = bills.refusal_detail(ledger, snapshot)
-                return bill, degraded_decision(bill, self._local, detail)
             if stale is None:
                 break
             revisions = yield from self._reloads.catch_up(snapshot, stale, revisions)

@@ -67,8 +67,6 @@ class RefusalMemory:
         It is the one with the longest wait, as the store would tell. A plan with a policy in shadow
         mode is the store's: nobody else knows what that would refuse.
         """
-        if not self.remembered:
-            return None
         now, found, ends = self._clock(), None, 0.0
         if self._own_edit is not own_edits.last:
             self._own_edit, self._edited_at = own_edits.last, now
@@ -92,10 +90,13 @@ class RefusalMemory:
         return place, _later(refusal, charge, now)
 
     def learn(self, plan: Plan, reply: Reply) -> None:
-        """Remember what the store has just refused, and forget what it has let through."""
-        refusing = Decision.of(reply.answer, reply.now).refusing
-        if not self._seconds or not (refusing or self.remembered):
+        """Remember what the store has just refused, and forget what it has let through.
+
+        There is nothing to learn from a request that was let in while nothing is `remembered`.
+        """
+        if not self._seconds:
             return
+        refusing = Decision.of(reply.answer, reply.now).refusing
         with self._lock:
             if not refusing and reply.stale is None:
                 for charge in plan.charges:

@@ -129,8 +129,11 @@ class SnapshotCache:
 
     @property
     def in_force(self) -> Snapshot | None:
-        """The current snapshot, None when it is to be loaded or compared first."""
-        return None if self._wants_comparison() else self._snapshot
+        """The current snapshot, None when it is to be loaded, or compared with the database."""
+        every = DATABASE_LOOK_SECONDS if self._store.shared else IDLE_LOOK_SECONDS
+        if self._clock() - self._compared > every:
+            return None
+        return self._snapshot if self._breaker.recoveries == self._recoveries else None
 
     def confirm(self) -> None:
         """Note that the store has just agreed with the snapshot's revision."""
@@ -142,12 +145,6 @@ class SnapshotCache:
             self._own_edit = own_edits.last
             return True
         return self._clock() - self._confirmed > IDLE_LOOK_SECONDS
-
-    def _wants_comparison(self) -> bool:
-        """Return whether the database should be asked for its revision again."""
-        every = DATABASE_LOOK_SECONDS if self._store.shared else IDLE_LOOK_SECONDS
-        due = self._clock() - self._compared > every
-        return due or self._breaker.recoveries != self._recoveries
 
     def load(self, stale: Snapshot | None) -> Snapshot:
         """Return a newer snapshot than the stale one, building it unless another thread just did.

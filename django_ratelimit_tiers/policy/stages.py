@@ -37,7 +37,8 @@ Stage = Callable[[Snapshot, Ledger, HttpRequest, dict[str, str]], Flow[Bill]]
 
 def door_passage(snapshot: Snapshot, ledger: Ledger) -> Passage:
     """Return the passage of a request of which nothing but the path is known."""
-    _match_path(snapshot, ledger)
+    if ledger.snapshot is not snapshot:
+        _match_path(snapshot, ledger)
     book, on_path, preflight = snapshot.passages, ledger.on_path, ledger.preflight
     return _present(book.unresolved(on_path, ledger.method, preflight=preflight))
 
@@ -47,13 +48,14 @@ def passage(snapshot: Snapshot, ledger: Ledger, request: HttpRequest) -> Passage
 
     Both stages ask for it; it is the same as long as the snapshot is.
     """
-    if ledger.passage is not None and ledger.snapshot is snapshot:
+    if ledger.snapshot is not snapshot:
+        _match_path(snapshot, ledger)
+    elif ledger.passage is not None:
         return ledger.passage
     match = request.resolver_match
     if match is None:
         found = door_passage(snapshot, ledger)
     else:
-        _match_path(snapshot, ledger)
         urlconf = getattr(request, "urlconf", None)
         book, on_path, preflight = snapshot.passages, ledger.on_path, ledger.preflight
         found = book.resolved(on_path, match, ledger.method, urlconf, preflight=preflight)
@@ -222,9 +224,8 @@ def decides_client(view: Any) -> bool:
 
 
 def _match_path(snapshot: Snapshot, ledger: Ledger) -> None:
-    if ledger.snapshot is not snapshot:
-        ledger.snapshot, ledger.passage = snapshot, None
-        ledger.on_path = snapshot.rules.match(ledger.method, ledger.path)
+    ledger.snapshot, ledger.passage = snapshot, None
+    ledger.on_path = snapshot.rules.match(ledger.method, ledger.path)
 
 
 def _foreseen(snapshot: Snapshot, ledger: Ledger, request: HttpRequest) -> Passage | None:

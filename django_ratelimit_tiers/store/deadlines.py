@@ -57,14 +57,15 @@ class Caller:
     """
 
     def __init__(self) -> None:
-        self._thread, self._since = 0, 0.0
+        self._thread, self._is_main, self._since = 0, False, 0.0
 
     def is_alone(self, now: float) -> bool:
         """Return whether the main thread calls, and no other has for ALONE_SECONDS."""
         thread = get_ident()
         if thread != self._thread:
-            self._thread, self._since = thread, now
-        return now - self._since > ALONE_SECONDS and thread == main_thread().ident
+            self._thread, self._is_main = thread, thread == main_thread().ident
+            self._since = now
+        return self._is_main and now - self._since > ALONE_SECONDS
 
 
 _caller = Caller()
@@ -187,7 +188,7 @@ class Bounded:
     def ask(self, command: Command) -> Any:
         """Return the answer to a command; raises what the client library raises."""
         sock, answers = self._sock, self._answers
-        sock.sendall(packed(command))
+        sock.sendall(command if type(command) is bytes else packed(command))
         answer: Any = INCOMPLETE
         while answer is INCOMPLETE:
             answers.feed(sock.recv(MOST_READ) or _closed())
@@ -226,9 +227,10 @@ def connecting() -> Iterator[None]:
         raise ConnectionError(f"{type(error).__name__}: {error}") from error
 
 
-def packed(command: Command) -> bytes:
-    """Return a command as it is sent."""
-    return command if type(command) is bytes else pack_command(command)  # type: ignore[arg-type]
+def packed(words: Words) -> bytes:
+    """Return a command in words as it is sent."""
+    written: bytes = pack_command(words)  # type: ignore[arg-type]
+    return written
 
 
 def new_reader() -> Reader:

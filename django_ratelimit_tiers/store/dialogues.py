@@ -94,7 +94,8 @@ class Asked:
 
     def ask(self, command: Command, deadline: float) -> Any:
         """Return the answer to a command, to be awaited; raises what the client library raises."""
-        return self._dialogue.ask(packed(command), deadline)
+        written = command if type(command) is bytes else packed(command)
+        return self._dialogue.ask(written, deadline)
 
     def is_readable(self) -> bool:
         """Return whether it is closed, or has something on it that nobody read."""

@@ -75,7 +75,7 @@ def refuse(refusals: int, addresses: int, client: redis.Redis) -> None:
     """
     from django_ratelimit_tiers.core.plans import Plan  # noqa: PLC0415
     from django_ratelimit_tiers.core.policies import Charge, QuotaPolicy  # noqa: PLC0415
-    from django_ratelimit_tiers.core.refusals import request_detail  # noqa: PLC0415
+    from django_ratelimit_tiers.core.refusals import refusal_detail  # noqa: PLC0415
     from django_ratelimit_tiers.store.protocol import Protocol  # noqa: PLC0415
     from django_ratelimit_tiers.store.scripts import ACQUIRE  # noqa: PLC0415
     from tests.benchmarks.pipelines import answers  # noqa: PLC0415
@@ -89,7 +89,7 @@ def refuse(refusals: int, addresses: int, client: redis.Redis) -> None:
         for number in range(first, min(first + BATCH, refusals)):
             at = number % addresses
             address = f"10.{at >> 16 & 255}.{at >> 8 & 255}.{at & 255}"
-            detail = f"{number:016x}\0007\0" + request_detail("GET", address, "/api/search/", agent)
+            detail = refusal_detail(f"{number:016x}", 7, "GET", address, "/api/search/", agent)
             charges = (Charge(f"ip:{address}", policy, 2),)
             calls.append(protocol.acquire(Plan(charges, labels=labels, detail=detail))[0])
         answers(client, calls)

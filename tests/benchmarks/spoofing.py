@@ -122,7 +122,7 @@ def charge(numbers: range, client: redis.Redis) -> int:
     from django_ratelimit_tiers.core.addresses import address_subject  # noqa: PLC0415
     from django_ratelimit_tiers.core.plans import Plan  # noqa: PLC0415
     from django_ratelimit_tiers.core.policies import Charge  # noqa: PLC0415
-    from django_ratelimit_tiers.core.refusals import request_detail  # noqa: PLC0415
+    from django_ratelimit_tiers.core.refusals import refusal_detail  # noqa: PLC0415
     from django_ratelimit_tiers.policy.assignments import AssignmentCache  # noqa: PLC0415
     from django_ratelimit_tiers.policy.snapshots import build_snapshot  # noqa: PLC0415
     from django_ratelimit_tiers.store.protocol import Protocol, parse_reply  # noqa: PLC0415
@@ -139,7 +139,7 @@ def charge(numbers: range, client: redis.Redis) -> int:
             at = address(number)
             subject = address_subject(at, 64)
             charges = tuple(Charge(subject, policy) for policy in policies)
-            detail = f"{number:016x}\0007\0" + request_detail("GET", at, "/plain/", AGENT)
+            detail = refusal_detail(f"{number:016x}", 7, "GET", at, "/plain/", AGENT)
             plans.append(Plan(charges, labels=labels, detail=detail))
         calls, layouts = zip(*map(protocol.acquire, plans), strict=True)
         replies = map(parse_reply, plans, layouts, answers(client, calls))

@@ -8,14 +8,14 @@ import pytest
 
 from django_ratelimit_tiers.core.decisions import Outcome
 from django_ratelimit_tiers.core.policies import Charge, Mode, QuotaPolicy
-from django_ratelimit_tiers.core.refusals import OTHERS, RefusalKey, request_detail
+from django_ratelimit_tiers.core.refusals import OTHERS, RefusalKey, refusal_detail
 from django_ratelimit_tiers.events.repetitions import MOST_COUNTED, Repetitions
 from django_ratelimit_tiers.events.tallies import MOST_SAMPLED
 
 POLICY = QuotaPolicy("free-minute", 60, 60)
 OF_TIER = "free-minute\0free\0GET plain/"
 OF_RULE = "free-minute\0free\0GET plain/\0search"
-DETAIL = request_detail("GET", "192.0.2.1", "/plain/", "tester/1")
+DETAIL = refusal_detail("id", 7, "GET", "192.0.2.1", "/plain/", "tester/1")
 
 
 def key(subject: str) -> RefusalKey:
@@ -42,7 +42,7 @@ def test_each_is_counted_once_and_taken_once(repetitions: Repetitions) -> None:
 def test_what_has_no_label_is_not_counted_and_what_has_no_detail_not_sampled(
     repetitions: Repetitions,
 ) -> None:
-    repetitions.add(refused(), "", f"id\x001\0{DETAIL}")
+    repetitions.add(refused(), "", DETAIL)
     assert repetitions.take_counts(100) == {}
     repetitions.add(refused(), OF_TIER, "")
     assert repetitions.take_sample() == []
@@ -50,13 +50,13 @@ def test_what_has_no_label_is_not_counted_and_what_has_no_detail_not_sampled(
 
 def test_the_newest_are_sampled_in_full(repetitions: Repetitions) -> None:
     for number in range(MOST_SAMPLED + 5):
-        repetitions.add(refused(wait=number), OF_RULE, f"id{number}\x003\0{DETAIL}")
+        repetitions.add(refused(wait=number), OF_RULE, DETAIL.replace("id", f"id{number}", 1))
     sample = repetitions.take_sample()
     assert [refusal.decision_id for refusal in sample] == [
         f"id{number}" for number in range(5, MOST_SAMPLED + 5)
     ]
     assert (sample[-1].key, sample[-1].rule) == (key("user:1"), "search")
-    assert (sample[-1].retry_after, sample[-1].revision) == (MOST_SAMPLED + 4, 3)
+    assert (sample[-1].retry_after, sample[-1].revision) == (MOST_SAMPLED + 4, 7)
     assert (sample[-1].address, sample[-1].user_agent) == ("192.0.2.1", "tester/1")
     assert repetitions.take_sample() == []
 
@@ -74,7 +74,7 @@ def test_too_many_subjects_are_counted_together(repetitions: Repetitions) -> Non
 def test_threads_lose_none(repetitions: Repetitions) -> None:
     def add() -> None:
         for _ in range(2000):
-            repetitions.add(refused(), OF_TIER, f"id\x001\0{DETAIL}")
+            repetitions.add(refused(), OF_TIER, DETAIL)
 
     threads = [Thread(target=add) for _ in range(4)]
     for thread in threads:
