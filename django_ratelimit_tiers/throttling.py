@@ -66,8 +66,10 @@ def _tell_afterwards(request: HttpRequest, view: APIView) -> None:
         except Exception as unhandled:
             settle(error_status(unhandled))
             raise
-        settle(finalized.status_code)
-        add_fields(finalized, open_ledger(request).decision)
+        ledger = open_ledger(request)
+        if ledger.has_reservations:
+            settle(finalized.status_code)
+        add_fields(finalized, ledger.decision)
         return finalized
 
     def handle_or_settle(error: Exception) -> Response:

@@ -15,22 +15,21 @@ MOST_REMEMBERED, LONGEST_REMEMBERED = 2000, 200
 
 
 class RulesByMethod:
-    """Some rules, told apart by the methods that they name; `HEAD` counts as `GET`."""
+    """Some rules, told apart by the methods that they name; `HEAD` counts as `GET`.
 
-    __slots__ = ("_named", "_others")
+    `named` has those on each method that a rule names, `others` those on every other method.
+    """
+
+    __slots__ = ("named", "others")
 
     def __init__(self, rules: Sequence[Rule]) -> None:
-        self._others = tuple(rule for rule in rules if not rule.methods)
+        self.others = tuple(rule for rule in rules if not rule.methods)
         named = {method for rule in rules for method in rule.methods}
         if "GET" in named:
             named.add("HEAD")
-        self._named = {
+        self.named = {
             method: tuple(rule for rule in rules if _covers(rule, method)) for method in named
         }
-
-    def get(self, method: str) -> tuple[Rule, ...]:
-        """Return the rules for a method, spelled as Django gives it."""
-        return self._named.get(method, self._others)
 
 
 class RuleSet:
@@ -59,7 +58,8 @@ class RuleSet:
         a CORS preflight the caller leaves such rules out.
         """
         find = self._find_again if len(path) <= LONGEST_REMEMBERED else self._by_path.find
-        return find(path).get(method)
+        found = find(path)
+        return found.named.get(method, found.others)
 
 
 def _pattern(rule: Rule) -> Pattern:

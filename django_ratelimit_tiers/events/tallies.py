@@ -65,10 +65,15 @@ class TallySheet:
                 own = [o for o in outcomes if o.charge.subject == subject]
                 usage = self._usage[key] = [0, 0, _hourly_limit(own)]
             usage[0 if decision.allowed else 1] += 1
-            if not _are_ample(decision) and not decision.degraded:
-                for outcome in decision.outcomes:
-                    if outcome.remaining <= short_at(outcome.charge.policy):
-                        self._note_quota(outcome, decision.now)
+            answer = decision.answer
+            if type(answer) is not Grant:
+                self._note_quotas(decision)
+                return
+            standings = answer.standings
+            for place, least in answer.quotas.short_at:  # for every request, of which few run short
+                if standings[place][0] <= least:
+                    self._note_quotas(decision)
+                    return
 
     @property
     def is_due(self) -> bool:
@@ -128,10 +133,14 @@ class TallySheet:
             if subject.startswith(("user:", "key:")):
                 yield subject, address_subject.removeprefix("ip:")
 
-    def _note_quota(self, outcome: Outcome, now: int) -> None:
-        quota = outcome.charge.subject, outcome.charge.policy.name
-        if len(self._quotas) < MOST_ENTRIES or quota in self._quotas:
-            self._quotas[quota] = outcome, now  # the last before it is told is what counts
+    def _note_quotas(self, decision: Decision) -> None:
+        """Note the day quotas of a decision that run short; the last of each before it is told is
+        what counts."""
+        for outcome in () if decision.degraded else decision.outcomes:
+            quota = outcome.charge.subject, outcome.charge.policy.name
+            is_short = outcome.remaining <= short_at(outcome.charge.policy)
+            if is_short and (len(self._quotas) < MOST_ENTRIES or quota in self._quotas):
+                self._quotas[quota] = outcome, decision.now
 
 
 def _hourly_limit(outcomes: Sequence[Outcome]) -> int:
@@ -149,15 +158,3 @@ def _day_quota(outcome: Outcome, now: int) -> DayQuota:
     window = (now // policy.window + 1) * policy.window // (MINUTE * MICROSECONDS)
     used = policy.capacity - outcome.remaining
     return DayQuota(subject, policy.name, policy.capacity, used, window)
-
-
-def _are_ample(decision: Decision) -> bool:
-    """Return whether surely no day quota runs short; False where one may."""
-    answer = decision.answer
-    if type(answer) is not Grant:
-        return False
-    standings = answer.standings
-    for place, least in answer.quotas.short_at:  # noqa: SIM110 - for every request, and quicker
-        if standings[place][0] <= least:
-            return False
-    return True

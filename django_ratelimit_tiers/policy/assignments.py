@@ -72,6 +72,16 @@ class AssignmentCache:
         assignment = self._assignments.get(subject)
         return assignment if assignment and time.monotonic() < assignment.until else None
 
+    def holds(self, assignments: Mapping[str, Assignment]) -> bool:
+        """Return whether all of these, by subject, are still what is remembered."""
+        if not assignments:
+            return True
+        now, remembered = time.monotonic(), self._assignments
+        for subject, assignment in assignments.items():
+            if remembered.get(subject) is not assignment or now >= assignment.until:
+                return False
+        return True
+
     def look_up_user(self, subject: str, user: Any, revision: str) -> Assignment:
         """Ask the database for a user's own tier and that of the best group, in one query.
 

@@ -79,7 +79,7 @@ def usual_fare(
     told = slug, ledger.is_verified
     key = passage, number, user.__class__, keys, door.address, cost, charged, told
     fare = snapshot.passages.fares.get(key)
-    if fare is None or not _holds(fare, snapshot):
+    if fare is None or not snapshot.assignments.holds(fare.assignments):
         client = identified_client(door, user, keys)
         if account_of(snapshot, client, request) is not None:
             return None
@@ -138,14 +138,6 @@ def _keep(snapshot: Snapshot, key: object, fare: Fare) -> None:
     kept = fare.bill._replace(is_kept=True)
     fare = _fare(snapshot, fare.client, kept, fare.assignments)
     snapshot.passages.remember_fare(key, fare)
-
-
-def _holds(fare: Fare, snapshot: Snapshot) -> bool:
-    """Return whether its client is still assigned what it was."""
-    for subject, assignment in fare.assignments.items():
-        if snapshot.assignments.get(subject) is not assignment:
-            return False
-    return True
 
 
 def _new_fare(

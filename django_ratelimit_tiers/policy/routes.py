@@ -62,7 +62,7 @@ class RouteIndex:
         it was reached by; the rules are in the order in which they were given.
         """
         known = self._on(match, routes)
-        return known.route, known.rules.get(method)
+        return known.route, known.rules.named.get(method, known.rules.others)
 
     def _on(self, match: ResolverMatch, routes: RouteMap) -> _Known:
         view = steady_view(match.func)

@@ -40,7 +40,8 @@ def door_passage(snapshot: Snapshot, ledger: Ledger) -> Passage:
     if ledger.snapshot is not snapshot:
         _match_path(snapshot, ledger)
     book, on_path, preflight = snapshot.passages, ledger.on_path, ledger.preflight
-    return _present(book.unresolved(on_path, ledger.method, preflight=preflight))
+    found = book.unresolved(on_path, ledger.method, preflight=preflight)
+    return _present(found) if found.rules.turns else found
 
 
 def passage(snapshot: Snapshot, ledger: Ledger, request: HttpRequest) -> Passage:
@@ -59,7 +60,8 @@ def passage(snapshot: Snapshot, ledger: Ledger, request: HttpRequest) -> Passage
         urlconf = getattr(request, "urlconf", None)
         book, on_path, preflight = snapshot.passages, ledger.on_path, ledger.preflight
         found = book.resolved(on_path, match, ledger.method, urlconf, preflight=preflight)
-        found = _present(found)
+        if found.rules.turns:
+            found = _present(found)
         ledger.route = found.route
     ledger.passage = found
     return found
@@ -235,4 +237,4 @@ def _foreseen(snapshot: Snapshot, ledger: Ledger, request: HttpRequest) -> Passa
 
 
 def _present(passage: Passage) -> Passage:
-    return passage.at(time.time()) if passage.rules.turns else passage
+    return passage.at(time.time())

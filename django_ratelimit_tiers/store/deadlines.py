@@ -227,9 +227,9 @@ def connecting() -> Iterator[None]:
         raise ConnectionError(f"{type(error).__name__}: {error}") from error
 
 
-def packed(words: Words) -> bytes:
+def packed(command: Command) -> bytes:
     """Return a command in words as it is sent."""
-    written: bytes = pack_command(words)  # type: ignore[arg-type]
+    written: bytes = pack_command(command)  # type: ignore[arg-type]
     return written
 
 
