@@ -12,7 +12,7 @@ from django.http.response import HttpResponseBase
 
 from django_ratelimit_tiers.conf import conf
 from django_ratelimit_tiers.policy.flows import Flow, adrive, drive
-from django_ratelimit_tiers.policy.ledgers import ledger_of, open_ledger
+from django_ratelimit_tiers.policy.ledgers import Ledger, open_ledger
 from django_ratelimit_tiers.policy.limiter import limiter
 from django_ratelimit_tiers.responses import add_fields, discard, refusal
 
@@ -39,20 +39,28 @@ class RateLimitMiddleware:
     def __call__(self, request: HttpRequest) -> HttpResponseBase | Awaitable[HttpResponseBase]:
         if self.is_async:
             return self.__acall__(request)
-        passes_door = not conf.ENABLED or limiter().passes_door(request)
+        if not conf.ENABLED:
+            return self.get_response(request)  # type: ignore[no-any-return]
+        ledger = open_ledger(request)
+        passes_door = limiter().passes_door(ledger, request)
         response = None if passes_door else drive(self._enter(request))
         response = response or self.get_response(request)
-        if _conclude_at_once(request, response):
+        if ledger.client_decided and not ledger.has_reservations:  # nothing is left to be decided
+            add_fields(response, ledger.decision)
             return response
-        return drive(self._leave(request, response))
+        return drive(self._leave(ledger, request, response))
 
     async def __acall__(self, request: HttpRequest) -> HttpResponseBase:
-        passes_door = not conf.ENABLED or limiter().passes_door(request)
+        if not conf.ENABLED:
+            return await self.get_response(request)  # type: ignore[no-any-return]
+        ledger = open_ledger(request)
+        passes_door = limiter().passes_door(ledger, request)
         response = None if passes_door else await adrive(self._enter(request))
         response = response or await self.get_response(request)
-        if _conclude_at_once(request, response):
+        if ledger.client_decided and not ledger.has_reservations:  # nothing is left to be decided
+            add_fields(response, ledger.decision)
             return response
-        return await adrive(self._leave(request, response))
+        return await adrive(self._leave(ledger, request, response))
 
     def process_view(
         self, request: HttpRequest, view: View, _args: Any, _kwargs: Any
@@ -76,8 +84,9 @@ class RateLimitMiddleware:
         decision = yield from limiter().door(request)
         return None if decision.allowed else (yield from refusal(request, decision))
 
-    def _leave(self, request: HttpRequest, response: HttpResponseBase) -> Flow[HttpResponseBase]:
-        ledger = open_ledger(request)
+    def _leave(
+        self, ledger: Ledger, request: HttpRequest, response: HttpResponseBase
+    ) -> Flow[HttpResponseBase]:
         if not ledger.client_decided:
             was_allowed = ledger.decision.allowed
             decision = yield from limiter().unreached(request, _true_status(response))
@@ -96,14 +105,3 @@ def _true_status(response: HttpResponseBase) -> int:
     """
     is_error = getattr(response, "exception", False)
     return max(response.status_code, HTTPStatus.BAD_REQUEST) if is_error else response.status_code
-
-
-def _conclude_at_once(request: HttpRequest, response: HttpResponseBase) -> bool:
-    """Add the header fields where no more is to be decided or given back; return whether so."""
-    ledger = ledger_of(request)
-    if ledger is None:
-        return True
-    if not ledger.client_decided or ledger.has_reservations:
-        return False
-    add_fields(response, ledger.decision)
-    return True

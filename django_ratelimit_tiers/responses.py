@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 from contextlib import suppress
 from functools import lru_cache
 from typing import Any, NamedTuple
@@ -40,15 +40,10 @@ times as long as to refuse."""
 MOST_ANSWERS = 512
 """Answers that are remembered, of some two kilobytes each."""
 
+CACHE_CONTROL = "Cache-Control", "no-store"
+"""The header field of every refusal: nobody else is to get it."""
+
 DECISION_KEY = DECISION_FIELD.lower()
-
-
-def decision_fields(decision: Decision, styles: Collection[str]) -> dict[str, str]:
-    """Return the header fields of a decision in some styles, values of the setting `HEADERS`."""
-    fields = header_fields(decision, styles)
-    if not decision.allowed:
-        fields["Cache-Control"] = "no-store"
-    return fields
 
 
 def add_fields(response: HttpResponseBase, decision: Decision) -> None:
@@ -58,9 +53,10 @@ def add_fields(response: HttpResponseBase, decision: Decision) -> None:
     # Django checks and encodes each name and value anew, which takes longer than making them. Ours
     # are printable ASCII (core.headers), so they are put where Django would.
     store = response.headers._store
-    for name, value in decision_fields(decision, conf.HEADERS).items():
+    for name, value in header_fields(decision, conf.HEADERS).items():
         store[name.lower()] = name, value
     if not decision.allowed:
+        store[CACHE_CONTROL[0].lower()] = CACHE_CONTROL
         _leave_unlogged(response)
 
 
@@ -151,7 +147,7 @@ def _answer_alike(form: str, styles: tuple[str, ...], alike: Likeness) -> Answer
 
 def _answer(form: str, styles: tuple[str, ...], decision: Decision) -> Answer:
     content_type, body_of = BODIES[form]
-    fields = decision_fields(decision, styles)
+    fields = header_fields(decision, styles) | dict([CACHE_CONTROL])
     return Answer(
         body_of(decision).encode(),
         content_type,

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterable, Sequence
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 from django_ratelimit_tiers.core.policies import Algorithm, QuotaPolicy
 
@@ -32,6 +32,10 @@ class CounterState(NamedTuple):
 
 
 EMPTY = CounterState()
+
+Standing: TypeAlias = tuple[QuotaPolicy, int, int, int]
+"""How the counter of a policy stands: what may still be taken, the microseconds to the full quota,
+and those to wait where the policy refuses, otherwise 0."""
 
 BUCKET, SLIDING = Algorithm.TOKEN_BUCKET, Algorithm.SLIDING_WINDOW_COUNTER
 FIXED = Algorithm.FIXED_WINDOW
@@ -104,17 +108,15 @@ def give_back(
             return settled
 
 
-def standing(policy: QuotaPolicy, last: int, current: int, previous: int) -> tuple[int, int]:
-    """Return what may still be taken at the settled time, and the microseconds to the full quota.
+def standing(policy: QuotaPolicy, last: int, current: int, previous: int) -> Standing:
+    """Return how a counter stands at its settled time.
 
     The times of a log are not needed for it, only their number and the newest.
     """
     return standings(((policy, 0),), (last, current, previous))[0]
 
 
-def standings(
-    counters: Iterable[tuple[QuotaPolicy, int]], states: Sequence[int]
-) -> list[tuple[int, int]]:
+def standings(counters: Iterable[tuple[QuotaPolicy, int]], states: Sequence[int]) -> list[Standing]:
     """Return the standing of each counter, whose state is in `states` from its place on.
 
     Every request comes here, so one function works on the bare numbers of all its counters.
@@ -143,8 +145,10 @@ def standings(
         remaining = policy.capacity - used
         found.append(
             (
+                policy,
                 remaining if remaining > 0 else 0,
                 reset_after if reset_after < FOREVER else FOREVER,
+                0,
             )
         )
     return found

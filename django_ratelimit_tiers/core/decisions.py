@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from enum import StrEnum
 from typing import NamedTuple, TypeAlias, final
 
+from django_ratelimit_tiers.core.algorithms import Standing
 from django_ratelimit_tiers.core.policies import Charge
 from django_ratelimit_tiers.core.quotas import Quotas, together
 
@@ -41,18 +42,21 @@ class Outcome(NamedTuple):
 class Grant(NamedTuple):
     """The answer when every policy lets the request in, kept as small as can be.
 
-    `standings` holds what remains of each policy, and the microseconds to its full quota.
+    `standings` tells how each policy stands after its charge, in the order of the charges.
     """
 
     charges: tuple[Charge, ...]
-    standings: Sequence[tuple[int, int]]
+    standings: Sequence[Standing]
     quotas: Quotas
 
     @property
     def outcomes(self) -> tuple[Outcome, ...]:
         """The same policy by policy."""
         granted = zip(self.charges, self.standings, strict=True)
-        return tuple(Outcome(charge, True, *standing, None) for charge, standing in granted)
+        return tuple(
+            Outcome(charge, True, remaining, reset_after, None)
+            for charge, (_, remaining, reset_after, _) in granted
+        )
 
 
 Answer: TypeAlias = Grant | tuple[Outcome, ...]

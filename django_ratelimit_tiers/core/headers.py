@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
 from enum import StrEnum
-from typing import NamedTuple, TypeAlias
+from typing import NamedTuple
 
+from django_ratelimit_tiers.core.algorithms import Standing
 from django_ratelimit_tiers.core.decisions import Decision, Grant, Outcome
 from django_ratelimit_tiers.core.policies import MICROSECONDS, Charge, QuotaPolicy
 from django_ratelimit_tiers.core.strings import encoded
@@ -26,11 +27,20 @@ DECISION_FIELD = "X-RateLimit-Decision"
 PROBLEM_TYPES = "https://iana.org/assignments/http-problem-types#"
 """Where the RateLimit draft registers its problem types (section 10.2)."""
 
-Telling: TypeAlias = tuple[QuotaPolicy, int, int, int]
-"""What a client is told of one policy: the requests remaining, the microseconds until it is full
-again, and the microseconds to wait if it refuses, otherwise 0."""
 
-Serializer = Callable[[Sequence[Telling], int], dict[str, str]]
+class Told(NamedTuple):
+    """What a client is told of a decision: how each policy stands at a time in microseconds.
+
+    `policies` tells the policies alone, as the draft writes them.
+    """
+
+    standings: Sequence[Standing]
+    policies: str
+    now: int
+
+
+Serializer = Callable[[Told, dict[str, str]], None]
+"""Adds the fields of a style to others."""
 
 
 class HeaderStyle(StrEnum):
@@ -49,11 +59,11 @@ def header_fields(decision: Decision, styles: Collection[str]) -> dict[str, str]
     """
     fields: dict[str, str] = {}
     told = _told(decision)
-    if told:
+    if told is not None:
         for style in styles:
-            fields |= SERIALIZERS[style](told, decision.now)
+            SERIALIZERS[style](told, fields)
     if not decision.allowed:
-        if told and decision.id and HeaderStyle.X_RATELIMIT in styles:
+        if told is not None and decision.id and HeaderStyle.X_RATELIMIT in styles:
             fields[DECISION_FIELD] = decision.id
         fields["Retry-After"] = str(retry_after_seconds(decision))
     return fields
@@ -145,32 +155,34 @@ def _is_disclosed(decision: Decision) -> bool:
     return all(outcome.charge.policy.disclose for outcome in decision.refusing)
 
 
-def _told(decision: Decision) -> list[Telling]:
-    answer, degraded = decision.answer, decision.degraded
+def _told(decision: Decision) -> Told | None:
+    answer, now, degraded, _, _, _ = decision
     if degraded is not None:  # one process's share of a limit is no client's quota
-        return []
+        return None
     if type(answer) is Grant and answer.quotas.told is not None:
-        granted, standings = [], answer.standings
-        for place, policy in answer.quotas.told:
-            remaining, reset_after = standings[place]
-            granted.append((policy, remaining, reset_after, 0))
-        return granted
-    told: dict[str, Telling] = {}
+        _, standings, quotas = answer
+        if len(quotas.places) != len(standings):
+            standings = [standings[place] for place in quotas.places]
+        return tuple.__new__(Told, (standings, quotas.told, now)) if standings else None
+    told: dict[str, Standing] = {}
     for charge, allowed, remaining, reset_after, retry_after in decision.outcomes:
         policy = charge.policy
         if not policy.is_enforced:
             continue
         if policy.disclose:
-            telling = policy, remaining, reset_after, 0 if allowed else retry_after or 1
+            standing = policy, remaining, reset_after, 0 if allowed else retry_after or 1
             known = told.get(policy.name)
-            if known is None or _is_tighter(telling, known):
-                told[policy.name] = telling
+            if known is None or _is_tighter(standing, known):
+                told[policy.name] = standing
         elif not allowed:
-            return []
-    return list(told.values())
+            return None
+    if not told:
+        return None
+    policies = ", ".join(standing[0].told for standing in told.values())
+    return Told(tuple(told.values()), policies, now)
 
 
-def _is_tighter(one: Telling, other: Telling) -> bool:
+def _is_tighter(one: Standing, other: Standing) -> bool:
     """Return whether a client should heed the one before the other."""
     _, remaining, reset_after, wait = one
     _, other_remaining, other_reset_after, other_wait = other
@@ -181,27 +193,25 @@ def _is_tighter(one: Telling, other: Telling) -> bool:
     return remaining < other_remaining
 
 
-def _x_ratelimit(told: Sequence[Telling], now: int) -> dict[str, str]:
-    binding = told[0]
-    for telling in told[1:]:
+def _x_ratelimit(told: Told, fields: dict[str, str]) -> None:
+    standings, _, now = told
+    binding = standings[0]
+    for standing in standings[1:]:
         # One that lets in and has more left is looser, and needs no closer look.
-        if (telling[1] <= binding[1] or telling[3]) and _is_tighter(telling, binding):
-            binding = telling
+        if (standing[1] <= binding[1] or standing[3]) and _is_tighter(standing, binding):
+            binding = standing
     policy, remaining, reset_after, _ = binding
-    return {
-        "X-RateLimit-Limit": str(policy.capacity),
-        "X-RateLimit-Remaining": str(remaining),
-        "X-RateLimit-Reset": str((now + reset_after + ALMOST_A_SECOND) // MICROSECONDS),
-    }
+    fields["X-RateLimit-Limit"] = str(policy.capacity)
+    fields["X-RateLimit-Remaining"] = str(remaining)
+    fields["X-RateLimit-Reset"] = str((now + reset_after + ALMOST_A_SECOND) // MICROSECONDS)
 
 
-def _draft_11(told: Sequence[Telling], _now: int) -> dict[str, str]:
-    limits, policies = [], []
-    for policy, remaining, reset_after, wait in told:
+def _draft_11(told: Told, fields: dict[str, str]) -> None:
+    limits = []
+    for policy, remaining, reset_after, wait in told.standings:
         in_seconds = ((wait or reset_after) + ALMOST_A_SECOND) // MICROSECONDS
         limits.append(f"{policy.quoted};r={remaining};t={in_seconds}")
-        policies.append(policy.told)
-    return {"RateLimit-Policy": ", ".join(policies), "RateLimit": ", ".join(limits)}
+    fields["RateLimit-Policy"], fields["RateLimit"] = told.policies, ", ".join(limits)
 
 
 SERIALIZERS: dict[str, Serializer] = {

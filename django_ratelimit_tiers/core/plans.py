@@ -107,7 +107,7 @@ def decide(
 
 def outcome(charge: Charge, waiting: int, last: int, current: int, previous: int) -> Outcome:
     """Return the answer of one policy, whose counter is settled so after the decision."""
-    remaining, reset_after = algorithms.standing(charge.policy, last, current, previous)
+    _, remaining, reset_after, _ = algorithms.standing(charge.policy, last, current, previous)
     told = charge, not waiting, remaining, reset_after, waiting or None
     return tuple.__new__(Outcome, told)  # Outcome(*told) takes twice as long
 

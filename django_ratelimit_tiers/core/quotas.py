@@ -22,21 +22,25 @@ def short_at(policy: QuotaPolicy) -> int:
 class Quotas:
     """The policies of some charges, in their order.
 
-    `told` are those that a client hears of when it is let in, with their places; None if two of
-    them share a name, since then the numbers decide. `short_at` holds the place of each day quota,
-    and how many requests are left at its first mark.
+    `places` are those of the policies that a client hears of when it is let in, and `told` is what
+    it hears of them whatever the numbers; None if two of them share a name, since then the numbers
+    decide. `short_at` holds the place of each day quota, and how many requests are left at its
+    first mark.
     """
 
     policies: tuple[QuotaPolicy, ...]
-    told: tuple[tuple[int, QuotaPolicy], ...] | None = field(init=False)
+    places: tuple[int, ...] = field(init=False)
+    told: str | None = field(init=False)
     short_at: tuple[tuple[int, int], ...] = field(init=False)
 
     def __post_init__(self) -> None:
+        put = object.__setattr__
         told = [(at, p) for at, p in enumerate(self.policies) if p.is_enforced and p.disclose]
         are_apart = len({policy.name for _, policy in told}) == len(told)
-        object.__setattr__(self, "told", tuple(told) if are_apart else None)
+        put(self, "places", tuple(at for at, _ in told))
+        put(self, "told", ", ".join(policy.told for _, policy in told) if are_apart else None)
         marks = enumerate(map(short_at, self.policies))
-        object.__setattr__(self, "short_at", tuple(mark for mark in marks if mark[1] >= 0))
+        put(self, "short_at", tuple(mark for mark in marks if mark[1] >= 0))
 
 
 @lru_cache(maxsize=4096)

@@ -50,37 +50,30 @@ class TallySheet:
         self._process = self._number = 0
         self._clear()
 
-    def note(self, subject: str, address_subject: str, decision: Decision) -> None:
+    def note(self, subject: str, address_subject: str, decision: Decision) -> bool:
         """Count one request of a subject (`user:42`) from an address, and how it was decided.
 
-        Limits decided without the store are only this process's share, and are left out.
+        Limits decided without the store are only this process's share, and are left out. Returns
+        whether the store should be told now.
         """
-        key = subject, address_subject
+        key, answer = (subject, address_subject), decision.answer
         with self._lock:
             usage = self._usage.get(key)
-            if usage is None:
-                if len(self._usage) >= MOST_ENTRIES:
-                    return
+            if usage is None and len(self._usage) < MOST_ENTRIES:
                 outcomes = () if decision.degraded else decision.outcomes
                 own = [o for o in outcomes if o.charge.subject == subject]
                 usage = self._usage[key] = [0, 0, _hourly_limit(own)]
-            usage[0 if decision.allowed else 1] += 1
-            answer = decision.answer
-            if type(answer) is not Grant:
-                self._note_quotas(decision)
-                return
-            standings = answer.standings
-            for place, least in answer.quotas.short_at:  # for every request, of which few run short
-                if standings[place][0] <= least:
+            if usage is not None:
+                usage[0 if decision.allowed else 1] += 1
+                if type(answer) is not Grant:
                     self._note_quotas(decision)
-                    return
-
-    @property
-    def is_due(self) -> bool:
-        """Whether the store should be told now."""
-        if len(self._usage) >= MOST_ENTRIES and self._untold is None:
-            return True
-        return self._clock() - self._told_at > FLUSH_SECONDS
+                else:
+                    for place, least in answer.quotas.short_at:
+                        if answer.standings[place][1] <= least:
+                            self._note_quotas(decision)
+                            break
+            is_full = self._untold is None and len(self._usage) >= MOST_ENTRIES
+        return is_full or self._clock() - self._told_at > FLUSH_SECONDS
 
     def take(
         self, refusals: Callable[[], Counts], sample: Callable[[], Sequence[SampledRefusal]]

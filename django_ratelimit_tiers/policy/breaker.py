@@ -5,18 +5,14 @@ from __future__ import annotations
 import logging
 import random
 import time
-from collections.abc import Awaitable, Callable, Sequence
-from functools import partial
+from collections.abc import Awaitable, Callable
 from threading import Lock
 from types import TracebackType
 from typing import Any
 
-from django_ratelimit_tiers.core.plans import Plan
-from django_ratelimit_tiers.core.policies import Charge
 from django_ratelimit_tiers.events.log_gates import LogGate
 from django_ratelimit_tiers.exceptions import StoreRefused, StoreUnavailable
 from django_ratelimit_tiers.signals import store_recovered, store_unavailable
-from django_ratelimit_tiers.store.base import Store
 
 logger = logging.getLogger(__name__)
 
@@ -28,8 +24,9 @@ class Breaker:
     """Lets calls through until one fails, then one at a time, after a cool-down, until one works.
 
     It is a context manager around a single call; entering raises StoreUnavailable while the store
-    is not to be asked. One failure is enough to open it: that call has cost its client the whole
-    time-out, and the next one would, too. Shared by the threads of a process; none ever waits.
+    is not to be asked. It `is_open` while the store is taken to be unavailable. One failure is
+    enough to open it: that call has cost its client the whole time-out, and the next one would,
+    too. Shared by the threads of a process; none ever waits.
     """
 
     def __init__(
@@ -38,19 +35,14 @@ class Breaker:
         self._cool_down = cool_down
         self.clock = clock
         self._gate = LogGate(clock)
-        self._open = self._probing = False
+        self.is_open = self._probing = False
         self._next_probe = 0.0
         self._lock = Lock()
         self.recoveries = 0
 
-    @property
-    def is_open(self) -> bool:
-        """Whether the store is taken to be unavailable."""
-        return self._open
-
     def __enter__(self) -> None:
-        if self._open and not self._may_probe():
-            raise StoreUnavailable("the store failed a moment ago and is not asked yet")
+        if self.is_open:
+            self.ask_leave()
 
     def __exit__(
         self,
@@ -58,11 +50,20 @@ class Breaker:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        if error is None:
-            if self._open:
-                self._close()
-        elif isinstance(error, StoreRefused):
-            self._close()
+        if error is not None:
+            self.heed(error)
+        elif self.is_open:
+            self.close()
+
+    def ask_leave(self) -> None:
+        """Raise StoreUnavailable unless an open breaker may try whether the store answers."""
+        if not self._may_probe():
+            raise StoreUnavailable("the store failed a moment ago and is not asked yet")
+
+    def heed(self, error: BaseException) -> None:
+        """Note how a call has ended that failed."""
+        if isinstance(error, StoreRefused):
+            self.close()
             if self._gate.passes(most=1)[0]:
                 logger.error("the store could not make a call: %s", error)
         elif isinstance(error, StoreUnavailable):
@@ -80,15 +81,16 @@ class Breaker:
     def _fail(self, error: StoreUnavailable) -> None:
         jitter = random.uniform(1, 1.5)  # noqa: S311 - spreads processes, protects nothing
         with self._lock:
-            opened, self._open, self._probing = not self._open, True, False
+            opened, self.is_open, self._probing = not self.is_open, True, False
             self._next_probe = self.clock() + self._cool_down * jitter
         if opened:
             logger.error("the store of rate limits is unavailable: %s", error)
             store_unavailable.send_robust(Breaker, error=error)
 
-    def _close(self) -> None:
+    def close(self) -> None:
+        """Note that the store has answered."""
         with self._lock:
-            closed, self._open, self._probing = self._open, False, False
+            closed, self.is_open, self._probing = self.is_open, False, False
             self.recoveries += closed
         if closed:
             logger.warning("the store of rate limits answers again")
@@ -110,28 +112,30 @@ class Guarded:
         self._breaker, self._run, self._arun = breaker, run, arun
         self._arguments = arguments
 
+    # What `with self._breaker` does, written out, as every request comes here.
+
     def run(self) -> Any:
-        with self._breaker:
-            return self._run(*self._arguments)
+        breaker = self._breaker
+        if breaker.is_open:
+            breaker.ask_leave()
+        try:
+            answer = self._run(*self._arguments)
+        except BaseException as error:
+            breaker.heed(error)
+            raise
+        if breaker.is_open:
+            breaker.close()
+        return answer
 
     async def arun(self) -> Any:
-        with self._breaker:
-            return await self._arun(*self._arguments)
-
-
-class GuardedStore:
-    """A store as flows ask it; the breaker notices its failures."""
-
-    def __init__(self, store: Store, breaker: Breaker) -> None:
-        self._store = store
-        self._breaker = breaker
-
-    def execution(self, plan: Plan) -> Guarded:
-        """Return the pause in which a plan is decided."""
-        return Guarded(self._breaker, self._store.execute, self._store.aexecute, plan)
-
-    def refund(self, charges: Sequence[Charge], charged_at: int) -> Guarded:
-        """Return the pause in which charges are given back."""
-        refund = partial(self._store.refund, charges, charged_at=charged_at)
-        arefund = partial(self._store.arefund, charges, charged_at=charged_at)
-        return Guarded(self._breaker, refund, arefund)
+        breaker = self._breaker
+        if breaker.is_open:
+            breaker.ask_leave()
+        try:
+            answer = await self._arun(*self._arguments)
+        except BaseException as error:
+            breaker.heed(error)
+            raise
+        if breaker.is_open:
+            breaker.close()
+        return answer

@@ -22,7 +22,7 @@ from django_ratelimit_tiers.events.refusals import aannounce_refusal, announce_r
 from django_ratelimit_tiers.events.tallies import MOST_SAMPLED
 from django_ratelimit_tiers.exceptions import StoreUnavailable
 from django_ratelimit_tiers.policy import bills, stages
-from django_ratelimit_tiers.policy.breaker import Breaker, Guarded, GuardedStore
+from django_ratelimit_tiers.policy.breaker import Breaker, Guarded
 from django_ratelimit_tiers.policy.exemptions import account_of, exempt_by_view
 from django_ratelimit_tiers.policy.express import (
     ask_site,
@@ -53,16 +53,16 @@ class Limiter:
 
     def __init__(self, store: Store) -> None:
         self.breaker = Breaker()
-        self._store = GuardedStore(store, self.breaker)
+        self._store = store
         self._snapshots = SnapshotCache(store, self.breaker)
-        self._reloads = Reloads(self._store, self._snapshots)
+        self._reloads = Reloads(store, self.breaker, self._snapshots)
         self._local = MemoryStore(records=MemoryRecords(sample=MOST_SAMPLED))
         self.teller = Teller(store, self._local.records)
         self._refusals = RefusalMemory(conf.REFUSAL_MEMORY)
 
-    def passes_door(self, request: HttpRequest) -> bool:
+    def passes_door(self, ledger: Ledger, request: HttpRequest) -> bool:
         """Return whether the first stage can be left out: it would charge and exempt nobody."""
-        ledger, known = open_ledger(request), self._snapshots.in_force
+        known = self._snapshots.in_force
         if known is None or stages.door_passage(known, ledger).rules.acts_early:
             return False
         return not known.has_accounts or account_of(known, ledger.client, request) is None
@@ -212,6 +212,7 @@ class Limiter:
     ) -> Flow[tuple[Bill, Decision]]:
         """Plan with the snapshot, ask once, and again only after an edit that came in between."""
         bill, was_exempt = NOTHING, ledger.exempt
+        run, arun = self._store.execute, self._store.aexecute
         revisions: dict[str, str] = {}
         for reloads_left in reversed(range(MAX_RELOADS)):
             try:
@@ -230,7 +231,7 @@ class Limiter:
                     plan = bills.make_plan(order, ledger, snapshot)
                     recalled = self._recall(plan) if self._refusals.remembered else None
                     try:
-                        reply = recalled or (yield self._store.execution(plan))
+                        reply = recalled or (yield Guarded(self.breaker, run, arun, plan))
                     except StoreUnavailable:
                         return bill, degraded_decision(bill, self._local, plan.detail)
                     decision, stale = Decision.of(reply.answer, reply.now), reply.stale
@@ -273,7 +274,9 @@ class Limiter:
                 self._local.refund(charges, charged_at=decision.now)
                 continue
             with suppress(StoreUnavailable):
-                yield self._store.refund(charges, decision.now)
+                refund = partial(self._store.refund, charges, charged_at=decision.now)
+                arefund = partial(self._store.arefund, charges, charged_at=decision.now)
+                yield Guarded(self.breaker, refund, arefund)
 
 
 def _identify(ledger: Ledger, request: HttpRequest, user: Any, keys: tuple[str, ...]) -> None:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from django_ratelimit_tiers.core.plans import Plan, Reply, Stale
 from django_ratelimit_tiers.exceptions import StoreUnavailable
-from django_ratelimit_tiers.policy.breaker import GuardedStore
+from django_ratelimit_tiers.policy.breaker import Breaker, Guarded
 from django_ratelimit_tiers.policy.flows import Flow, in_thread
 from django_ratelimit_tiers.policy.snapshots import Snapshot, SnapshotCache
+from django_ratelimit_tiers.store.base import Store
 
 MAX_RELOADS = 5
 """How often one request follows edits that arrive while it is decided."""
@@ -15,8 +16,8 @@ MAX_RELOADS = 5
 class Reloads:
     """Loads what has changed in a process's snapshot, outside the event loop."""
 
-    def __init__(self, store: GuardedStore, snapshots: SnapshotCache) -> None:
-        self._store = store
+    def __init__(self, store: Store, breaker: Breaker, snapshots: SnapshotCache) -> None:
+        self._store, self._breaker = store, breaker
         self._snapshots = snapshots
 
     def snapshot(self) -> Flow[Snapshot]:
@@ -35,7 +36,8 @@ class Reloads:
             return None
         plan = Plan((), revision=snapshot.revision, subject_revisions=revisions)
         try:
-            reply: Reply = yield self._store.execution(plan)
+            store = self._store
+            reply: Reply = yield Guarded(self._breaker, store.execute, store.aexecute, plan)
         except StoreUnavailable:
             return None
         if reply.stale is None:

@@ -43,9 +43,9 @@ class Teller:
 
     def note(self, ledger: Ledger) -> bool:
         """Count a request that was decided; returns whether it is time to tell."""
-        client, sheet = ledger.client, self._sheet
-        sheet.note(ledger.account or client.subject, client.address_subject, ledger.decision)
-        return sheet.is_due
+        client = ledger.client
+        subject = ledger.account or client.subject
+        return self._sheet.note(subject, client.address_subject, ledger.decision)
 
     def count_refusal(self, outcome: Outcome, label: str, detail: str) -> None:
         """Count what was refused without asking the store, as a plan's label and detail say."""

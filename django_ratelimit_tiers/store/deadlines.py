@@ -134,28 +134,25 @@ class PolledSocket(BoundedSocket):
             self._send_rest(memoryview(data)[sent:])
 
     def recv(self, size: int, flags: int = 0) -> bytes:
-        if not self._comes_soon():
-            self._wait(self._poll)
-        return self._recv(size, flags)  # type: ignore[no-any-return]
-
-    def _comes_soon(self) -> bool:
-        """Look for something to receive without sleeping, and return whether there is.
+        """Look for something to receive without sleeping at first.
 
         Where that took long, the store is far away, or something else needed the processor: then
         more and more calls sleep at once before one looks again.
         """
-        poll, clock = self._poll, time.monotonic
+        poll, clock, is_there = self._poll, time.monotonic, None
         now = clock()
         if not _caller.is_alone(now):
-            return False
-        if self._asleep:
-            self._asleep -= 1
-            return False
-        end = now + AWAKE_SECONDS
-        while not (is_there := poll(0)) and clock() < end:
             pass
-        self._asleep = self._naps = 0 if clock() < end else min(2 * self._naps + 1, MOST_ASLEEP)
-        return bool(is_there)
+        elif self._asleep:
+            self._asleep -= 1
+        else:
+            end = now + AWAKE_SECONDS
+            while not (is_there := poll(0)) and clock() < end:
+                pass
+            self._asleep = self._naps = 0 if clock() < end else min(2 * self._naps + 1, MOST_ASLEEP)
+        if not is_there:
+            self._wait(poll)
+        return self._recv(size, flags)  # type: ignore[no-any-return]
 
     def _send_rest(self, rest: memoryview) -> None:
         poll = _poll_of(self._socket, select.POLLOUT)

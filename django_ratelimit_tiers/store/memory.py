@@ -133,7 +133,7 @@ class MemoryStore(Store):
             for old in [old for old, expires in counters.expires.items() if expires <= seconds]:
                 del counters.states[old], counters.expires[old]
             policy = policies[subject, counter_id]
-            _, reset_after = algorithms.standing(policy, *state[:3])
+            _, _, reset_after, _ = algorithms.standing(policy, *state[:3])
             lasts = 2 * policy.window + reset_after
             counters.states[counter_id] = state
             counters.expires[counter_id] = seconds + max(LEAST_TTL, lasts / MICROSECONDS)

@@ -26,11 +26,11 @@ def waits(policy: QuotaPolicy, state: CounterState, now: int, cost: int = 1) -> 
 
 
 def remaining(policy: QuotaPolicy, state: CounterState, now: int) -> int:
-    return algorithms.standing(policy, *algorithms.settle(policy, state, now)[:3])[0]
+    return algorithms.standing(policy, *algorithms.settle(policy, state, now)[:3])[1]
 
 
 def reset_after(policy: QuotaPolicy, state: CounterState, now: int) -> int:
-    return algorithms.standing(policy, *algorithms.settle(policy, state, now)[:3])[1]
+    return algorithms.standing(policy, *algorithms.settle(policy, state, now)[:3])[2]
 
 
 def fits(policy: QuotaPolicy, state: CounterState, now: int, cost: int) -> bool:
@@ -57,7 +57,7 @@ def histories(draw: st.DrawFn) -> tuple[QuotaPolicy, CounterState, int, int]:
     for _ in range(draw(st.integers(0, 8))):
         now = max(0, now + draw(own.steps(policy.window)))
         settled = algorithms.settle(policy, state, now)
-        left = algorithms.standing(policy, *settled[:3])[0]
+        left = algorithms.standing(policy, *settled[:3])[1]
         cost = draw(st.sampled_from([1, 2, most, max(1, left)]))
         if algorithms.wait(policy, settled, cost) == 0:
             state = algorithms.spend(policy, settled, cost)

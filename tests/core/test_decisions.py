@@ -31,13 +31,13 @@ def grants(draw: st.DrawFn) -> Grant:
     granted = draw(st.lists(st.tuples(policies, standings), max_size=5))
     charges = tuple(Charge("user:1", policy) for policy, _ in granted)
     quotas = Quotas(tuple(policy for policy, _ in granted))
-    return Grant(charges, [standing for _, standing in granted], quotas)
+    return Grant(charges, [(policy, *standing, 0) for policy, standing in granted], quotas)
 
 
 def test_a_grant_is_an_outcome_for_each_charge() -> None:
     minute, day = QuotaPolicy("minute", 60, 60), QuotaPolicy("day", 500, DAY)
     charges = Charge("user:1", minute), Charge("ip:192.0.2.7", day)
-    grant = Grant(charges, [(59, 17), (499, 23)], Quotas((minute, day)))
+    grant = Grant(charges, [(minute, 59, 17, 0), (day, 499, 23, 0)], Quotas((minute, day)))
     decision = Decision.of(grant, NOW)
     assert decision.outcomes == (
         Outcome(charges[0], True, 59, 17, None),
@@ -78,7 +78,7 @@ def test_a_client_is_told_the_same_of_a_grant_and_of_its_outcomes(
 @pytest.mark.parametrize("degraded", FailurePolicy)
 def test_a_degraded_grant_tells_nothing_of_its_numbers(degraded: FailurePolicy) -> None:
     policy = QuotaPolicy("minute", 60, 60)
-    grant = Grant((Charge("user:1", policy),), [(59, 17)], Quotas((policy,)))
+    grant = Grant((Charge("user:1", policy),), [(policy, 59, 17, 0)], Quotas((policy,)))
     assert header_fields(Decision(grant, NOW, degraded), tuple(HeaderStyle)).keys() <= {
         "Retry-After"
     }

@@ -97,19 +97,18 @@ def test_of_a_day_quota_the_last_standing_is_told() -> None:
 def test_the_store_is_told_every_few_seconds() -> None:
     clock = Clock()
     sheet = TallySheet(clock)
-    sheet.note("user:1", "ip:192.0.2.1", Decision())
-    assert not sheet.is_due
+    assert not sheet.note("user:1", "ip:192.0.2.1", Decision())
     clock.now += FLUSH_SECONDS + 1
-    assert sheet.is_due
+    assert sheet.note("user:1", "ip:192.0.2.1", Decision())
     sheet.take(dict, list)
-    assert not sheet.is_due
+    assert not sheet.note("user:1", "ip:192.0.2.1", Decision())
 
 
 def test_the_store_is_told_at_once_when_the_sheet_is_full() -> None:
     sheet = TallySheet()
     for number in range(MOST_ENTRIES + 100):
-        sheet.note(f"user:{number}", "ip:192.0.2.1", Decision())
-    assert sheet.is_due
+        is_due = sheet.note(f"user:{number}", "ip:192.0.2.1", Decision())
+        assert is_due is (number >= MOST_ENTRIES - 1)
     assert len(sheet.take(dict, list).usage) == MOST_ENTRIES
 
 
