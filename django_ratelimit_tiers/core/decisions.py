@@ -9,6 +9,7 @@ from typing import NamedTuple, TypeAlias, final
 from django_ratelimit_tiers.core.algorithms import Standing
 from django_ratelimit_tiers.core.policies import Charge
 from django_ratelimit_tiers.core.quotas import Quotas, together
+from django_ratelimit_tiers.core.tuples import filled
 
 
 class FailurePolicy(StrEnum):
@@ -110,7 +111,7 @@ class Decision(_Decision):
                 if not outcome.allowed and outcome.refuses:
                     refusing += (outcome,)
         allowed = not refusing and degraded is not CLOSED
-        return tuple.__new__(cls, (answer, now, degraded, id, refusing, allowed))
+        return filled(cls, (answer, now, degraded, id, refusing, allowed))
 
     @property
     def outcomes(self) -> tuple[Outcome, ...]:
@@ -141,14 +142,14 @@ class Decision(_Decision):
     @classmethod
     def of(cls, answer: Answer, now: int) -> Decision:
         """Return the decision that a store's answer makes."""
-        if type(answer) is Grant:  # nearly always, and Decision(...) takes three times as long
-            return tuple.__new__(cls, (answer, now, None, "", (), True))
+        if type(answer) is Grant:  # nearly always
+            return filled(cls, (answer, now, None, "", (), True))
         return cls(answer, now)
 
     def named(self, id: str) -> Decision:  # noqa: A002 - as above
         """Return this decision with an id."""
         answer, now, degraded, _, refusing, allowed = self
-        return tuple.__new__(Decision, (answer, now, degraded, id, refusing, allowed))
+        return filled(Decision, (answer, now, degraded, id, refusing, allowed))
 
     def merge(self, later: Decision) -> Decision:
         """Return the decision of both stages of one request."""

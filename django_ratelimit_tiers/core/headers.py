@@ -14,6 +14,7 @@ from django_ratelimit_tiers.core.algorithms import Standing
 from django_ratelimit_tiers.core.decisions import Decision, Grant, Outcome
 from django_ratelimit_tiers.core.policies import MICROSECONDS, Charge, QuotaPolicy
 from django_ratelimit_tiers.core.strings import encoded
+from django_ratelimit_tiers.core.tuples import filled
 
 DEGRADED_WAIT = 5
 """Seconds to wait after a refusal that no policy made, because the store was unavailable."""
@@ -103,7 +104,7 @@ def likeness(decision: Decision) -> Likeness | None:
     charge, _, remaining, reset_after, retry_after = refusing[0]
     reset_at = (now + reset_after + ALMOST_A_SECOND) // MICROSECONDS
     wait = ((retry_after or 0) + ALMOST_A_SECOND) // MICROSECONDS
-    return tuple.__new__(Likeness, (charge.policy, remaining, reset_at, wait))
+    return filled(Likeness, (charge.policy, remaining, reset_at, wait))
 
 
 def refusal_status(decision: Decision) -> int:
@@ -163,7 +164,7 @@ def _told(decision: Decision) -> Told | None:
         _, standings, quotas = answer
         if len(quotas.places) != len(standings):
             standings = [standings[place] for place in quotas.places]
-        return tuple.__new__(Told, (standings, quotas.told, now)) if standings else None
+        return filled(Told, (standings, quotas.told, now)) if standings else None
     told: dict[str, Standing] = {}
     for charge, allowed, remaining, reset_after, retry_after in decision.outcomes:
         policy = charge.policy
@@ -207,11 +208,12 @@ def _x_ratelimit(told: Told, fields: dict[str, str]) -> None:
 
 
 def _draft_11(told: Told, fields: dict[str, str]) -> None:
+    standings, policies, _ = told
     limits = []
-    for policy, remaining, reset_after, wait in told.standings:
+    for policy, remaining, reset_after, wait in standings:
         in_seconds = ((wait or reset_after) + ALMOST_A_SECOND) // MICROSECONDS
         limits.append(f"{policy.quoted};r={remaining};t={in_seconds}")
-    fields["RateLimit-Policy"], fields["RateLimit"] = told.policies, ", ".join(limits)
+    fields["RateLimit-Policy"], fields["RateLimit"] = policies, ", ".join(limits)
 
 
 SERIALIZERS: dict[str, Serializer] = {

@@ -11,6 +11,7 @@ from django_ratelimit_tiers.core import algorithms
 from django_ratelimit_tiers.core.algorithms import EMPTY, CounterState
 from django_ratelimit_tiers.core.decisions import Answer, Outcome, outcomes_of
 from django_ratelimit_tiers.core.policies import Charge, Mode
+from django_ratelimit_tiers.core.tuples import filled
 
 CounterKey = tuple[str, bytes]
 """A subject and the id of one of its counters."""
@@ -109,7 +110,7 @@ def outcome(charge: Charge, waiting: int, last: int, current: int, previous: int
     """Return the answer of one policy, whose counter is settled so after the decision."""
     _, remaining, reset_after, _ = algorithms.standing(charge.policy, last, current, previous)
     told = charge, not waiting, remaining, reset_after, waiting or None
-    return tuple.__new__(Outcome, told)  # Outcome(*told) takes twice as long
+    return filled(Outcome, told)
 
 
 def _key(charge: Charge) -> CounterKey:

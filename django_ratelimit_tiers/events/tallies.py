@@ -56,7 +56,8 @@ class TallySheet:
         Limits decided without the store are only this process's share, and are left out. Returns
         whether the store should be told now.
         """
-        key, answer = (subject, address_subject), decision.answer
+        key = subject, address_subject
+        answer, _, _, _, _, allowed = decision
         with self._lock:
             usage = self._usage.get(key)
             if usage is None and len(self._usage) < MOST_ENTRIES:
@@ -64,12 +65,13 @@ class TallySheet:
                 own = [o for o in outcomes if o.charge.subject == subject]
                 usage = self._usage[key] = [0, 0, _hourly_limit(own)]
             if usage is not None:
-                usage[0 if decision.allowed else 1] += 1
+                usage[0 if allowed else 1] += 1
                 if type(answer) is not Grant:
                     self._note_quotas(decision)
                 else:
-                    for place, least in answer.quotas.short_at:
-                        if answer.standings[place][1] <= least:
+                    _, standings, quotas = answer
+                    for place, least in quotas.short_at:
+                        if standings[place][1] <= least:
                             self._note_quotas(decision)
                             break
             is_full = self._untold is None and len(self._usage) >= MOST_ENTRIES

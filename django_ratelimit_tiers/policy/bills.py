@@ -18,6 +18,7 @@ from django_ratelimit_tiers.core.rules import (
     Scope,
     TierPolicies,
 )
+from django_ratelimit_tiers.core.tuples import filled
 from django_ratelimit_tiers.policy.compilation import CompiledTier
 from django_ratelimit_tiers.policy.identity import Client, rule_subject
 from django_ratelimit_tiers.policy.ledgers import Ledger
@@ -68,8 +69,8 @@ def bill(tariff: Tariff, client: Client, request: HttpRequest) -> Bill:
     of_tier, charges = client.subject, []
     for rule, policy, cost in tariff.charged:
         subject = of_tier if rule is None else rule_subject(rule, client, request)
-        charges.append(tuple.__new__(Charge, (subject, policy, cost)))  # the cost was checked
-    return tuple.__new__(Bill, (tuple(charges), tariff, False))  # Bill(...) takes twice as long
+        charges.append(filled(Charge, (subject, policy, cost)))  # the cost was checked
+    return filled(Bill, (tuple(charges), tariff, False))
 
 
 def make_order(
@@ -98,7 +99,7 @@ def make_plan(order: Order, ledger: Ledger, snapshot: Snapshot) -> Plan:
         ledger.path,
         ledger.user_agent,
     )
-    return tuple.__new__(Plan, (*order, detail))  # Plan(*order, detail) takes twice as long
+    return filled(Plan, (*order, detail))
 
 
 def endpoint_name(ledger: Ledger, rule: Rule | None = None) -> str:

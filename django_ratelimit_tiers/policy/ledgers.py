@@ -147,11 +147,12 @@ class Ledger:
 
     def add(self, bill: Bill, decision: Decision) -> None:
         """Add what one stage decided; what earlier ones charged is given back on a refusal."""
-        tariff, allowed = bill.tariff, decision.allowed
+        _, tariff, _ = bill
+        answer, _, _, _, _, allowed = decision
         is_first = self.decision is NOTHING_DECIDED
         self.decision = decision if is_first or not allowed else self.decision.merge(decision)
         self.charged_rules = self.charged_rules | tariff.rule_ids
-        if allowed and decision.answer:
+        if allowed and answer:
             self.charged.append((bill, decision))
             self.has_reservations = self.has_reservations or tariff.has_reservations
 

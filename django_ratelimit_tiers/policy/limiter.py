@@ -234,7 +234,8 @@ class Limiter:
                         reply = recalled or (yield Guarded(self.breaker, run, arun, plan))
                     except StoreUnavailable:
                         return bill, degraded_decision(bill, self._local, plan.detail)
-                    decision, stale = Decision.of(reply.answer, reply.now), reply.stale
+                    answer, now, stale = reply
+                    decision = Decision.of(answer, now)
                     if not recalled:
                         if decision.refusing or self._refusals.remembered:
                             self._refusals.learn(plan, reply)

@@ -19,6 +19,7 @@ from threading import Lock
 from django_ratelimit_tiers.core.decisions import Decision, Outcome
 from django_ratelimit_tiers.core.plans import Plan, Reply
 from django_ratelimit_tiers.core.policies import MICROSECONDS, Charge, Mode
+from django_ratelimit_tiers.core.tuples import filled
 from django_ratelimit_tiers.policy.revisions import own_edits
 
 SIGNS_OF_ATTACK = 10
@@ -133,5 +134,5 @@ def _later(refusal: Refusal, charge: Charge, now: float) -> Reply:
     _, _, remaining, reset_after, retry_after = refusal.outcome
     reset_after = max(0, reset_after - passed)
     told = charge, False, remaining, reset_after, max(1, (retry_after or 0) - passed)
-    outcome = tuple.__new__(Outcome, told)  # Outcome(*told) takes twice as long
-    return tuple.__new__(Reply, ((outcome,), refusal.now + passed, None))
+    outcome = filled(Outcome, told)
+    return filled(Reply, ((outcome,), refusal.now + passed, None))

@@ -100,7 +100,7 @@ class BoundedSocket:
         return self._socket
 
 
-class PolledSocket(BoundedSocket):
+class PolledSocket:
     """The same for a socket of the operating system, with the least that a command takes.
 
     It never blocks, and sends at once what goes into its buffer: nearly always all of it. The one
@@ -109,14 +109,25 @@ class PolledSocket(BoundedSocket):
     anew after a signal, and a timer would prolong it for ever.
     """
 
-    __slots__ = ("_asleep", "_naps", "_poll", "_recv", "_send")
+    __slots__ = (
+        "_asleep",
+        "_connection",
+        "_naps",
+        "_poll",
+        "_recv",
+        "_send",
+        "close",
+        "fileno",
+        "shutdown",
+    )
 
     def __init__(self, socket: Any, connection: Any) -> None:
-        super().__init__(socket, connection)
         socket.setblocking(False)
+        self._connection = connection
         self._asleep = self._naps = 0
         self._send, self._recv = socket.send, socket.recv
         self._poll = _poll_of(socket, select.POLLIN)
+        self.close, self.fileno, self.shutdown = socket.close, socket.fileno, socket.shutdown
 
     @staticmethod
     def suits(socket: Any) -> bool:
@@ -155,7 +166,7 @@ class PolledSocket(BoundedSocket):
         return self._recv(size, flags)  # type: ignore[no-any-return]
 
     def _send_rest(self, rest: memoryview) -> None:
-        poll = _poll_of(self._socket, select.POLLOUT)
+        poll = _poll_of(self, select.POLLOUT)
         while rest:
             self._wait(poll)
             rest = rest[self._send(rest) :]

@@ -13,6 +13,7 @@ from django_ratelimit_tiers.core.algorithms import standings
 from django_ratelimit_tiers.core.decisions import Grant
 from django_ratelimit_tiers.core.plans import Plan, Reply, Stale, outcome
 from django_ratelimit_tiers.core.policies import Charge
+from django_ratelimit_tiers.core.tuples import filled
 from django_ratelimit_tiers.store.layouts import HEADER, Layout, layout_of, pack_charges
 from django_ratelimit_tiers.store.scripts import ACQUIRE, REFUND, RESET, Call, written
 
@@ -90,14 +91,14 @@ class Protocol:
 
     def acquire(self, plan: Plan) -> tuple[Call, Layout]:
         """Return the call that decides a plan, and how its reply is read."""
-        asked = plan[:-1]
-        known = self.memory.prepared.get(id(plan.charges))
+        asked, detail = plan[:-1], plan[-1]
+        known = self.memory.prepared.get(id(asked[0]))
         if known is None or known[0] != asked:
             known = self._prepare(plan)
         _, before, after, layout = known
-        detail = plan.detail.encode("utf-8", "replace")
-        command = b"%b$%d\r\n%b\r\n%b" % (before, len(detail), detail, after)
-        return tuple.__new__(Call, (ACQUIRE, command)), layout  # Call(...) takes twice as long
+        told = detail.encode("utf-8", "replace")
+        command = b"%b$%d\r\n%b\r\n%b" % (before, len(told), told, after)
+        return filled(Call, (ACQUIRE, command)), layout
 
     def refund(self, charges: Sequence[Charge], now: int | None, charged_at: int | None) -> Call:
         of_subjects: dict[str, list[Charge]] = {}
@@ -169,19 +170,19 @@ def written_token(revision: str) -> bytes:
 
 def parse_reply(plan: Plan, layout: Layout, reply: Any) -> Reply:
     """Return what the acquire script answered to this plan."""
+    _, _, states_of, counters, quotas = layout
     if type(reply) is bytes:
-        told = layout.reply.unpack(reply)
-        granted = plan.charges, standings(layout.counters, told), layout.quotas
-        grant = tuple.__new__(Grant, granted)
-        return tuple.__new__(Reply, (grant, told[0], None))  # Reply(...) takes twice as long
+        told = states_of.unpack(reply)
+        grant = filled(Grant, (plan.charges, standings(counters, told), quotas))
+        return filled(Reply, (grant, told[0], None))
     states, *waits = reply
     if states == STALE:
         revision, *of_subjects = map(token, waits)
         subjects = dict(zip(plan.subject_revisions, of_subjects, strict=True))
         return Reply((), 0, Stale(revision, subjects))
-    told = layout.reply.unpack(states)
+    told = states_of.unpack(states)
     outcomes = [
         outcome(charge, waiting, *told[place : place + 3])
-        for charge, waiting, (_, place) in zip(plan.charges, waits, layout.counters, strict=True)
+        for charge, waiting, (_, place) in zip(plan.charges, waits, counters, strict=True)
     ]
     return Reply(tuple(outcomes), told[0])
