@@ -21,16 +21,9 @@ from django_ratelimit_tiers.core.plans import Plan, Reply
 from django_ratelimit_tiers.events.refusals import aannounce_refusal, announce_refusal, unnoticed
 from django_ratelimit_tiers.events.tallies import MOST_SAMPLED
 from django_ratelimit_tiers.exceptions import StoreUnavailable
-from django_ratelimit_tiers.policy import bills, stages
+from django_ratelimit_tiers.policy import bills, express, stages
 from django_ratelimit_tiers.policy.breaker import Breaker, Guarded
 from django_ratelimit_tiers.policy.exemptions import account_of, exempt_by_view
-from django_ratelimit_tiers.policy.express import (
-    ask_site,
-    is_usual,
-    usual_door_fare,
-    usual_fare,
-    usual_late_fare,
-)
 from django_ratelimit_tiers.policy.failures import degraded_decision
 from django_ratelimit_tiers.policy.flows import Flow, Step, call, done
 from django_ratelimit_tiers.policy.identity import identified_client, request_user, verified_key
@@ -38,7 +31,7 @@ from django_ratelimit_tiers.policy.ledgers import Ledger, ledger_of, open_ledger
 from django_ratelimit_tiers.policy.passages import Fare, Passage
 from django_ratelimit_tiers.policy.refusal_memory import RefusalMemory
 from django_ratelimit_tiers.policy.reloads import MAX_RELOADS, Reloads
-from django_ratelimit_tiers.policy.snapshots import Snapshot, SnapshotCache, SnapshotUnavailable
+from django_ratelimit_tiers.policy.snapshots import SnapshotCache, SnapshotUnavailable
 from django_ratelimit_tiers.policy.statuses import error_status
 from django_ratelimit_tiers.policy.tariffs import NOTHING, Bill
 from django_ratelimit_tiers.policy.tellers import Teller
@@ -70,7 +63,7 @@ class Limiter:
     def door(self, request: HttpRequest) -> Flow[Decision]:
         """Decide the first stage: what is known before authentication, by the path alone."""
         ledger, known = open_ledger(request), self._snapshots.in_force
-        fare = None if known is None else usual_door_fare(known, ledger, request)
+        fare = None if known is None else express.usual_door_fare(known, ledger, request)
         return (yield from self._decide(ledger, request, stages.door_bill, fare))
 
     def reach(self, request: HttpRequest, view: Any, cost: int = 1) -> Flow[Decision]:
@@ -114,15 +107,16 @@ class Limiter:
         ledger = open_ledger(request)
         if not stages.is_due_late(ledger, request, status):
             return ledger.decision
-        ledger.charges_stand, known = stages.was_examined(request, status), self._known(ledger)
+        ledger.charges_stand = stages.was_examined(request, status)
+        known = ledger.snapshot or self._snapshots.in_force
         if ledger.charges_stand and stages.foresee_view(request):
             way = None if known is None else stages.passage(known, ledger, request)
             yield from self._route(ledger, request, way)
         if ledger.decision.allowed:
             ledger.reach_no_view()
-            known = self._known(ledger)
+            known = ledger.snapshot or self._snapshots.in_force
             stages.exempt_unreached(known, ledger, request, status)
-            fare = None if known is None else usual_late_fare(known, ledger, request)
+            fare = None if known is None else express.usual_late_fare(known, ledger, request)
             yield from self._decide(ledger, request, stages.late_bill, fare)
         if not ledger.decision.allowed and status not in conf.FAILED_STATUSES:
             yield from self._give_back(ledger, reservations_only=True)
@@ -150,14 +144,10 @@ class Limiter:
         if conf.has_resolvers:
             return self._introduced(ledger, request, user, cost)
         known = ledger.snapshot or self._snapshots.in_force
-        fare = None if known is None else usual_fare(known, ledger, request, user, (), cost)
+        fare = None if known is None else express.usual_fare(known, ledger, request, user, (), cost)
         if fare is None:
             _identify(ledger, request, user, ())
         return self._decide(ledger, request, partial(stages.client_bill, cost), fare)
-
-    def _known(self, ledger: Ledger) -> Snapshot | None:
-        """Return the snapshot that an earlier stage has used, or the one in force."""
-        return ledger.snapshot or self._snapshots.in_force
 
     def _introduced(
         self, ledger: Ledger, request: HttpRequest, user: Any, cost: int
@@ -166,16 +156,17 @@ class Limiter:
 
         Whom its functions turn away, by raising, is charged as who reached no view.
         """
-        key_id, known, fare, door = None, self._known(ledger), None, ledger.client
+        key_id, fare, door = None, None, ledger.client
+        known = ledger.snapshot or self._snapshots.in_force
         try:
             if conf.API_KEY_RESOLVER is not None:
                 key_id = yield call(import_string(conf.API_KEY_RESOLVER), request)
             keys, stage = verified_key(key_id), partial(stages.client_bill, cost)
             ledger.meet(user, keys)
             _identify(ledger, request, user, keys)
-            if known is not None and is_usual(known, ledger, request):
-                yield from ask_site(known, ledger, request)
-                fare = usual_fare(known, ledger, request, user, keys, cost)
+            if known is not None and express.is_usual(known, ledger, request):
+                yield from express.ask_site(known, ledger, request)
+                fare = express.usual_fare(known, ledger, request, user, keys, cost)
             return (yield from self._decide(ledger, request, stage, fare))
         except Exception as error:
             ledger.client, ledger.user, ledger.client_decided = door, None, False
@@ -215,34 +206,35 @@ class Limiter:
         run, arun = self._store.execute, self._store.aexecute
         revisions: dict[str, str] = {}
         for reloads_left in reversed(range(MAX_RELOADS)):
-            try:
-                if fare is not None and ledger.snapshot is not None:
-                    snapshot, revisions = ledger.snapshot, fare.revisions
-                    bill, order, fare = fare.bill, fare.order, None
-                else:
-                    ledger.exempt = was_exempt
+            if fare is not None and ledger.snapshot is not None:
+                snapshot, revisions = ledger.snapshot, fare.revisions
+                bill, order, fare = fare.bill, fare.order, None
+            else:
+                ledger.exempt = was_exempt
+                try:
                     snapshot = self._snapshots.in_force or (yield from self._reloads.snapshot())
-                    bill = yield from stages.bill_of(stage, snapshot, ledger, request, revisions)
-                    order = bills.make_order(bill, snapshot, revisions, not reloads_left)
-                if not bill.charges:
-                    decision = NOTHING_DECIDED
-                    stale = yield from self._reloads.look(snapshot, revisions)
-                else:
-                    plan = bills.make_plan(order, ledger, snapshot)
-                    recalled = self._recall(plan) if self._refusals.remembered else None
-                    try:
-                        reply = recalled or (yield Guarded(self.breaker, run, arun, plan))
-                    except StoreUnavailable:
-                        return bill, degraded_decision(bill, self._local, plan.detail)
-                    answer, now, stale = reply
-                    decision = Decision.of(answer, now)
-                    if not recalled:
-                        if decision.refusing or self._refusals.remembered:
-                            self._refusals.learn(plan, reply)
-                        if stale is None:
-                            self._snapshots.confirm()
-            except SnapshotUnavailable:
-                return NOTHING, Decision(degraded=None if ledger.exempt else conf.ON_STORE_FAILURE)
+                except SnapshotUnavailable:
+                    degraded = None if ledger.exempt else conf.ON_STORE_FAILURE
+                    return NOTHING, Decision(degraded=degraded)
+                bill = yield from stages.bill_of(stage, snapshot, ledger, request, revisions)
+                order = bills.make_order(bill, snapshot, revisions, not reloads_left)
+            if not bill.charges:
+                decision = NOTHING_DECIDED
+                stale = yield from self._reloads.look(snapshot, revisions)
+            else:
+                plan = bills.make_plan(order, ledger, snapshot)
+                recalled = self._recall(plan) if self._refusals.remembered else None
+                try:
+                    reply = recalled or (yield Guarded(self.breaker, run, arun, plan))
+                except StoreUnavailable:
+                    return bill, degraded_decision(bill, self._local, plan.detail)
+                answer, now, stale = reply
+                decision = Decision.of(answer, now)
+                if not recalled:
+                    if decision.refusing or self._refusals.remembered:
+                        self._refusals.learn(plan, reply)
+                    if stale is None:
+                        self._snapshots.confirm()
             if stale is None:
                 break
             revisions = yield from self._reloads.catch_up(snapshot, stale, revisions)
