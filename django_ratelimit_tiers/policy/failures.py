@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 from dataclasses import replace
 from functools import lru_cache
 
@@ -17,18 +18,24 @@ from django_ratelimit_tiers.store.memory import MemoryStore
 STRICTNESS = [FailurePolicy.OPEN, FailurePolicy.LOCAL, FailurePolicy.CLOSED]
 
 
-def degraded_decision(bill: Bill, local: MemoryStore, detail: str = "") -> Decision:
-    """Return the decision of the strictest failure policy among the charges that can refuse.
+def degraded_decision(
+    bill: Bill, local: MemoryStore, detail: str = "", earlier: Iterable[Rule] = ()
+) -> Decision:
+    """Return the decision of the strictest failure policy among the rules that can refuse.
 
-    A request that would be charged nothing passes, whatever the policy. `detail` is what a sampled
-    refusal tells of the request, empty for no sample.
+    The tier follows them and those that have charged the request `earlier`; where there is no rule
+    the setting decides. A request that would be charged nothing passes, whatever the policy.
+    `detail` is what a sampled refusal tells of the request, empty for no sample.
     """
-    policies = [
-        _failure_policy(rule)
+    refusing = [
+        rule
         for charge, rule in zip(bill.charges, bill.tariff.rules, strict=True)
         if charge.policy.is_enforced
     ]
-    strictest = max(policies, key=STRICTNESS.index, default=FailurePolicy.OPEN)
+    strictest = FailurePolicy.OPEN
+    if refusing:
+        rules = [rule for rule in (*refusing, *earlier) if rule is not None]
+        strictest = max(map(_failure_policy, rules or refusing), key=STRICTNESS.index)
     if strictest is not FailurePolicy.LOCAL:
         return Decision(degraded=strictest)
     workers = worker_count()

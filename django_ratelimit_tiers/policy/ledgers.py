@@ -12,7 +12,7 @@ from django.http import HttpRequest
 
 from django_ratelimit_tiers.conf import conf
 from django_ratelimit_tiers.core.decisions import NOTHING_DECIDED, Decision
-from django_ratelimit_tiers.core.policies import Charge
+from django_ratelimit_tiers.core.policies import Charge, Mode
 from django_ratelimit_tiers.core.rules import Rule
 from django_ratelimit_tiers.policy.identity import Client, address_client, user_number
 from django_ratelimit_tiers.policy.passages import Passage
@@ -155,6 +155,12 @@ class Ledger:
         if allowed and answer:
             self.charged.append((bill, decision))
             self.has_reservations = self.has_reservations or tariff.has_reservations
+
+    def earlier_rules(self) -> list[Rule]:
+        """Return the enforced rules that earlier stages have charged the request by."""
+        rules = () if self.passage is None else self.passage.rules.rules
+        charged = self.charged_rules
+        return [rule for rule in rules if rule.id in charged and rule.mode is Mode.ENFORCE]
 
     def take_back(self, *, reservations_only: bool) -> list[tuple[Decision, list[Charge]]]:
         """Remove the charges to be given back, and return them with the decisions they are of.

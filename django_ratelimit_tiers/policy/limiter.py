@@ -227,7 +227,8 @@ class Limiter:
                 try:
                     reply = recalled or (yield Guarded(self.breaker, run, arun, plan))
                 except StoreUnavailable:
-                    return bill, degraded_decision(bill, self._local, plan.detail)
+                    earlier = ledger.earlier_rules()
+                    return bill, degraded_decision(bill, self._local, plan.detail, earlier)
                 answer, now, stale = reply
                 decision = Decision.of(answer, now)
                 if not recalled:

@@ -216,6 +216,28 @@ def test_the_strictest_rule_on_the_path_decides(faulty: Site, client: Client) ->
         assert client.get("/marked/").status_code == 200
 
 
+@pytest.mark.parametrize("setting", ["closed", "local"])
+@pytest.mark.parametrize("identify_by", ["ip", "user_or_ip"])
+@pytest.mark.parametrize("path", ["/plain/", "/drf/"])
+def test_a_rule_may_be_laxer_than_the_setting_for_clients_with_a_tier(
+    faulty: Site, client: Client, path: str, identify_by: str, setting: str
+) -> None:
+    make_rule("lax", 100, path=path, on_store_failure="open", identify_by=identify_by)
+    with faulty.using(setting):
+        faulty.proxy.refuse()
+        assert statuses(client, path, LIMIT + 1) == [200] * (LIMIT + 1)
+        assert statuses(client, "/marked/", LIMIT + 1)[-1] in (429, 503)
+
+
+def test_a_rule_in_shadow_mode_does_not_make_the_setting_laxer(
+    faulty: Site, client: Client
+) -> None:
+    make_rule("plain", 100, on_store_failure="open", mode="shadow")
+    with faulty.using("closed"):
+        faulty.proxy.refuse()
+        assert client.get("/plain/").status_code == 503
+
+
 def test_closed_is_told_in_the_problem_type_that_is_meant_for_it(
     faulty: Site, client: Client
 ) -> None:
