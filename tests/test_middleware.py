@@ -66,6 +66,39 @@ def test_every_kind_of_view_is_limited_and_charged_once(
     assert used(valkey_client) == {ANYBODY: [2]}
 
 
+@pytest.mark.parametrize(
+    ("rules", "refusals", "expected"),
+    [
+        ([], 0, 1),
+        ([{"path": "/plain/"}], 0, 2),
+        ([{"view_name": "tests.site.plain"}], 0, 2),
+        ([{"path": "/plain/"}, {"view_name": "tests.site.plain"}], 0, 3),
+        ([{"path": "/plain/", "count": "failed"}], 0, 3),
+        ([{"path": "/plain/"}], 1, 3),
+    ],
+    ids=["tier", "path", "view", "path and view", "not failed", "refused by the tier"],
+)
+def test_a_request_takes_as_many_calls_as_the_page_on_the_architecture_says(
+    client: Client,
+    tight: Tier,
+    valkey_client: redis.Redis,
+    rules: list[dict[str, Any]],
+    refusals: int,
+    expected: int,
+) -> None:
+    def calls() -> int:
+        return int(valkey_client.info("commandstats")["cmdstat_evalsha"]["calls"])
+
+    for number, fields in enumerate(rules):
+        make_rule(f"rule-{number}", 100, **fields)
+    client.get("/plain/")
+    if refusals:
+        client.get("/plain/")
+    before = calls()
+    assert client.get("/plain/").status_code == (429 if refusals else 200)
+    assert calls() - before == expected
+
+
 def test_rules_whose_names_differ_outside_ascii_only_tell_of_two_limits(
     client: Client,
 ) -> None:
