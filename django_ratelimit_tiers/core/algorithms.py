@@ -63,6 +63,8 @@ def wait_from(now: int, policy: QuotaPolicy, settled: CounterState, cost: int) -
     Until that time comes again nothing falls.
     """
     waiting = wait(policy, settled, cost)
+    if cost > policy.capacity:  # it never passes, whatever the clock says
+        return waiting
     return min(waiting + settled.last - now, FOREVER) if waiting else 0
 
 

@@ -23,6 +23,7 @@ from django_ratelimit_tiers.core.policies import Algorithm, Charge, Mode, QuotaP
 from django_ratelimit_tiers.exceptions import RateLimitTiersError, StoreUnavailable
 from django_ratelimit_tiers.store import connections, examination
 from django_ratelimit_tiers.store.examination import examine_server
+from django_ratelimit_tiers.store.memory import MemoryStore
 from django_ratelimit_tiers.store.redis import RedisStore
 from tests.servers import HOST, ROOT, ValkeyProcess
 from tests.store.counting import CountingProxy
@@ -73,6 +74,17 @@ def test_a_client_refused_since_the_clock_went_back_is_told_when_it_passes(
     assert wait >= DAY
     assert not store.acquire(charges, now=now + wait - 1)[0].allowed
     assert store.acquire(charges, now=now + wait)[0].allowed
+
+
+@pytest.mark.parametrize("algorithm", Algorithm)
+def test_what_can_never_pass_is_told_one_period_though_the_clock_went_back(
+    store: RedisStore, algorithm: Algorithm
+) -> None:
+    policy, now = QuotaPolicy("p", 2, 60, algorithm), 1_790_000_007_000_000
+    for counters in (store, MemoryStore()):
+        assert counters.acquire([Charge("user:1", policy)], now=now + DAY)[0].allowed
+        (outcome,) = counters.acquire([Charge("user:1", policy, cost=3)], now=now)
+        assert outcome.retry_after == 60_000_000
 
 
 def test_a_flushed_script_cache_costs_one_more_command_and_no_charge(

@@ -1,5 +1,5 @@
 -- How long a charge that does not fit has to wait: core.algorithms.wait. Put in after settle.lua,
--- where `cost`, `capacity` and the `log` are known. Gives `waiting`.
+-- where `cost`, `capacity` and the `log` are known. Gives `waiting`, from `time` on.
 local function muldiv(a, b, p)
   -- @muldiv
   return quotient, rest
@@ -11,7 +11,7 @@ local function weight_falls_to(count, most)
   return window - (rest > 0 and quotient or quotient - 1)
 end
 if cost > capacity then
-  waiting = window
+  waiting = window - (time - now)  -- it never passes, so what is told is not for the clock
 elseif algorithm == BUCKET then
   local quotient, rest = muldiv(current + cost - capacity, window, limit)
   waiting = math.min(quotient + math.ceil((rest + previous) / limit), FOREVER)
