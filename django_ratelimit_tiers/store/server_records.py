@@ -23,7 +23,7 @@ from django_ratelimit_tiers.core.refusals import (
 )
 from django_ratelimit_tiers.core.sightings import Sighting
 from django_ratelimit_tiers.core.tallies import ACCOUNT, Tally, Usage
-from django_ratelimit_tiers.exceptions import StoreUnavailable
+from django_ratelimit_tiers.exceptions import StoreRefused, StoreUnavailable
 from django_ratelimit_tiers.store.protocol import Protocol
 from django_ratelimit_tiers.store.records import (
     BACKLOG,
@@ -45,6 +45,8 @@ RENEW_LOCK = Script.load("renew_lock")
 TAKE_SAMPLE = Script.load("take_sample")
 
 FULL = "OutOfMemoryError"
+
+WRONG_TYPE = "WRONGTYPE"
 
 FIELDS = 1000
 """About how many fields of a minute are in one answer: as HSCAN sees fit."""
@@ -71,7 +73,7 @@ class ServerRecords(Records):
         return int(self._command("TIME")[0])
 
     def minutes(self) -> list[int]:
-        return [int(minute) for minute in self._command("ZRANGE", f"{self._base}:minutes", 0, -1)]
+        return [int(minute) for minute in self._read("ZRANGE", f"{self._base}:minutes", 0, -1)]
 
     def counts(self, minute: int) -> Counts:
         counts: dict[RefusalKey, int] = {}
@@ -112,13 +114,13 @@ class ServerRecords(Records):
         return "EVAL", ADD.text, 2, *keys, written, *limits, *counting, BACKLOG, *number
 
     def hours(self) -> list[int]:
-        return [int(hour) for hour in self._command("ZRANGE", f"{self._base}:hours", 0, -1)]
+        return [int(hour) for hour in self._read("ZRANGE", f"{self._base}:hours", 0, -1)]
 
     def usage(self, hour: int) -> Mapping[str, Usage]:
         key = f"{self._base}:usage:{hour}"
-        totals = _pairs(self._command("ZREVRANGE", key, 0, -1, "WITHSCORES"))
-        refused = dict(_pairs(self._command("HGETALL", f"{key}:refused")))
-        limits = dict(_pairs(self._command("HGETALL", f"{key}:limits")))
+        totals = _pairs(self._read("ZREVRANGE", key, 0, -1, "WITHSCORES"))
+        refused = dict(_pairs(self._read("HGETALL", f"{key}:refused")))
+        limits = dict(_pairs(self._read("HGETALL", f"{key}:limits")))
         found = {}
         for subject, total in totals:
             turned_away = int(refused.get(subject, 0))
@@ -134,20 +136,20 @@ class ServerRecords(Records):
         self._command("ZREM", f"{self._base}:hours", hour)
 
     def accounts_used(self) -> Mapping[str, int]:
-        found = _pairs(self._command("HGETALL", f"{self._base}:accounts"))
+        found = _pairs(self._read("HGETALL", f"{self._base}:accounts"))
         return {_text(account): int(at) for account, at in found}
 
     def sightings(self, start: int, end: int) -> Collection[Sighting]:
         first = start + -start % SEEN_SECONDS
         found = set()
         for begins in range(first, end, SEEN_SECONDS):
-            found.update(self._command("SMEMBERS", f"{self._base}:seen:{begins}"))
+            found.update(self._read("SMEMBERS", f"{self._base}:seen:{begins}"))
         pairs = (_text(member).rpartition(" ") for member in found)
         return [Sighting(printable(subject), network) for subject, _, network in pairs]
 
     def quotas(self) -> Sequence[DayQuota]:
         quotas = []
-        for name, numbers in _pairs(self._command("HGETALL", f"{self._base}:quotas")):
+        for name, numbers in _pairs(self._read("HGETALL", f"{self._base}:quotas")):
             subject, _, policy = _text(name).rpartition(" ")
             used, limit, window = map(int, numbers.split())
             quotas.append(DayQuota(subject, policy, limit, used, window))
@@ -178,6 +180,20 @@ class ServerRecords(Records):
     def renew_lock(self, name: str, token: str, seconds: int) -> bool:
         return bool(self._command("EVAL", RENEW_LOCK.text, 1, self._lock_key(name), token, seconds))
 
+    def _read(self, command: str, key: str, *words: str | int) -> Any:
+        """Return the answer to a command that reads a key.
+
+        A value of another type, which somebody else has put there, gives way, as in the scripts:
+        what is waiting behind it would never be written.
+        """
+        try:
+            return self._command(command, key, *words)
+        except StoreRefused as error:
+            if WRONG_TYPE not in str(error):
+                raise
+        self._command("DEL", key)
+        return self._command(command, key, *words)
+
     def _fields(self, key: str) -> dict[bytes, bytes]:
         """Return a hash that nobody writes any more, a part at a time; empty if it goes meanwhile.
 
@@ -187,14 +203,14 @@ class ServerRecords(Records):
         found: dict[bytes, bytes] = {}
         cursor: Any = 0
         while True:
-            answer = self._command("HSCAN", key, cursor, "COUNT", FIELDS)
+            answer = self._read("HSCAN", key, cursor, "COUNT", FIELDS)
             if not isinstance(answer, list) or len(answer) != 2:
                 raise StoreUnavailable("the server answered with no part of a hash")
             cursor, part = answer
             found.update(_pairs(part))
             if int(cursor) == 0:
                 break
-        return found if int(self._command("HLEN", key)) == len(found) else {}
+        return found if int(self._read("HLEN", key)) == len(found) else {}
 
     def _lock_key(self, name: str) -> str:
         return f"{self._base}:lock:{name}"

@@ -50,6 +50,32 @@ def written() -> dict[tuple[str, str, int], int]:
     }
 
 
+@pytest.mark.parametrize(
+    "name",
+    [
+        str(LONG_AGO),
+        "hours",
+        f"usage:{LONG_AGO // 3600 * 3600}",
+        f"usage:{LONG_AGO // 3600 * 3600}:limits",
+        "sample",
+        "sample:taken",
+        "accounts",
+    ],
+)
+def test_what_another_program_has_put_among_the_records_holds_up_nothing(
+    valkey_client: redis.Redis, name: str
+) -> None:
+    hour = LONG_AGO // 3600 * 3600
+    fill_minute(LONG_AGO, {key(): 3})
+    fill_minute(LONG_AGO + 60, {key(): 5})
+    valkey_client.zadd("rlt:counts:hours", {str(hour): hour})
+    valkey_client.set(f"rlt:counts:{name}", "not ours")
+    aggregate_throttle_events()
+    detect_anomalies()
+    assert sum(written().values()) == (5 if name == str(LONG_AGO) else 8)
+    assert not valkey_client.exists(f"rlt:counts:{name}", "rlt:counts:sample")
+
+
 def test_a_server_that_is_full_is_written_and_judged_and_has_room_again() -> None:
     """With `noeviction`, and nobody ran the tasks for a while."""
     with ValkeyProcess() as server, server.client() as client:

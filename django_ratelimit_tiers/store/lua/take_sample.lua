@@ -3,4 +3,7 @@
 if redis.call('EXISTS', KEYS[2]) == 0 and redis.call('EXISTS', KEYS[1]) == 1 then
   redis.call('RENAME', KEYS[1], KEYS[2])
 end
-return redis.call('LLEN', KEYS[2])
+local length = redis.pcall('LLEN', KEYS[2])
+if type(length) == 'number' then return length end
+redis.call('DEL', KEYS[2])  -- somebody else's value gives way
+return 0
