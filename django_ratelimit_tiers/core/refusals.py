@@ -56,7 +56,8 @@ def refusal_detail(
     decision_id: str, revision: int, method: str, address: str, path: str, user_agent: str
 ) -> str:
     """Return what a sampled refusal tells of the request, cut to its bounds."""
-    if SEPARATOR in path or SEPARATOR in user_agent:
+    if SEPARATOR in path or SEPARATOR in user_agent or SEPARATOR in method:
+        method = method.replace(SEPARATOR, REPLACEMENT)  # middleware may take it from a form
         path = path.replace(SEPARATOR, REPLACEMENT)
         user_agent = user_agent.replace(SEPARATOR, REPLACEMENT)
     path, user_agent = path[:LONGEST_PATH], user_agent[:LONGEST_USER_AGENT]

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import logging
+from collections.abc import Callable
 from typing import Any
 
 import pytest
+from django.conf import settings
 from django.contrib.auth.models import User
-from django.http import HttpRequest
-from django.test import Client
+from django.http import HttpRequest, HttpResponse
+from django.test import Client, override_settings
 from django.urls import path
 
 from django_ratelimit_tiers.conf import conf
@@ -102,6 +104,34 @@ def test_a_hostile_path_is_bounded_and_inert_in_the_sample(client: Client, path:
     [refusal] = configured_store().records.sample()
     assert refusal.path.isprintable()
     assert len(refusal.path) <= 500
+
+
+def method_of_form(get_response: Callable[[HttpRequest], HttpResponse]) -> object:
+    """Take the method from a field of the form, as sites do for browsers."""
+
+    def middleware(request: HttpRequest) -> HttpResponse:
+        request.method = request.POST.get("_method", request.method)
+        return get_response(request)
+
+    return middleware
+
+
+@pytest.mark.urls("tests.site")
+@pytest.mark.parametrize("path", ["/plain/", "/drf/"])
+@pytest.mark.parametrize(
+    ("method", "sampled"), [("put", "PUT"), ("A\0B", "A\ufffdB"), ("x" * 500, "X" * 20)]
+)
+def test_a_hostile_method_that_middleware_puts_in_place_is_sampled_inert(
+    client: Client, path: str, method: str, sampled: str
+) -> None:
+    limit_tier("anonymous", 1)
+    chain = [*settings.MIDDLEWARE, "tests.events.test_refusals.method_of_form"]
+    with override_settings(MIDDLEWARE=chain):
+        for _ in range(2):
+            answer = client.post(path, {"_method": method})
+    assert answer.status_code == 429
+    [refusal] = configured_store().records.sample()
+    assert (refusal.method, refusal.address, refusal.path) == (sampled, "127.0.0.1", path)
 
 
 def test_a_decision_has_an_id_of_its_own_that_only_refused_clients_see(client: Client) -> None:
