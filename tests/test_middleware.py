@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
 from copy import copy
 from datetime import timedelta
@@ -391,6 +392,25 @@ def test_a_preflight_is_not_charged(
     assert used(valkey_client) == {}
 
 
+def spell_small(get_response: Callable[[HttpRequest], HttpResponse]) -> object:
+    """Write methods in small letters, which views of a class answer to as well."""
+
+    def middleware(request: HttpRequest) -> HttpResponse:
+        request.method = (request.method or "").lower()
+        return get_response(request)
+
+    return middleware
+
+
+def test_a_preflight_is_one_in_any_spelling(
+    client: Client, tight: Tier, valkey_client: redis.Redis
+) -> None:
+    chain = [*settings.MIDDLEWARE, "tests.test_middleware.spell_small"]
+    with override_settings(MIDDLEWARE=chain):
+        assert 429 not in preflights(client, "/plain/", 4)
+    assert used(valkey_client) == {}
+
+
 def test_a_preflight_that_finds_nothing_is_charged(client: Client, tight: Tier) -> None:
     assert preflights(client, "/nothing/", 3) == [404, 404, 429]
 
@@ -679,6 +699,28 @@ def test_a_rule_for_failures_gives_back_what_succeeded(
     answers = statuses(client, f"/{view}/{status}/", 4)
     assert answers == ([401, 401, 429, 429] if status == 401 else [200] * 4)
     assert used(valkey_client) == held
+
+
+@pytest.mark.parametrize("kind", [Client, AsyncClient])
+def test_what_is_given_back_is_what_was_charged_then(
+    kind: type[Client | AsyncClient], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_rule("plain", 2, count="failed")
+    times: list[int | None] = []
+
+    def refund(*_: Any, charged_at: int | None = None) -> None:
+        times.append(charged_at)
+
+    async def arefund(*charges: Any, charged_at: int | None = None) -> None:
+        refund(*charges, charged_at=charged_at)
+
+    monkeypatch.setattr(configured_store(), "refund", refund)
+    monkeypatch.setattr(configured_store(), "arefund", arefund)
+    before, get = time.time_ns() // 1000, kind().get
+    (async_to_sync(get) if kind is AsyncClient else get)("/plain/")
+    (charged_at,) = times
+    assert charged_at is not None
+    assert before <= charged_at <= time.time_ns() // 1000
 
 
 def test_wrong_passwords_at_the_rest_frameworks_own_token_view_count_as_failed(

@@ -93,6 +93,14 @@ def test_the_same_is_tallied_of_a_grant_and_of_its_outcomes(grant: Grant) -> Non
     assert (granted.usage, granted.quotas) == (plain.usage, plain.quotas)
 
 
+@pytest.mark.parametrize(("remaining", "used"), [(21, []), (20, [80])])
+def test_a_day_quota_is_tallied_from_its_first_mark_on(remaining: int, used: list[int]) -> None:
+    day, sheet = QuotaPolicy("day", 100, DAY), TallySheet()
+    grant = Grant((Charge("user:1", day),), [(day, remaining, 0, 0)], Quotas((day,)))
+    sheet.note("user:1", "ip:192.0.2.7", Decision.of(grant, NOW))
+    assert [quota.used for quota in sheet.take(dict, list).quotas] == used
+
+
 @pytest.mark.parametrize(
     ("policy", "least"),
     [

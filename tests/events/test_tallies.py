@@ -112,6 +112,26 @@ def test_the_store_is_told_at_once_when_the_sheet_is_full() -> None:
     assert len(sheet.take(dict, list).usage) == MOST_ENTRIES
 
 
+def test_a_full_sheet_waits_while_the_store_does_not_hear_what_was_taken_before() -> None:
+    sheet = TallySheet(Clock())
+    sheet.note("user:0", "ip:192.0.2.1", Decision())
+    untold = sheet.take(dict, list)
+    due = [sheet.note(f"user:{n}", "ip:192.0.2.1", Decision()) for n in range(MOST_ENTRIES + 1)]
+    assert not any(due)
+    sheet.told(untold)
+    assert sheet.note("user:0", "ip:192.0.2.1", Decision())
+
+
+def test_no_more_day_quotas_are_kept_than_a_bound_each_as_it_stood_last() -> None:
+    sheet = TallySheet(Clock())
+    policies = [QuotaPolicy(f"day-{n}", 100, 86_400) for n in range(MOST_ENTRIES + 5)]
+    for policy in (*policies, policies[0]):
+        sheet.note("user:1", "ip:192.0.2.1", decided((policy, 3 if policy is policies[0] else 9)))
+    sheet.note("user:1", "ip:192.0.2.1", decided((policies[0], 2)))
+    used = {quota.policy: quota.used for quota in sheet.take(dict, list).quotas}
+    assert used == {policy.name: 91 for policy in policies[:MOST_ENTRIES]} | {"day-0": 98}
+
+
 def test_what_could_not_be_told_is_told_again_before_anything_new() -> None:
     sheet = TallySheet()
     sheet.note("user:1", "ip:192.0.2.1", Decision())
@@ -174,17 +194,19 @@ def test_requests_are_told_along_with_a_later_one(
 
 
 @pytest.mark.django_db
+@pytest.mark.urls("tests.site")
+@pytest.mark.parametrize("path", ["/plain/", "/free/", "/nothing/"])
 def test_exempt_requests_are_counted_for_their_service_account(
-    client: Client, monkeypatch: pytest.MonkeyPatch
+    client: Client, monkeypatch: pytest.MonkeyPatch, path: str
 ) -> None:
     account = ServiceAccount.objects.create(
         name="monitor", owner="ops", reason="health checks", networks="127.0.0.1"
     )
     clock = Clock()
     monkeypatch.setattr(limiter().teller, "_sheet", TallySheet(clock))
-    client.get("/plain/")
+    client.get(path)
     clock.now += FLUSH_SECONDS + 1
-    client.get("/plain/")
+    client.get(path)
     records = configured_store().records
     assert records.usage(records.hours()[-1]) == {f"account:{account.pk}": Usage(2, 0)}
     assert list(records.accounts_used()) == [str(account.pk)]

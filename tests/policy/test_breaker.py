@@ -4,15 +4,48 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from typing import Any, NoReturn
 
 import pytest
 
 from django_ratelimit_tiers.exceptions import StoreRefused, StoreUnavailable
-from django_ratelimit_tiers.policy.breaker import Breaker
+from django_ratelimit_tiers.policy.breaker import Breaker, Guarded
 from django_ratelimit_tiers.signals import store_recovered, store_unavailable
 from tests.clocks import Clock
+
+
+def by_a_block(breaker: Breaker, call: Callable[[], object]) -> None:
+    with breaker:
+        call()
+
+
+def in_a_thread(breaker: Breaker, call: Callable[[], object]) -> None:
+    Guarded(breaker, call, never).run()
+
+
+def on_a_loop(breaker: Breaker, call: Callable[[], object]) -> None:
+    async def acall() -> None:
+        call()
+
+    with suppress(StopIteration):
+        Guarded(breaker, never, acall).arun().send(None)
+
+
+def never() -> NoReturn:
+    raise AssertionError("a call of the other kind")
+
+
+class Asking:
+    """How the store is asked through a breaker: all the ways there are."""
+
+    way = staticmethod(by_a_block)
+
+
+@pytest.fixture(autouse=True, params=[by_a_block, in_a_thread, on_a_loop])
+def _way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Asking, "way", staticmethod(request.param))
 
 
 @pytest.fixture
@@ -43,18 +76,20 @@ def heard() -> Iterator[list[str]]:
     store_recovered.disconnect(on_recovery)
 
 
-def fail(breaker: Breaker, error: Exception | None = None) -> None:
-    with pytest.raises(type(error) if error else StoreUnavailable), breaker:
+def fail(breaker: Breaker, error: BaseException | None = None) -> None:
+    def call() -> NoReturn:
         raise error or StoreUnavailable("gone")
+
+    with pytest.raises(type(error) if error else StoreUnavailable):
+        Asking.way(breaker, call)
 
 
 def is_asked(breaker: Breaker) -> bool:
     """Ask as a caller who gets an answer; return whether the store was asked at all."""
-    try:
-        with breaker:
-            return True
-    except StoreUnavailable:
-        return False
+    asked: list[bool] = []
+    with suppress(StoreUnavailable):
+        Asking.way(breaker, lambda: asked.append(True))
+    return bool(asked)
 
 
 def test_one_failure_stops_the_asking(breaker: Breaker) -> None:
@@ -68,6 +103,12 @@ def test_a_probe_that_is_answered_closes_it(breaker: Breaker, clock: Clock) -> N
     fail(breaker)
     clock.now = 1.6
     assert is_asked(breaker)
+    assert not breaker.is_open
+    assert breaker.recoveries == 1
+
+
+def test_a_call_that_began_before_the_store_failed_shows_that_it_answers(breaker: Breaker) -> None:
+    Asking.way(breaker, lambda: fail(breaker))
     assert not breaker.is_open
     assert breaker.recoveries == 1
 
@@ -98,11 +139,14 @@ def test_only_one_caller_probes_and_the_others_do_not_wait_for_it(
     fail(breaker)
     clock.now = 2.0
     others: list[bool] = []
-    with breaker:
+
+    def call() -> None:
         clock.now = 100.0  # however long the probe takes
         thread = threading.Thread(target=lambda: others.append(is_asked(breaker)))
         thread.start()
         thread.join(5)
+
+    Asking.way(breaker, call)
     assert others == [False]
     assert is_asked(breaker)
 
@@ -110,8 +154,7 @@ def test_only_one_caller_probes_and_the_others_do_not_wait_for_it(
 def test_a_probe_that_is_cancelled_lets_another_probe(breaker: Breaker, clock: Clock) -> None:
     fail(breaker)
     clock.now = 2.0
-    with pytest.raises(KeyboardInterrupt), breaker:
-        raise KeyboardInterrupt
+    fail(breaker, KeyboardInterrupt())
     assert breaker.is_open
     assert is_asked(breaker)
 

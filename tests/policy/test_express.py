@@ -8,6 +8,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 from django.contrib.auth.models import AnonymousUser, Group, User
@@ -16,7 +17,7 @@ from django.test import Client, RequestFactory, override_settings
 from django.urls import Resolver404, resolve
 
 from django_ratelimit_tiers.models import ServiceAccount, Tier, TierAssignment
-from django_ratelimit_tiers.policy import passages, stages
+from django_ratelimit_tiers.policy import assignments, passages, stages
 from django_ratelimit_tiers.policy.assignments import AssignmentCache
 from django_ratelimit_tiers.policy.express import (
     ask_site,
@@ -206,6 +207,17 @@ def test_a_user_whose_tier_is_not_remembered_goes_the_plain_way(snapshot: Snapsh
     user = in_pro()
     plainly(snapshot, user)
     snapshot.assignments.forget(f"user:{user.pk}")
+    assert shortly(snapshot, user) is None
+
+
+def test_a_tier_that_is_remembered_no_longer_is_looked_up_again(
+    snapshot: Snapshot, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    user = in_pro()
+    plainly(snapshot, user)
+    assert shortly(snapshot, user) is not None
+    later = time.monotonic() + assignments.REMEMBERED_SECONDS + 1
+    monkeypatch.setattr(assignments, "time", Mock(monotonic=lambda: later))
     assert shortly(snapshot, user) is None
 
 

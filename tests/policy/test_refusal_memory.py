@@ -318,6 +318,22 @@ class TestAttack:
 
         assert wait_until(lambda: counted() == self.REQUESTS - 5, seconds=30)
 
+    @override_settings(RATELIMIT_TIERS={"REFUSAL_MEMORY": 1})
+    def test_who_was_let_in_again_must_show_it_anew(
+        self, client: Client, monkeypatch: pytest.MonkeyPatch, valkey_client: redis.Redis
+    ) -> None:
+        clock = Clock(100.0)
+        monkeypatch.setattr(limiter()._refusals, "_clock", clock)
+        for _ in range(5 + SIGNS_OF_ATTACK):
+            client.get("/plain/")
+        configured_store().reset("ip:127.0.0.1")
+        clock.now += 1.1
+        statuses = [client.get("/plain/").status_code for _ in range(6)]
+        assert statuses == [200] * 5 + [429]
+        before = calls(valkey_client)
+        assert client.get("/plain/").status_code == 429
+        assert calls(valkey_client) == before + 1
+
     def test_what_it_answers_tells_the_same(self, client: Client) -> None:
         responses = [client.get("/plain/") for _ in range(60)]
         names = [

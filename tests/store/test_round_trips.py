@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable, Iterator
 
 import httpx
@@ -23,12 +24,15 @@ from django_ratelimit_tiers.models import (
     Tier,
     TierAssignment,
 )
+from django_ratelimit_tiers.policy.limiter import limiter
+from django_ratelimit_tiers.policy.snapshots import IDLE_LOOK_SECONDS
 from django_ratelimit_tiers.policy.tellers import Teller
 from django_ratelimit_tiers.store.configured import configured_store
 from django_ratelimit_tiers.store.memory_records import MemoryRecords
 from django_ratelimit_tiers.store.redis import RedisStore
 from django_ratelimit_tiers.store.scripts import ACQUIRE, REFUND
 from django_ratelimit_tiers.store.server_records import ADD
+from tests.clocks import Clock
 from tests.databases import without_tables
 from tests.policies import limit_tier, make_rule
 from tests.servers import ValkeyProcess
@@ -185,6 +189,21 @@ class TestRequests:
         self, proxy: CountingProxy, get_twice: Ask, path: str
     ) -> None:
         assert self.commands_of(proxy, get_twice, path) == []
+
+    def test_a_request_that_charges_nothing_asks_nothing_after_one_that_was_charged(
+        self, proxy: CountingProxy, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        client, clock = Client(), Clock(time.monotonic())
+        client.get("/plain/")
+        monkeypatch.setattr(limiter()._snapshots, "_clock", clock)
+        clock.now += IDLE_LOOK_SECONDS + 1
+        client.get("/plain/")
+        proxy.clear()
+        client.get("/free/")
+        assert proxy.commands == []
+        clock.now += IDLE_LOOK_SECONDS + 1
+        client.get("/free/")
+        assert len(proxy.commands) == 1
 
     @pytest.mark.parametrize("path", ["/plain/", "/async/", "/drf/", "/nothing/", "/plain"])
     def test_an_anonymous_request_runs_no_sql(
