@@ -1,14 +1,15 @@
 """Logic that pauses for input and output, so that it is written once for both colours.
 
 A flow is a generator that yields pauses and is sent their results; `drive` runs it synchronously
-and `adrive` on an event loop.
+and `adrive` on an event loop. A shortcut is the same for what nearly every request takes.
 """
 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Coroutine, Generator
 from inspect import iscoroutine
-from typing import Any, Protocol, TypeVar
+from types import GeneratorType
+from typing import Any, Generic, Protocol, TypeVar
 
 from asgiref.sync import async_to_sync, iscoroutinefunction, sync_to_async
 
@@ -24,6 +25,36 @@ class Pause(Protocol):
 
 
 Flow = Generator[Pause, Any, R]
+
+
+class Shortcut(Generic[R]):
+    """A flow that is one pause and mostly ends with it, so that it takes no generator.
+
+    It runs as a pause does. Then it concludes, from the result or the error of that, how the flow
+    ends, or how it goes on.
+    """
+
+    __slots__ = ()
+
+    def run(self) -> Any:
+        raise NotImplementedError
+
+    async def arun(self) -> Any:
+        raise NotImplementedError
+
+    def conclude(self, answer: Any, error: Exception | None) -> R | Flow[R]:
+        raise NotImplementedError
+
+    def __iter__(self) -> Flow[R]:
+        """Let a generator go this way, too (`yield from`)."""
+        answer, error = None, None
+        try:
+            answer = yield self
+        except Exception as failure:
+            error = failure
+        end = self.conclude(answer, error)
+        result: R = (yield from end) if isinstance(end, GeneratorType) else end  # type: ignore[assignment]
+        return result
 
 
 class Step:
@@ -69,10 +100,19 @@ def done(result: R) -> Flow[R]:
     yield  # what makes this function a generator
 
 
-def drive(flow: Flow[R]) -> R:
+def drive(flow: Flow[R] | Shortcut[R]) -> R:
     """Run a flow in this thread and return its result."""
-    error: BaseException | None = None
+    error: Exception | None = None
     answer: Any = None
+    if isinstance(flow, Shortcut):
+        try:
+            answer = flow.run()
+        except Exception as failure:
+            error = failure
+        end = flow.conclude(answer, error)
+        if not isinstance(end, GeneratorType):
+            return end  # type: ignore[return-value]
+        flow, answer, error = end, None, None
     while True:
         try:
             step = flow.send(answer) if error is None else flow.throw(error)
@@ -85,10 +125,19 @@ def drive(flow: Flow[R]) -> R:
             error = failure
 
 
-async def adrive(flow: Flow[R]) -> R:
+async def adrive(flow: Flow[R] | Shortcut[R]) -> R:
     """Run a flow on the event loop and return its result."""
-    error: BaseException | None = None
+    error: Exception | None = None
     answer: Any = None
+    if isinstance(flow, Shortcut):
+        try:
+            answer = await flow.arun()
+        except Exception as failure:
+            error = failure
+        end = flow.conclude(answer, error)
+        if not isinstance(end, GeneratorType):
+            return end  # type: ignore[return-value]
+        flow, answer, error = end, None, None
     while True:
         try:
             step = flow.send(answer) if error is None else flow.throw(error)

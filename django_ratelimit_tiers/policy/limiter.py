@@ -1,4 +1,4 @@
-"""From a request to a decision: plan, ask the store once, conclude.
+"""From a request to what it is charged, stage by stage; `cashiers` has the store decide that.
 
 Everything is a flow (see `flows`), so that threads and event loops share it to the last branch.
 """
@@ -6,7 +6,6 @@ Everything is a flow (see `flows`), so that threads and event loops share it to 
 from __future__ import annotations
 
 import atexit
-from contextlib import suppress
 from functools import cache, partial
 from typing import Any
 
@@ -16,42 +15,27 @@ from django.http import HttpRequest
 from django.utils.module_loading import import_string
 
 from django_ratelimit_tiers.conf import SETTING, conf
-from django_ratelimit_tiers.core.decisions import NOTHING_DECIDED, Decision
-from django_ratelimit_tiers.core.plans import Plan, Reply
-from django_ratelimit_tiers.events.refusals import aannounce_refusal, announce_refusal, unnoticed
-from django_ratelimit_tiers.events.tallies import MOST_SAMPLED
-from django_ratelimit_tiers.exceptions import StoreUnavailable
-from django_ratelimit_tiers.policy import bills, express, stages
-from django_ratelimit_tiers.policy.breaker import Breaker, Guarded
+from django_ratelimit_tiers.core.decisions import Decision
+from django_ratelimit_tiers.policy import express, stages
+from django_ratelimit_tiers.policy.cashiers import Cashier
 from django_ratelimit_tiers.policy.exemptions import account_of, exempt_by_view
-from django_ratelimit_tiers.policy.failures import degraded_decision
-from django_ratelimit_tiers.policy.flows import Flow, Step, call, done
+from django_ratelimit_tiers.policy.flows import Flow, Shortcut, Step, call, done
 from django_ratelimit_tiers.policy.identity import identified_client, request_user, verified_key
 from django_ratelimit_tiers.policy.ledgers import Ledger, ledger_of, open_ledger
 from django_ratelimit_tiers.policy.passages import Fare, Passage
-from django_ratelimit_tiers.policy.refusal_memory import RefusalMemory
-from django_ratelimit_tiers.policy.reloads import MAX_RELOADS, Reloads
-from django_ratelimit_tiers.policy.snapshots import SnapshotCache, SnapshotUnavailable
+from django_ratelimit_tiers.policy.snapshots import Snapshot
 from django_ratelimit_tiers.policy.statuses import error_status
-from django_ratelimit_tiers.policy.tariffs import NOTHING, Bill
-from django_ratelimit_tiers.policy.tellers import Teller
 from django_ratelimit_tiers.store.base import Store
 from django_ratelimit_tiers.store.configured import configured_store
-from django_ratelimit_tiers.store.memory import MemoryStore
-from django_ratelimit_tiers.store.memory_records import MemoryRecords
 
 
 class Limiter:
     """Decides requests with one store; one for each process."""
 
     def __init__(self, store: Store) -> None:
-        self.breaker = Breaker()
-        self._store = store
-        self._snapshots = SnapshotCache(store, self.breaker)
-        self._reloads = Reloads(store, self.breaker, self._snapshots)
-        self._local = MemoryStore(records=MemoryRecords(sample=MOST_SAMPLED))
-        self.teller = Teller(store, self._local.records)
-        self._refusals = RefusalMemory(conf.REFUSAL_MEMORY)
+        self._cashier = Cashier(store)
+        self._snapshots = self._cashier.snapshots
+        self.breaker, self.teller = self._cashier.breaker, self._cashier.teller
 
     def passes_door(self, ledger: Ledger, request: HttpRequest) -> bool:
         """Return whether the first stage can be left out: it would charge and exempt nobody."""
@@ -60,13 +44,15 @@ class Limiter:
             return False
         return not known.has_accounts or account_of(known, ledger.client, request) is None
 
-    def door(self, request: HttpRequest) -> Flow[Decision]:
+    def door(self, request: HttpRequest) -> Flow[Decision] | Shortcut[Decision]:
         """Decide the first stage: what is known before authentication, by the path alone."""
         ledger, known = open_ledger(request), self._snapshots.in_force
         fare = None if known is None else express.usual_door_fare(known, ledger, request)
-        return (yield from self._decide(ledger, request, stages.door_bill, fare))
+        return self._decide(ledger, request, stages.door_bill, known, fare)
 
-    def reach(self, request: HttpRequest, view: Any, cost: int = 1) -> Flow[Decision]:
+    def reach(
+        self, request: HttpRequest, view: Any, cost: int = 1
+    ) -> Flow[Decision] | Shortcut[Decision]:
         """Decide what the resolved route and the client add, before the view.
 
         The client is left to a view that decides it itself (`stages.decides_client`).
@@ -77,17 +63,10 @@ class Limiter:
         known = ledger.snapshot or self._snapshots.in_force
         way = None if known is None else stages.passage(known, ledger, request)
         if way is None or not way.is_usual or way.rules.acts_early:
-            decision = yield from self._route(ledger, request, way)
-            if not decision.allowed:
-                return decision
-        if stages.decides_client(view):
-            return ledger.decision
-        user = request_user(request)
-        if type(user) is Step:
-            user = yield user
-        return (yield from self._client(ledger, request, user, cost))
+            return self._reach(ledger, request, view, cost, way)
+        return self._at_view(ledger, request, view, cost)
 
-    def client(self, request: HttpRequest, user: Any) -> Flow[Decision]:
+    def client(self, request: HttpRequest, user: Any) -> Flow[Decision] | Shortcut[Decision]:
         """Decide the second stage: the client's tier and every rule not charged yet.
 
         `user` is the user that authentication found, None when there is none. The tier is charged
@@ -117,9 +96,9 @@ class Limiter:
             known = ledger.snapshot or self._snapshots.in_force
             stages.exempt_unreached(known, ledger, request, status)
             fare = None if known is None else express.usual_late_fare(known, ledger, request)
-            yield from self._decide(ledger, request, stages.late_bill, fare)
+            yield from self._decide(ledger, request, stages.late_bill, known, fare)
         if not ledger.decision.allowed and status not in conf.FAILED_STATUSES:
-            yield from self._give_back(ledger, reservations_only=True)
+            yield from self._cashier.give_back(ledger, reservations_only=True)
         return ledger.decision
 
     def settle(self, request: HttpRequest, status: int) -> Flow[None]:
@@ -128,26 +107,59 @@ class Limiter:
         if ledger is None or not (ledger.has_reservations and ledger.decision.allowed):
             return done(None)
         is_failure = status in conf.FAILED_STATUSES
-        return done(None) if is_failure else self._give_back(ledger, reservations_only=True)
+        return done(None) if is_failure else self._cashier.give_back(ledger, reservations_only=True)
 
-    def _route(self, ledger: Ledger, request: HttpRequest, known: Passage | None) -> Flow[Decision]:
+    def _reach(
+        self, ledger: Ledger, request: HttpRequest, view: Any, cost: int, way: Passage | None
+    ) -> Flow[Decision]:
+        decision = yield from self._route(ledger, request, way)
+        if not decision.allowed:
+            return decision
+        return (yield from self._at_view(ledger, request, view, cost))
+
+    def _route(
+        self, ledger: Ledger, request: HttpRequest, known: Passage | None
+    ) -> Flow[Decision] | Shortcut[Decision]:
         """Decide the rest of the first stage: what only the resolved route shows."""
         exempt_by_view(ledger, request)
         if known is not None and not known.rules.acts_beyond(ledger.charged_rules):
             return done(ledger.decision)
         return self._decide(ledger, request, stages.route_bill)
 
-    def _client(self, ledger: Ledger, request: HttpRequest, user: Any, cost: int) -> Flow[Decision]:
+    def _at_view(
+        self, ledger: Ledger, request: HttpRequest, view: Any, cost: int
+    ) -> Flow[Decision] | Shortcut[Decision]:
+        """Decide the second stage, unless the view does."""
+        if stages.decides_client(view):
+            return done(ledger.decision)
+        user = request_user(request)
+        if type(user) is Step:
+            return self._of_session(ledger, request, user, cost)
+        return self._client(ledger, request, user, cost)
+
+    def _of_session(
+        self, ledger: Ledger, request: HttpRequest, reading: Step, cost: int
+    ) -> Flow[Decision]:
+        user = yield reading
+        return (yield from self._client(ledger, request, user, cost))
+
+    def _client(
+        self, ledger: Ledger, request: HttpRequest, user: Any, cost: int
+    ) -> Flow[Decision] | Shortcut[Decision]:
         if ledger.client_decided:
             return done(ledger.decision)
         ledger.meet(user)
         if conf.has_resolvers:
             return self._introduced(ledger, request, user, cost)
-        known = ledger.snapshot or self._snapshots.in_force
+        known, stage = (
+            ledger.snapshot or self._snapshots.in_force,
+            partial(stages.client_bill, cost),
+        )
         fare = None if known is None else express.usual_fare(known, ledger, request, user, (), cost)
-        if fare is None:
+        if known is None or fare is None:
             _identify(ledger, request, user, ())
-        return self._decide(ledger, request, partial(stages.client_bill, cost), fare)
+            return self._cashier.decide(ledger, request, stage)
+        return self._cashier.charge(known, ledger, request, stage, fare)
 
     def _introduced(
         self, ledger: Ledger, request: HttpRequest, user: Any, cost: int
@@ -167,7 +179,7 @@ class Limiter:
             if known is not None and express.is_usual(known, ledger, request):
                 yield from express.ask_site(known, ledger, request)
                 fare = express.usual_fare(known, ledger, request, user, keys, cost)
-            return (yield from self._decide(ledger, request, stage, fare))
+            return (yield from self._decide(ledger, request, stage, known, fare))
         except Exception as error:
             ledger.client, ledger.user, ledger.client_decided = door, None, False
             decision = yield from self.unreached(request, error_status(error))
@@ -176,101 +188,17 @@ class Limiter:
             return decision
 
     def _decide(
-        self, ledger: Ledger, request: HttpRequest, stage: stages.Stage, fare: Fare | None = None
-    ) -> Flow[Decision]:
-        """Decide a stage, enter that into the ledger and act on it.
-
-        `fare` is what the first plan charges where the ledger's snapshot has told that already.
-        """
-        was_exempt = ledger.exempt
-        bill, decision = yield from self._ask(ledger, request, stage, fare)
-        if not decision.allowed:
-            decision = decision.named(ledger.id)
-        ledger.add(bill, decision)
-        if not decision.allowed:
-            yield from self._refuse(ledger, request, bill)
-        elif ledger.exempt and ledger.charged and (ledger.account or not was_exempt):
-            # The client turns out to be exempt only now that it is known.
-            yield from self._give_back(ledger, reservations_only=False)
-            ledger.decision = NOTHING_DECIDED
-        if (ledger.client_decided or not decision.allowed) and self.teller.note(ledger):
-            with suppress(StoreUnavailable):
-                yield Guarded(self.breaker, self.teller.tell, self.teller.atell)
-        return ledger.decision
-
-    def _ask(
-        self, ledger: Ledger, request: HttpRequest, stage: stages.Stage, fare: Fare | None
-    ) -> Flow[tuple[Bill, Decision]]:
-        """Plan with the snapshot, ask once, and again only after an edit that came in between."""
-        bill, was_exempt = NOTHING, ledger.exempt
-        run, arun = self._store.execute, self._store.aexecute
-        revisions: dict[str, str] = {}
-        for reloads_left in reversed(range(MAX_RELOADS)):
-            if fare is not None and ledger.snapshot is not None:
-                snapshot, revisions = ledger.snapshot, fare.revisions
-                bill, order, fare = fare.bill, fare.order, None
-            else:
-                ledger.exempt = was_exempt
-                try:
-                    snapshot = self._snapshots.in_force or (yield from self._reloads.snapshot())
-                except SnapshotUnavailable:
-                    degraded = None if ledger.exempt else conf.ON_STORE_FAILURE
-                    return NOTHING, Decision(degraded=degraded)
-                bill = yield from stages.bill_of(stage, snapshot, ledger, request, revisions)
-                order = bills.make_order(bill, snapshot, revisions, not reloads_left)
-            if not bill.charges:
-                decision = NOTHING_DECIDED
-                stale = yield from self._reloads.look(snapshot, revisions)
-            else:
-                plan = bills.make_plan(order, ledger, snapshot)
-                recalled = self._recall(plan) if self._refusals.remembered else None
-                try:
-                    reply = recalled or (yield Guarded(self.breaker, run, arun, plan))
-                except StoreUnavailable:
-                    earlier = ledger.earlier_rules()
-                    return bill, degraded_decision(bill, self._local, plan.detail, earlier)
-                answer, now, stale = reply
-                decision = Decision.of(answer, now)
-                if not recalled:
-                    if decision.refusing or self._refusals.remembered:
-                        self._refusals.learn(plan, reply)
-                    if stale is None:
-                        self._snapshots.confirm()
-            if stale is None:
-                break
-            revisions = yield from self._reloads.catch_up(snapshot, stale, revisions)
-        return bill, decision
-
-    def _refuse(self, ledger: Ledger, request: HttpRequest, bill: Bill) -> Flow[None]:
-        """Give back what was charged before, unless it stands, and tell of the refusal."""
-        decision = ledger.decision
-        if ledger.charged and not ledger.keeps_charges(request):
-            yield from self._give_back(ledger, reservations_only=False)
-        if not unnoticed():
-            told = request, decision, ledger.client.subject, bills.refused_endpoint(bill, ledger)
-            yield Step(lambda: announce_refusal(*told), lambda: aannounce_refusal(*told))
-        if decision.degraded is not None:
-            self.teller.tell_later()
-
-    def _recall(self, plan: Plan) -> Reply | None:
-        """Return what the store would say again to a client that it keeps refusing."""
-        recalled = self._refusals.recall(plan)
-        if recalled is None:
-            return None
-        place, reply = recalled
-        self.teller.count_refusal(reply.outcomes[0], plan.labels[place], plan.detail)
-        return reply
-
-    def _give_back(self, ledger: Ledger, *, reservations_only: bool) -> Flow[None]:
-        """Refund what earlier stages charged; a request that is refused is not charged at all."""
-        for decision, charges in ledger.take_back(reservations_only=reservations_only):
-            if decision.degraded is not None:
-                self._local.refund(charges, charged_at=decision.now)
-                continue
-            with suppress(StoreUnavailable):
-                refund = partial(self._store.refund, charges, charged_at=decision.now)
-                arefund = partial(self._store.arefund, charges, charged_at=decision.now)
-                yield Guarded(self.breaker, refund, arefund)
+        self,
+        ledger: Ledger,
+        request: HttpRequest,
+        stage: stages.Stage,
+        known: Snapshot | None = None,
+        fare: Fare | None = None,
+    ) -> Flow[Decision] | Shortcut[Decision]:
+        """Decide a stage: by a fare where the snapshot has shown what its client is charged."""
+        if known is None or fare is None:
+            return self._cashier.decide(ledger, request, stage)
+        return self._cashier.charge(known, ledger, request, stage, fare)
 
 
 def _identify(ledger: Ledger, request: HttpRequest, user: Any, keys: tuple[str, ...]) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from django_ratelimit_tiers.policy.flows import Flow, adrive, call, done, drive
+from django_ratelimit_tiers.policy.flows import Flow, Shortcut, adrive, call, done, drive
 
 
 def place(word: str) -> tuple[str, int]:
@@ -88,3 +88,55 @@ def test_what_a_function_raises_comes_out_of_the_flow(function: Callable[..., An
 
 def test_a_flow_that_is_done_never_pauses() -> None:
     assert drive(done("result")) == "result"
+
+
+class Short(Shortcut[str]):
+    """Asks a function for a word, and ends with it, or goes on if it got none."""
+
+    def __init__(self, run: Callable[[], str], arun: Callable[[], Any]) -> None:
+        self.run, self.arun = run, arun  # type: ignore[method-assign]
+
+    def conclude(self, answer: str | None, error: Exception | None) -> str | Flow[str]:
+        if isinstance(error, RuntimeError):
+            raise error
+        return answer if answer is not None else asking(lambda: f"instead of {error!r}")
+
+
+async def _word() -> str:
+    return "word"
+
+
+def _long(short: Short) -> Flow[str]:
+    return (yield from short)
+
+
+def every_way(short: Short) -> list[str]:
+    async def run(flow: Any) -> str:
+        return await adrive(flow)
+
+    flows = [lambda: short, lambda: _long(short)]
+    return [drive(flow()) for flow in flows] + [asyncio.run(run(flow())) for flow in flows]
+
+
+def test_a_shortcut_ends_the_same_by_itself_within_a_flow_and_on_a_loop() -> None:
+    assert every_way(Short(lambda: "word", _word)) == ["word"] * 4
+
+
+def test_a_shortcut_goes_on_as_a_flow_where_its_pause_fails() -> None:
+    instead = "instead of LookupError('it is not there')"
+    assert every_way(Short(failing, afailing)) == [instead] * 4  # type: ignore[arg-type]
+
+
+def test_what_a_shortcut_does_not_conclude_comes_out_of_it() -> None:
+    def broken() -> str:
+        raise RuntimeError("it is broken")
+
+    async def abroken() -> str:
+        return broken()
+
+    short = Short(broken, abroken)
+    for flow in (lambda: short, lambda: _long(short)):
+        with pytest.raises(RuntimeError, match="broken"):
+            drive(flow())
+        with pytest.raises(RuntimeError, match="broken"):
+            asyncio.run(adrive(flow()))

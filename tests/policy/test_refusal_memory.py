@@ -323,7 +323,7 @@ class TestAttack:
         self, client: Client, monkeypatch: pytest.MonkeyPatch, valkey_client: redis.Redis
     ) -> None:
         clock = Clock(100.0)
-        monkeypatch.setattr(limiter()._refusals, "_clock", clock)
+        monkeypatch.setattr(limiter()._cashier.refusals, "_clock", clock)
         for _ in range(5 + SIGNS_OF_ATTACK):
             client.get("/plain/")
         configured_store().reset("ip:127.0.0.1")
