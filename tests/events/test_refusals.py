@@ -21,7 +21,7 @@ from django_ratelimit_tiers.core.refusals import printable
 from django_ratelimit_tiers.events import refusals
 from django_ratelimit_tiers.events.log_gates import LogGate
 from django_ratelimit_tiers.models import PolicyRevision
-from django_ratelimit_tiers.policy import limiter as limiting
+from django_ratelimit_tiers.policy import cashiers
 from django_ratelimit_tiers.signals import request_throttled
 from django_ratelimit_tiers.store.configured import configured_store
 from django_ratelimit_tiers.store.memory import MemoryStore
@@ -280,13 +280,13 @@ def test_what_nobody_notices_is_still_left_out_by_count(
     now = 100.0
     monkeypatch.setattr(refusals, "_gate", LogGate(lambda: now))
     announced: list[str] = []
-    announce = limiting.announce_refusal
+    announce = cashiers.announce_refusal
 
     def announce_and_note(*told: Any) -> None:
         announced.append(told[1].id)
         announce(*told)
 
-    monkeypatch.setattr(limiting, "announce_refusal", announce_and_note)
+    monkeypatch.setattr(cashiers, "announce_refusal", announce_and_note)
     most = conf.EVENTS["LOG_PER_SECOND"]
     ids = refuse(client, most + 20)
     assert announced == ids[:most]
