@@ -12,10 +12,13 @@ from asgiref.sync import async_to_sync
 from django.contrib.auth.models import User
 from django.test import AsyncClient, Client, override_settings
 
-from django_ratelimit_tiers.models import TierAssignment, TierPolicy
+from django_ratelimit_tiers.core.plans import Plan
+from django_ratelimit_tiers.events.tallies import FLUSH_SECONDS, TallySheet
+from django_ratelimit_tiers.models import Tier, TierAssignment, TierPolicy
 from django_ratelimit_tiers.policy import cashiers, express
 from django_ratelimit_tiers.policy.limiter import limiter
 from django_ratelimit_tiers.store.configured import configured_store
+from tests.clocks import Clock
 from tests.policies import limit_tier, make_rule
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.urls("tests.site")]
@@ -123,3 +126,64 @@ def test_a_client_that_goes_on_is_refused_from_memory_and_counted(way: list[Any]
     records = configured_store().records
     counts = [records.counts(minute) for minute in records.minutes()]
     assert sum(sum(count.values()) for count in counts) == 29
+
+
+def test_an_edit_costs_the_next_request_one_call_more(
+    way: list[Any], get: Any, valkey_client: redis.Redis
+) -> None:
+    tier = limit_tier("anonymous", 5)
+    get("/plain/")
+    get("/plain/")
+    tier.policies.update(requests=6)
+    before = _calls(valkey_client)
+    get("/plain/")
+    assert _calls(valkey_client) - before == 2
+
+
+def test_another_tier_costs_the_next_request_one_call_more(
+    way: list[Any], valkey_client: redis.Redis
+) -> None:
+    limit_tier("free", 5)
+    client, user = Client(), User.objects.create_user("anna")
+    client.force_login(user)
+    client.get("/plain/")
+    client.get("/plain/")
+    TierAssignment.objects.create(user=user, tier=limit_tier("pro", 50))
+    client.get("/marked/")  # follows the edit of the tier's limits
+    TierAssignment.objects.update(tier=Tier.objects.get(slug="business"))
+    before = _calls(valkey_client)
+    client.get("/plain/")
+    assert _calls(valkey_client) - before == 2
+
+
+def test_a_request_that_notices_takes_the_tally_along(
+    way: list[Any], get: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = Clock()
+    monkeypatch.setattr(limiter().teller, "_sheet", TallySheet(clock))
+    get("/plain/")
+    clock.now += FLUSH_SECONDS + 1
+    get("/plain/")
+    records = configured_store().records
+    (usage,) = records.usage(records.hours()[-1]).values()
+    assert usage.allowed == 2
+
+
+def test_an_error_of_a_store_that_is_no_outage_comes_out(
+    way: list[Any], get: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(_plan: Plan) -> None:
+        raise LookupError("a store of somebody's own is broken")
+
+    async def abroken(plan: Plan) -> None:
+        broken(plan)
+
+    get("/plain/")
+    monkeypatch.setattr(configured_store(), "execute", broken)
+    monkeypatch.setattr(configured_store(), "aexecute", abroken)
+    with pytest.raises(LookupError, match="broken"):
+        get("/plain/")
+
+
+def _calls(client: redis.Redis) -> int:
+    return int(client.info("commandstats")["cmdstat_evalsha"]["calls"])
