@@ -119,6 +119,7 @@ class Cashier:
         stage: stages.Stage,
         fare: Fare,
     ) -> Flow[Decision]:
+        """Decide a stage that charges nothing: the store is asked for its revision now and then."""
         stale = yield from self._reloads.look(snapshot, fare.revisions)
         if stale is None:
             return (yield from self._enter(ledger, request, fare.bill, NOTHING_DECIDED))
