@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections import OrderedDict
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from threading import Lock
 from typing import Any
@@ -57,9 +57,12 @@ class AssignmentCache:
     """
 
     def __init__(
-        self, seconds: float = REMEMBERED_SECONDS, former: AssignmentCache | None = None
+        self,
+        seconds: float = REMEMBERED_SECONDS,
+        former: AssignmentCache | None = None,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._seconds = seconds
+        self._seconds, self._clock = seconds, clock
         self._assignments: OrderedDict[str, Assignment] = OrderedDict()
         self._former: Mapping[str, Assignment] = {}
         if former is not None:
@@ -70,13 +73,13 @@ class AssignmentCache:
     def get(self, subject: str) -> Assignment | None:
         """Return what is remembered of a subject."""
         assignment = self._assignments.get(subject)
-        return assignment if assignment and time.monotonic() < assignment.until else None
+        return assignment if assignment and self._clock() < assignment.until else None
 
     def holds(self, assignments: Mapping[str, Assignment]) -> bool:
         """Return whether all of these, by subject, are still what is remembered."""
         if not assignments:
             return True
-        now, remembered = time.monotonic(), self._assignments
+        now, remembered = self._clock(), self._assignments
         for subject, assignment in assignments.items():
             if remembered.get(subject) is not assignment or now >= assignment.until:
                 return False
@@ -109,13 +112,13 @@ class AssignmentCache:
     def _remember(self, subject: str, condition: Q, revision: str) -> Assignment:
         try:
             with apart(TierAssignment):
-                assignment = _read(condition, revision, self._seconds)
+                assignment = _read(condition, revision, self._seconds, self._clock)
         except (DatabaseError, InterfaceError) as error:
             if self._gate.passes(most=1)[0]:
                 words = "the tier of %s and others stays what it was, the database fails: %s"
                 logger.warning(words, printable(subject), error)
             last = self._assignments.get(subject) or self._former.get(subject) or UNASSIGNED
-            until = time.monotonic() + UNREADABLE_SECONDS
+            until = self._clock() + UNREADABLE_SECONDS
             assignment = replace(last, revision=revision, until=until)
         with self._lock:
             self._assignments[subject] = assignment
@@ -145,7 +148,7 @@ def _primary_key(user: Any) -> Any:
     return user_key(user.pk)
 
 
-def _read(condition: Q, revision: str, seconds: float) -> Assignment:
+def _read(condition: Q, revision: str, seconds: float, clock: Callable[[], float]) -> Assignment:
     rows = (
         primary(TierAssignment)
         .filter(condition)
@@ -161,4 +164,4 @@ def _read(condition: Q, revision: str, seconds: float) -> Assignment:
             through_group = slug
         if expires_at is not None:
             seconds = min(seconds, (expires_at - timezone.now()).total_seconds())
-    return Assignment(direct, through_group, revision, time.monotonic() + seconds)
+    return Assignment(direct, through_group, revision, clock() + seconds)

@@ -8,7 +8,6 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any
-from unittest.mock import Mock
 
 import pytest
 from django.contrib.auth.models import AnonymousUser, Group, User
@@ -17,8 +16,8 @@ from django.test import Client, RequestFactory, override_settings
 from django.urls import Resolver404, resolve
 
 from django_ratelimit_tiers.models import ServiceAccount, Tier, TierAssignment
-from django_ratelimit_tiers.policy import assignments, passages, stages
-from django_ratelimit_tiers.policy.assignments import AssignmentCache
+from django_ratelimit_tiers.policy import passages, stages
+from django_ratelimit_tiers.policy.assignments import REMEMBERED_SECONDS, AssignmentCache
 from django_ratelimit_tiers.policy.express import (
     ask_site,
     usual_door_fare,
@@ -31,6 +30,7 @@ from django_ratelimit_tiers.policy.ledgers import Ledger, open_ledger
 from django_ratelimit_tiers.policy.snapshots import Snapshot, build_snapshot
 from django_ratelimit_tiers.policy.tariffs import Bill
 from django_ratelimit_tiers.store.configured import configured_store
+from tests.clocks import Clock
 from tests.policies import limit_tier, make_rule
 
 pytestmark = [pytest.mark.django_db, pytest.mark.urls("tests.site")]
@@ -210,14 +210,12 @@ def test_a_user_whose_tier_is_not_remembered_goes_the_plain_way(snapshot: Snapsh
     assert shortly(snapshot, user) is None
 
 
-def test_a_tier_that_is_remembered_no_longer_is_looked_up_again(
-    snapshot: Snapshot, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    user = in_pro()
+def test_a_tier_that_is_remembered_no_longer_is_looked_up_again() -> None:
+    clock, user = Clock(), in_pro()
+    snapshot = build_snapshot("", AssignmentCache(clock=clock))
     plainly(snapshot, user)
     assert shortly(snapshot, user) is not None
-    later = time.monotonic() + assignments.REMEMBERED_SECONDS + 1
-    monkeypatch.setattr(assignments, "time", Mock(monotonic=lambda: later))
+    clock.now += REMEMBERED_SECONDS + 1
     assert shortly(snapshot, user) is None
 
 
