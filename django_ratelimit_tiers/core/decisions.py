@@ -139,13 +139,6 @@ class Decision(_Decision):
             return max(refusing, key=lambda outcome: outcome.retry_after or 0)
         return min(self.enforced, key=lambda o: (o.remaining, -o.reset_after), default=None)
 
-    @classmethod
-    def of(cls, answer: Answer, now: int) -> Decision:
-        """Return the decision that a store's answer makes."""
-        if type(answer) is Grant:  # nearly always
-            return filled(cls, (answer, now, None, "", (), True))
-        return cls(answer, now)
-
     def named(self, id: str) -> Decision:  # noqa: A002 - as above
         """Return this decision with an id."""
         answer, now, degraded, _, refusing, allowed = self

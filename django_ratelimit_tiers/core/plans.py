@@ -1,15 +1,14 @@
-"""What a store is asked, what it replies, and the pure rule by which it decides."""
+"""What a store is asked, and the pure rule by which it decides."""
 
 from __future__ import annotations
 
 from collections.abc import Hashable, Mapping
-from dataclasses import dataclass
 from types import MappingProxyType
 from typing import NamedTuple
 
 from django_ratelimit_tiers.core import algorithms
 from django_ratelimit_tiers.core.algorithms import EMPTY, CounterState
-from django_ratelimit_tiers.core.decisions import Answer, Outcome, outcomes_of
+from django_ratelimit_tiers.core.decisions import Outcome
 from django_ratelimit_tiers.core.policies import Charge, Mode
 from django_ratelimit_tiers.core.tuples import filled
 
@@ -18,15 +17,15 @@ CounterKey = tuple[str, bytes]
 
 
 class Plan(NamedTuple):
-    """Everything one store call decides.
+    """Everything one store call decides, whichever request it is for.
 
     `revision` is the policy edition that the charges were planned with, and `subject_revisions`
     those of the subjects whose tier was looked up; when one of them is not current, nothing is
-    charged and the reply says so. `labels` holds for each charge what its refusal is counted
-    under, empty when refusals are not counted, and `detail` what a sampled refusal tells of the
-    request (`core.refusals`). `now` is in microseconds, None for the store's own clock. Plans with
-    the same `form` have the same labels, and differ in their charges only by the subjects; None
-    makes no such promise. `is_kept` tells that the very same `charges` are likely to come again.
+    charged and StalePlan is raised. `labels` holds for each charge what its refusal is counted
+    under, empty when refusals are not counted. `now` is in microseconds, None for the store's own
+    clock. Plans with the same `form` have the same labels, and differ in their charges only by the
+    subjects; None makes no such promise. `is_kept` tells that the very same `charges` are likely to
+    come again.
     """
 
     charges: tuple[Charge, ...]
@@ -37,7 +36,6 @@ class Plan(NamedTuple):
     labels: tuple[str, ...] = ()
     form: Hashable = None
     is_kept: bool = False
-    detail: str = ""
 
     @property
     def subjects(self) -> tuple[str, ...]:
@@ -46,28 +44,12 @@ class Plan(NamedTuple):
         return tuple(dict.fromkeys((*charged, *self.subject_revisions)))
 
 
-@dataclass(frozen=True, slots=True)
-class Stale:
-    """The current revisions, when a plan was made with older ones."""
+class StalePlan(Exception):
+    """A plan was made with older revisions than these, and nothing was charged."""
 
-    revision: str
-    subject_revisions: Mapping[str, str]
-
-
-class Reply(NamedTuple):
-    """The answer to a plan in the order of its charges, or what made the plan stale.
-
-    `now` is the clock, in microseconds, by which it was decided.
-    """
-
-    answer: Answer
-    now: int
-    stale: Stale | None = None
-
-    @property
-    def outcomes(self) -> tuple[Outcome, ...]:
-        """The answer charge by charge."""
-        return outcomes_of(self.answer)
+    def __init__(self, revision: str, subject_revisions: Mapping[str, str]) -> None:
+        super().__init__("the policy, or the tier of a subject, was edited")
+        self.revision, self.subject_revisions = revision, subject_revisions
 
 
 def decide(

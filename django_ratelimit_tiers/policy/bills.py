@@ -22,7 +22,7 @@ from django_ratelimit_tiers.core.tuples import filled
 from django_ratelimit_tiers.policy.compilation import CompiledTier
 from django_ratelimit_tiers.policy.identity import Client, rule_subject
 from django_ratelimit_tiers.policy.ledgers import Ledger
-from django_ratelimit_tiers.policy.passages import Order, Passage
+from django_ratelimit_tiers.policy.passages import Passage
 from django_ratelimit_tiers.policy.snapshots import Snapshot
 from django_ratelimit_tiers.policy.tariffs import Bill, Item, RuleGroup, Tariff, items_of
 
@@ -73,12 +73,12 @@ def bill(tariff: Tariff, client: Client, request: HttpRequest) -> Bill:
     return filled(Bill, (tuple(charges), tariff, False))
 
 
-def make_order(
+def make_plan(
     charged: Bill, snapshot: Snapshot, revisions: Mapping[str, str], at_any_revision: bool
-) -> Order:
+) -> Plan:
     """Return what the store is asked for these charges, whichever request it is for."""
     tariff = charged.tariff
-    plan = Plan(
+    return Plan(
         charged.charges,
         revision=None if at_any_revision else snapshot.revision,
         subject_revisions={} if at_any_revision else revisions,
@@ -86,12 +86,11 @@ def make_order(
         form=tariff,
         is_kept=charged.is_kept,
     )
-    return plan[:-1]
 
 
-def make_plan(order: Order, ledger: Ledger, snapshot: Snapshot) -> Plan:
-    """Return what the store is asked for this request."""
-    detail = refusal_detail(
+def detail_of(ledger: Ledger, snapshot: Snapshot) -> str:
+    """Return what a sampled refusal tells of this request."""
+    return refusal_detail(
         ledger.id,
         snapshot.edition.number,
         ledger.method,
@@ -99,7 +98,6 @@ def make_plan(order: Order, ledger: Ledger, snapshot: Snapshot) -> Plan:
         ledger.path,
         ledger.user_agent,
     )
-    return filled(Plan, (*order, detail))
 
 
 def endpoint_name(ledger: Ledger, rule: Rule | None = None) -> str:

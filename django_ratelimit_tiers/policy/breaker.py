@@ -10,6 +10,7 @@ from threading import Lock
 from types import TracebackType
 from typing import Any
 
+from django_ratelimit_tiers.core.plans import StalePlan
 from django_ratelimit_tiers.events.log_gates import LogGate
 from django_ratelimit_tiers.exceptions import StoreRefused, StoreUnavailable
 from django_ratelimit_tiers.signals import store_recovered, store_unavailable
@@ -61,8 +62,10 @@ class Breaker:
             raise StoreUnavailable("the store failed a moment ago and is not asked yet")
 
     def heed(self, error: BaseException) -> None:
-        """Note how a call has ended that failed."""
-        if isinstance(error, StoreRefused):
+        """Note how a call has ended that decided nothing."""
+        if isinstance(error, StalePlan):
+            self.close()
+        elif isinstance(error, StoreRefused):
             self.close()
             if self._gate.passes(most=1)[0]:
                 logger.error("the store could not make a call: %s", error)

@@ -13,7 +13,7 @@ from django.http import HttpRequest
 
 from django_ratelimit_tiers.conf import conf
 from django_ratelimit_tiers.core.decisions import NOTHING_DECIDED, Decision, Grant
-from django_ratelimit_tiers.core.plans import Plan, Reply
+from django_ratelimit_tiers.core.plans import Plan, StalePlan
 from django_ratelimit_tiers.events.refusals import aannounce_refusal, announce_refusal, unnoticed
 from django_ratelimit_tiers.events.tallies import MOST_SAMPLED
 from django_ratelimit_tiers.exceptions import StoreUnavailable
@@ -56,11 +56,11 @@ class Cashier:
         """Decide a stage by what its client has been charged before."""
         if not fare.bill.charges:
             return self._charge_nothing(snapshot, ledger, request, stage, fare)
-        plan = bills.make_plan(fare.order, ledger, snapshot)
-        recalled = self._recall(plan) if self.refusals.remembered else None
+        detail = bills.detail_of(ledger, snapshot)
+        recalled = self._recall(fare.plan, detail) if self.refusals.remembered else None
         if recalled is not None:
             return self._enter(ledger, request, fare.bill, recalled)
-        return Acquisition(self, snapshot, ledger, request, stage, fare, plan)
+        return Acquisition(self, snapshot, ledger, request, stage, fare, detail)
 
     def decide(
         self,
@@ -78,20 +78,20 @@ class Cashier:
         return (yield from self._enter(ledger, request, bill, decision, was_exempt))
 
     def go_on(
-        self, asked: Acquisition, reply: Reply | None, error: Exception | None
+        self, asked: Acquisition, decision: Decision | None, error: Exception | None
     ) -> Flow[Decision]:
         """Decide a stage whose acquisition has not just let the request in."""
         ledger, request, fare = asked.ledger, asked.request, asked.fare
-        if reply is None:
-            if error is not None and not isinstance(error, StoreUnavailable):
-                raise error
-            decision = self._degraded(ledger, fare.bill, asked.plan)
-        elif reply.stale is not None:
+        if decision is not None:
+            self._learn(fare.plan, decision)
+        elif isinstance(error, StalePlan):
             snapshot, known = asked.snapshot, fare.revisions
-            revisions = yield from self._reloads.catch_up(snapshot, reply.stale, known)
+            revisions = yield from self._reloads.catch_up(snapshot, error, known)
             return (yield from self.decide(ledger, request, asked.stage, revisions))
         else:
-            decision = self._learn(asked.plan, reply)
+            if error is not None and not isinstance(error, StoreUnavailable):
+                raise error
+            decision = self._degraded(ledger, fare.bill, asked.detail)
         return (yield from self._enter(ledger, request, fare.bill, decision))
 
     def tell(self, ledger: Ledger) -> Flow[Decision]:
@@ -120,11 +120,12 @@ class Cashier:
         fare: Fare,
     ) -> Flow[Decision]:
         """Decide a stage that charges nothing: the store is asked for its revision now and then."""
-        stale = yield from self._reloads.look(snapshot, fare.revisions)
-        if stale is None:
-            return (yield from self._enter(ledger, request, fare.bill, NOTHING_DECIDED))
-        revisions = yield from self._reloads.catch_up(snapshot, stale, fare.revisions)
-        return (yield from self.decide(ledger, request, stage, revisions))
+        try:
+            yield from self._reloads.look(snapshot, fare.revisions)
+        except StalePlan as stale:
+            revisions = yield from self._reloads.catch_up(snapshot, stale, fare.revisions)
+            return (yield from self.decide(ledger, request, stage, revisions))
+        return (yield from self._enter(ledger, request, fare.bill, NOTHING_DECIDED))
 
     def _ask(
         self,
@@ -142,27 +143,31 @@ class Cashier:
             except SnapshotUnavailable:
                 return NOTHING, Decision(degraded=None if ledger.exempt else conf.ON_STORE_FAILURE)
             bill = yield from stages.bill_of(stage, snapshot, ledger, request, revisions)
-            if not bill.charges:
-                stale = yield from self._reloads.look(snapshot, revisions)
-            else:
-                order = bills.make_order(bill, snapshot, revisions, not reloads_left)
-                plan = bills.make_plan(order, ledger, snapshot)
-                recalled = self._recall(plan) if self.refusals.remembered else None
-                if recalled is not None:
-                    return bill, recalled
-                try:
-                    reply = yield Guarded(
-                        self.breaker, self.store.execute, self.store.aexecute, plan
-                    )
-                except StoreUnavailable:
-                    return bill, self._degraded(ledger, bill, plan)
-                stale = reply.stale
-                if stale is None:
-                    return bill, self._learn(plan, reply)
-            if stale is None:
-                break
-            revisions = yield from self._reloads.catch_up(snapshot, stale, revisions)
+            plan = bills.make_plan(bill, snapshot, revisions, not reloads_left)
+            try:
+                return bill, (yield from self._acquire(snapshot, ledger, bill, plan))
+            except StalePlan as stale:
+                revisions = yield from self._reloads.catch_up(snapshot, stale, revisions)
         return bill, NOTHING_DECIDED
+
+    def _acquire(
+        self, snapshot: Snapshot, ledger: Ledger, bill: Bill, plan: Plan
+    ) -> Flow[Decision]:
+        """Return what the store decides on a bill, or what is remembered that it would."""
+        if not bill.charges:
+            yield from self._reloads.look(snapshot, plan.subject_revisions)
+            return NOTHING_DECIDED
+        detail, store = bills.detail_of(ledger, snapshot), self.store
+        recalled = self._recall(plan, detail) if self.refusals.remembered else None
+        if recalled is not None:
+            return recalled
+        try:
+            asking = Guarded(self.breaker, store.execute, store.aexecute, plan, detail)
+            decision: Decision = yield asking
+        except StoreUnavailable:
+            return self._degraded(ledger, bill, detail)
+        self._learn(plan, decision)
+        return decision
 
     def _enter(
         self,
@@ -197,25 +202,23 @@ class Cashier:
         if decision.degraded is not None:
             self.teller.tell_later()
 
-    def _recall(self, plan: Plan) -> Decision | None:
+    def _recall(self, plan: Plan, detail: str) -> Decision | None:
         """Return what the store would decide again of a client that it keeps refusing."""
         recalled = self.refusals.recall(plan)
         if recalled is None:
             return None
-        place, reply = recalled
-        self.teller.count_refusal(reply.outcomes[0], plan.labels[place], plan.detail)
-        return Decision.of(reply.answer, reply.now)
-
-    def _learn(self, plan: Plan, reply: Reply) -> Decision:
-        """Return what the store has decided, and remember what follows from it."""
-        decision = Decision.of(reply.answer, reply.now)
-        if decision.refusing or self.refusals.remembered:
-            self.refusals.learn(plan, reply)
-        self.snapshots.confirm()
+        place, decision = recalled
+        self.teller.count_refusal(decision.outcomes[0], plan.labels[place], detail)
         return decision
 
-    def _degraded(self, ledger: Ledger, bill: Bill, plan: Plan) -> Decision:
-        return degraded_decision(bill, self._local, plan.detail, ledger.earlier_rules())
+    def _learn(self, plan: Plan, decision: Decision) -> None:
+        """Remember what follows from a decision of the store."""
+        if decision.refusing or self.refusals.remembered:
+            self.refusals.learn(plan, decision)
+        self.snapshots.confirm()
+
+    def _degraded(self, ledger: Ledger, bill: Bill, detail: str) -> Decision:
+        return degraded_decision(bill, self._local, detail, ledger.earlier_rules())
 
 
 class Acquisition(Guarded, Shortcut[Decision]):
@@ -224,7 +227,7 @@ class Acquisition(Guarded, Shortcut[Decision]):
     Nearly every request is one, and let in.
     """
 
-    __slots__ = ("_cashier", "fare", "ledger", "plan", "request", "snapshot", "stage")
+    __slots__ = ("_cashier", "detail", "fare", "ledger", "request", "snapshot", "stage")
 
     def __init__(
         self,
@@ -234,19 +237,22 @@ class Acquisition(Guarded, Shortcut[Decision]):
         request: HttpRequest,
         stage: stages.Stage,
         fare: Fare,
-        plan: Plan,
+        detail: str,
     ) -> None:
-        store, self._breaker, self._arguments = cashier.store, cashier.breaker, (plan,)
+        store, self._breaker = cashier.store, cashier.breaker
+        self._arguments = fare.plan, detail
         self._run, self._arun = store.execute, store.aexecute
         self._cashier, self.snapshot, self.ledger, self.request = cashier, snapshot, ledger, request
-        self.stage, self.fare, self.plan = stage, fare, plan
+        self.stage, self.fare, self.detail = stage, fare, detail
 
-    def conclude(self, reply: Reply | None, error: Exception | None) -> Decision | Flow[Decision]:
+    def conclude(
+        self, decision: Decision | None, error: Exception | None
+    ) -> Decision | Flow[Decision]:
         cashier, ledger = self._cashier, self.ledger
-        if reply is None or type(reply.answer) is not Grant or cashier.refusals.remembered:
-            return cashier.go_on(self, reply, error)
+        if decision is None or type(decision.answer) is not Grant or cashier.refusals.remembered:
+            return cashier.go_on(self, decision, error)
         cashier.snapshots.confirm()
-        ledger.add(self.fare.bill, Decision.of(reply.answer, reply.now))
+        ledger.add(self.fare.bill, decision)
         if ledger.client_decided and cashier.teller.note(ledger):
             return cashier.tell(ledger)
         return ledger.decision

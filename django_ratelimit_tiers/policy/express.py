@@ -169,8 +169,8 @@ def _fare(
 ) -> Fare:
     """Return the fare of a client who is charged a bill, with what the store is asked for it."""
     revisions = {subject: known.revision for subject, known in assignments.items()}
-    order = bills.make_order(bill, snapshot, revisions, False)
-    return Fare(client, assignments, revisions, bill, order)
+    plan = bills.make_plan(bill, snapshot, revisions, False)
+    return Fare(client, assignments, revisions, bill, plan)
 
 
 def _chosen_tier(

@@ -40,8 +40,8 @@ def degraded_decision(
         return Decision(degraded=strictest)
     workers = worker_count()
     charges = tuple(_share(charge, workers) for charge in bill.charges)
-    reply = local.execute(Plan(charges, labels=bill.tariff.labels, detail=detail))
-    return Decision(reply.answer, reply.now, FailurePolicy.LOCAL)
+    decision = local.execute(Plan(charges, labels=bill.tariff.labels), detail)
+    return Decision(decision.answer, decision.now, FailurePolicy.LOCAL)
 
 
 def worker_count() -> int:

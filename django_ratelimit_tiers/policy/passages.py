@@ -10,10 +10,11 @@ from bisect import bisect_right
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from types import FunctionType
-from typing import Any, TypeAlias
+from typing import Any
 
 from django.urls import Resolver404, ResolverMatch
 
+from django_ratelimit_tiers.core.plans import Plan
 from django_ratelimit_tiers.core.rules import Rule
 from django_ratelimit_tiers.policy.assignments import Assignment
 from django_ratelimit_tiers.policy.identity import Client
@@ -78,22 +79,19 @@ class Passage:
         self.tariffs[key] = tariff
 
 
-Order: TypeAlias = tuple[Any, ...]
-"""A plan without its detail: what the store is asked for every request alike."""
-
-
 @dataclass(frozen=True, slots=True, eq=False)
 class Fare:
     """What one client is charged on one passage, as long as its `assignments` are the same.
 
-    They are by subject; `revisions` holds the tokens of those subjects.
+    They are by subject; `revisions` holds the tokens of those subjects. The `plan` is what the
+    store is asked for its bill.
     """
 
     client: Client
     assignments: dict[str, Assignment]
     revisions: dict[str, str]
     bill: Bill
-    order: Order
+    plan: Plan
 
 
 class PassageBook:

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from threading import Lock
 
 from django_ratelimit_tiers.core.decisions import Decision, Outcome
-from django_ratelimit_tiers.core.plans import Plan, Reply
+from django_ratelimit_tiers.core.plans import Plan
 from django_ratelimit_tiers.core.policies import MICROSECONDS, Charge, Mode
 from django_ratelimit_tiers.core.tuples import filled
 from django_ratelimit_tiers.policy.revisions import own_edits
@@ -62,8 +62,8 @@ class RefusalMemory:
         self._lock = Lock()
         self._own_edit, self._edited_at = own_edits.last, -math.inf
 
-    def recall(self, plan: Plan) -> tuple[int, Reply] | None:
-        """Return which charge of a plan is refused again, and the reply to it alone, if one is.
+    def recall(self, plan: Plan) -> tuple[int, Decision] | None:
+        """Return which charge of a plan is refused again, and the decision on it alone, if one is.
 
         It is the one with the longest wait, as the store would tell. A plan with a policy in shadow
         mode is the store's: nobody else knows what that would refuse.
@@ -90,20 +90,20 @@ class RefusalMemory:
         refusal.count += 1
         return place, _later(refusal, charge, now)
 
-    def learn(self, plan: Plan, reply: Reply) -> None:
+    def learn(self, plan: Plan, decision: Decision) -> None:
         """Remember what the store has just refused, and forget what it has let through.
 
         There is nothing to learn from a request that was let in while nothing is `remembered`.
         """
         if not self._seconds:
             return
-        refusing = Decision.of(reply.answer, reply.now).refusing
+        refusing = decision.refusing
         with self._lock:
-            if not refusing and reply.stale is None:
+            if not refusing:
                 for charge in plan.charges:
                     self.remembered.pop(_key(charge), None)
             for outcome in refusing:
-                self._remember(outcome, reply.now)
+                self._remember(outcome, decision.now)
 
     def _remember(self, outcome: Outcome, store_now: int) -> None:
         now, key = self._clock(), _key(outcome.charge)
@@ -129,10 +129,10 @@ def _key(charge: Charge) -> Key:
     return charge.subject, id(charge.policy), charge.cost
 
 
-def _later(refusal: Refusal, charge: Charge, now: float) -> Reply:
+def _later(refusal: Refusal, charge: Charge, now: float) -> Decision:
     passed = int((now - refusal.at) * MICROSECONDS)
     _, _, remaining, reset_after, retry_after = refusal.outcome
     reset_after = max(0, reset_after - passed)
     told = charge, False, remaining, reset_after, max(1, (retry_after or 0) - passed)
     outcome = filled(Outcome, told)
-    return filled(Reply, ((outcome,), refusal.now + passed, None))
+    return Decision((outcome,), refusal.now + passed)

@@ -139,8 +139,7 @@ class Rehearsal:
     def _ask(self, bill: Bill, now: int | None) -> Decision:
         if not bill.charges:
             return NOTHING_DECIDED
-        reply = self._store.execute(Plan(bill.charges, spend=self._spend, now=now))
-        return Decision.of(reply.answer, reply.now)
+        return self._store.execute(Plan(bill.charges, spend=self._spend, now=now))
 
     def _give_back(self, ledger: Ledger, *, reservations_only: bool) -> None:
         for decision, charges in ledger.take_back(reservations_only=reservations_only):

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from django_ratelimit_tiers.core.plans import Plan, Reply, Stale
+from collections.abc import Mapping
+
+from django_ratelimit_tiers.core.plans import Plan, StalePlan
 from django_ratelimit_tiers.exceptions import StoreUnavailable
 from django_ratelimit_tiers.policy.breaker import Breaker, Guarded
 from django_ratelimit_tiers.policy.flows import Flow, in_thread
@@ -29,23 +31,24 @@ class Reloads:
             snapshot = yield in_thread(lambda: self._snapshots.compare(stale))
         return snapshot
 
-    def look(self, snapshot: Snapshot, revisions: dict[str, str]) -> Flow[Stale | None]:
+    def look(self, snapshot: Snapshot, revisions: Mapping[str, str]) -> Flow[None]:
         """Compare revisions for a request that charges nothing: once in a while, or always for a
-        client whose own tier says so. It passes whether or not the store answers."""
+        client whose own tier says so. It passes whether or not the store answers.
+
+        Raises StalePlan where one of them is not current.
+        """
         if not revisions and not self._snapshots.wants_look():
-            return None
+            return
         plan = Plan((), revision=snapshot.revision, subject_revisions=revisions)
         try:
             store = self._store
-            reply: Reply = yield Guarded(self._breaker, store.execute, store.aexecute, plan)
+            yield Guarded(self._breaker, store.execute, store.aexecute, plan)
         except StoreUnavailable:
-            return None
-        if reply.stale is None:
-            self._snapshots.confirm()
-        return reply.stale
+            return
+        self._snapshots.confirm()
 
     def catch_up(
-        self, snapshot: Snapshot, stale: Stale, revisions: dict[str, str]
+        self, snapshot: Snapshot, stale: StalePlan, revisions: dict[str, str]
     ) -> Flow[dict[str, str]]:
         """Load what is newer, and return the revisions of subjects with those of newer ones."""
         if stale.revision != snapshot.revision:

@@ -8,8 +8,8 @@ from typing import ClassVar
 
 from asgiref.sync import sync_to_async
 
-from django_ratelimit_tiers.core.decisions import Outcome
-from django_ratelimit_tiers.core.plans import Plan, Reply
+from django_ratelimit_tiers.core.decisions import Decision, Outcome
+from django_ratelimit_tiers.core.plans import Plan
 from django_ratelimit_tiers.core.policies import Charge
 from django_ratelimit_tiers.store.findings import Finding
 from django_ratelimit_tiers.store.records import Records
@@ -30,11 +30,14 @@ class Store(ABC):
     """What was refused and used, until the database has it."""
 
     @abstractmethod
-    def execute(self, plan: Plan) -> Reply:
-        """Decide a plan in one round trip."""
+    def execute(self, plan: Plan, detail: str = "") -> Decision:
+        """Decide a plan in one round trip; raises StalePlan.
 
-    async def aexecute(self, plan: Plan) -> Reply:
-        return await sync_to_async(self.execute, thread_sensitive=False)(plan)
+        `detail` is what a sampled refusal tells of the request (`core.refusals`).
+        """
+
+    async def aexecute(self, plan: Plan, detail: str = "") -> Decision:
+        return await sync_to_async(self.execute, thread_sensitive=False)(plan, detail)
 
     def acquire(self, charges: Sequence[Charge], *, now: int | None = None) -> tuple[Outcome, ...]:
         """Charge all enforced policies or none, and return one outcome for each charge."""

@@ -18,7 +18,8 @@ from zlib import crc32
 from redis.connection import ConnectionPool
 from redis.crc import REDIS_CLUSTER_HASH_SLOTS, key_slot
 
-from django_ratelimit_tiers.core.plans import Plan, Reply
+from django_ratelimit_tiers.core.decisions import Decision
+from django_ratelimit_tiers.core.plans import Plan, StalePlan
 from django_ratelimit_tiers.core.policies import Charge, Mode
 from django_ratelimit_tiers.core.refusals import Counts, RefusalKey, SampledRefusal
 from django_ratelimit_tiers.exceptions import StoreUnavailable
@@ -71,16 +72,16 @@ class RedisClusterStore(Store):
         self._parts = [Part(self._nodes, tag, whole, timeout) for tag in _tags()]
         self.records = ClusterRecords(self._parts)
 
-    def execute(self, plan: Plan) -> Reply:
+    def execute(self, plan: Plan, detail: str = "") -> Decision:
         """Decide a plan in one call for each part that its subjects lie in.
 
         Parts are charged in the order of the charges; when one refuses, or gives no answer, what
         the earlier ones charged is given back. In between others may see it charged.
         """
-        return _drive(self._decide(plan))  # type: ignore[no-any-return]
+        return _drive(self._decide(plan, detail))  # type: ignore[no-any-return]
 
-    async def aexecute(self, plan: Plan) -> Reply:
-        return await _adrive(self._decide(plan))  # type: ignore[no-any-return]
+    async def aexecute(self, plan: Plan, detail: str = "") -> Decision:
+        return await _adrive(self._decide(plan, detail))  # type: ignore[no-any-return]
 
     def refund(
         self, charges: Sequence[Charge], *, now: int | None = None, charged_at: int | None = None
@@ -160,36 +161,33 @@ class RedisClusterStore(Store):
                 ),
             )
 
-    def _decide(self, plan: Plan) -> Generator[Request, Any, Reply]:
-        answered: list[tuple[Share, Reply]] = []
+    def _decide(self, plan: Plan, detail: str) -> Generator[Request, Any, Decision]:
+        answered: list[tuple[Share, Decision]] = []
         shares = list(self._shares(plan))
         now = plan.now
-        reply: Reply
         for share in shares:
             try:
-                reply = yield share.part, "execute", (share.plan._replace(now=now),), {}
-            except StoreUnavailable:
+                asked = share.plan._replace(now=now), detail
+                decision: Decision = yield share.part, "execute", asked, {}
+            except (StoreUnavailable, StalePlan):
                 yield from _undo(answered)
                 raise
-            if reply.stale:
-                yield from _undo(answered)
-                return reply
-            now = reply.now  # one clock for all parts, so that a refund finds what was charged
-            answered.append((share, reply))
-            if plan.spend and any(outcome.refuses for outcome in reply.outcomes):
+            now = decision.now  # one clock for all parts, so that a refund finds what was charged
+            answered.append((share, decision))
+            if plan.spend and decision.refusing:
                 yield from _undo(answered[:-1])
                 answered = yield from self._look(shares, answered[-1])
                 break
         outcomes = {
             place: outcome
-            for share, reply in answered
-            for place, outcome in zip(share.places, reply.outcomes, strict=True)
+            for share, decision in answered
+            for place, outcome in zip(share.places, decision.outcomes, strict=True)
         }
-        return Reply(tuple(outcomes[place] for place in sorted(outcomes)), now or 0)
+        return Decision(tuple(outcomes[place] for place in sorted(outcomes)), now or 0)
 
     def _look(
-        self, shares: Sequence[Share], refused: tuple[Share, Reply]
-    ) -> Generator[Request, Any, list[tuple[Share, Reply]]]:
+        self, shares: Sequence[Share], refused: tuple[Share, Decision]
+    ) -> Generator[Request, Any, list[tuple[Share, Decision]]]:
         """Return what every part says now that nothing is charged: the numbers of a refusal.
 
         When a part does not answer it stays a refusal, with the numbers that are known by then.
@@ -245,16 +243,16 @@ class ClusterRecords(ServerRecords):
         return f"{self._base}:{minute}:written"
 
 
-def _undo(answered: Collection[tuple[Share, Reply]]) -> Generator[Request, Any, None]:
-    for share, reply in answered:
+def _undo(answered: Collection[tuple[Share, Decision]]) -> Generator[Request, Any, None]:
+    for share, decision in answered:
         charged = [
             outcome.charge
-            for outcome in reply.outcomes
+            for outcome in decision.outcomes
             if share.plan.spend and outcome.allowed and outcome.charge.policy.mode is not Mode.OFF
         ]
         if charged:
             with suppress(StoreUnavailable):
-                times = {"now": reply.now, "charged_at": reply.now}
+                times = {"now": decision.now, "charged_at": decision.now}
                 yield share.part, "refund", (charged,), times
 
 
@@ -268,7 +266,7 @@ def _drive(requests: Generator[Request, Any, Any]) -> Any:
         part, name, arguments, options = step
         try:
             answer, error = getattr(part, name)(*arguments, **options), None
-        except StoreUnavailable as failure:
+        except (StoreUnavailable, StalePlan) as failure:
             error = failure
 
 
@@ -282,7 +280,7 @@ async def _adrive(requests: Generator[Request, Any, Any]) -> Any:
         part, name, arguments, options = step
         try:
             answer, error = await getattr(part, f"a{name}")(*arguments, **options), None
-        except StoreUnavailable as failure:
+        except (StoreUnavailable, StalePlan) as failure:
             error = failure
 
 

@@ -11,7 +11,8 @@ from uuid import uuid4
 
 from django_ratelimit_tiers.core import algorithms
 from django_ratelimit_tiers.core.algorithms import CounterState
-from django_ratelimit_tiers.core.plans import CounterKey, Plan, Reply, Stale, decide
+from django_ratelimit_tiers.core.decisions import Decision
+from django_ratelimit_tiers.core.plans import CounterKey, Plan, StalePlan, decide
 from django_ratelimit_tiers.core.policies import MICROSECONDS, Charge
 from django_ratelimit_tiers.store.base import Store
 from django_ratelimit_tiers.store.findings import Finding
@@ -55,10 +56,9 @@ class MemoryStore(Store):
         self._clock = clock
         self._lock = Lock()
 
-    def execute(self, plan: Plan) -> Reply:
+    def execute(self, plan: Plan, detail: str = "") -> Decision:
         with self._lock:
-            if stale := self._stale(plan):
-                return Reply((), 0, stale)
+            self._check_revisions(plan)
             now = time.time_ns() // 1000 if plan.now is None else plan.now
             states = {
                 (subject, counter_id): state
@@ -67,11 +67,11 @@ class MemoryStore(Store):
             }
             outcomes, changed = decide(plan.charges, states, now, spend=plan.spend)
             self._save(plan.charges, changed)
-        self.records.count(plan, outcomes)
-        return Reply(outcomes, now)
+        self.records.count(plan, outcomes, detail)
+        return Decision(outcomes, now)
 
-    async def aexecute(self, plan: Plan) -> Reply:
-        return self.execute(plan)
+    async def aexecute(self, plan: Plan, detail: str = "") -> Decision:
+        return self.execute(plan, detail)
 
     def refund(
         self, charges: Sequence[Charge], *, now: int | None = None, charged_at: int | None = None
@@ -113,12 +113,11 @@ class MemoryStore(Store):
             while len(self._subject_revisions) > self.max_subjects:
                 self._subject_revisions.pop(next(iter(self._subject_revisions)))
 
-    def _stale(self, plan: Plan) -> Stale | None:
+    def _check_revisions(self, plan: Plan) -> None:
         known = plan.subject_revisions
         current = {subject: self._subject_revisions.get(subject, "") for subject in known}
-        if plan.revision in (None, self._revision) and current == known:
-            return None
-        return Stale(self._revision, current)
+        if plan.revision not in (None, self._revision) or current != known:
+            raise StalePlan(self._revision, current)
 
     def _states(self, subject: str) -> dict[bytes, CounterState]:
         counters = self._subjects.get(subject)

@@ -61,7 +61,7 @@ class MemoryRecords(Records):
         self._heard = "", 0
         self._lock = RLock()
 
-    def count(self, plan: Plan, outcomes: Sequence[Outcome]) -> None:
+    def count(self, plan: Plan, outcomes: Sequence[Outcome], detail: str) -> None:
         """Count and sample what a plan refused, as the script does on a server."""
         if not plan.spend or not plan.labels:
             return
@@ -71,8 +71,8 @@ class MemoryRecords(Records):
             at, wait = time.time_ns() // 1000, outcomes[place].retry_after or 0
             with self._lock:
                 self._count(key, 1)
-                if plan.detail:
-                    self._sample.append(sample_text(at, wait, key, rule, plan.detail))
+                if detail:
+                    self._sample.append(sample_text(at, wait, key, rule, detail))
 
     def now(self) -> int:
         return int(time.time())

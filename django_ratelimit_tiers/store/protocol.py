@@ -1,4 +1,4 @@
-"""Plans as calls of the scripts, and replies as outcomes.
+"""Plans as calls of the scripts, and replies as decisions.
 
 Everything here is pure and shared by every way to reach a server.
 """
@@ -10,8 +10,8 @@ from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
 from django_ratelimit_tiers.core.algorithms import standings
-from django_ratelimit_tiers.core.decisions import Grant
-from django_ratelimit_tiers.core.plans import Plan, Reply, Stale, outcome
+from django_ratelimit_tiers.core.decisions import Decision, Grant
+from django_ratelimit_tiers.core.plans import Plan, StalePlan, outcome
 from django_ratelimit_tiers.core.policies import Charge
 from django_ratelimit_tiers.core.tuples import filled
 from django_ratelimit_tiers.store.layouts import HEADER, Layout, layout_of, pack_charges
@@ -35,8 +35,8 @@ MOST_LAYOUTS = 4096
 MOST_PREPARED = 4096
 """How many plans one protocol remembers as they are sent, each in about a kilobyte."""
 
-Prepared: TypeAlias = tuple[tuple[Any, ...], bytes, bytes, Layout]
-"""A plan without its detail, its command before and after the detail, and how its reply is read.
+Prepared: TypeAlias = tuple[Plan, bytes, bytes, Layout]
+"""A plan, its command before and after the detail of a request, and how its reply is read.
 
 They are found by the identity of the charges, which the plan keeps alive."""
 
@@ -89,11 +89,10 @@ class Protocol:
     def subject_revision_key(self, subject: str) -> str:
         return f"{self.prefix}:{{{subject}}}:revision"
 
-    def acquire(self, plan: Plan) -> tuple[Call, Layout]:
+    def acquire(self, plan: Plan, detail: str) -> tuple[Call, Layout]:
         """Return the call that decides a plan, and how its reply is read."""
-        asked, detail = plan[:-1], plan[-1]
-        known = self.memory.prepared.get(id(asked[0]))
-        if known is None or known[0] != asked:
+        known = self.memory.prepared.get(id(plan.charges))
+        if known is None or known[0] != plan:
             known = self._prepare(plan)
         _, before, after, layout = known
         told = detail.encode("utf-8", "replace")
@@ -133,7 +132,7 @@ class Protocol:
         revision = ANY if plan.revision is None else written_token(plan.revision)
         after = written(revision, *map(written_token, known.values()))
         # The revisions are copied, since whoever planned with them may go on with newer ones.
-        asked = plan._replace(subject_revisions=dict(known))[:-1]
+        asked = plan._replace(subject_revisions=dict(known))
         prepared = asked, layout.template % tuple(words), after, layout
         if plan.is_kept:
             if len(self.memory.prepared) >= MOST_PREPARED:
@@ -168,21 +167,21 @@ def written_token(revision: str) -> bytes:
     return revision.encode(errors="surrogateescape")
 
 
-def parse_reply(plan: Plan, layout: Layout, reply: Any) -> Reply:
-    """Return what the acquire script answered to this plan."""
+def parse_reply(plan: Plan, layout: Layout, reply: Any) -> Decision:
+    """Return what the acquire script decided on this plan; raises StalePlan."""
     _, _, states_of, counters, quotas = layout
     if type(reply) is bytes:
         told = states_of.unpack(reply)
         grant = filled(Grant, (plan.charges, standings(counters, told), quotas))
-        return filled(Reply, (grant, told[0], None))
+        return filled(Decision, (grant, told[0], None, "", (), True))
     states, *waits = reply
     if states == STALE:
         revision, *of_subjects = map(token, waits)
         subjects = dict(zip(plan.subject_revisions, of_subjects, strict=True))
-        return Reply((), 0, Stale(revision, subjects))
+        raise StalePlan(revision, subjects)
     told = states_of.unpack(states)
     outcomes = [
         outcome(charge, waiting, *told[place : place + 3])
         for charge, waiting, (_, place) in zip(plan.charges, waits, counters, strict=True)
     ]
-    return Reply(tuple(outcomes), told[0])
+    return Decision(tuple(outcomes), told[0])

@@ -16,7 +16,8 @@ from django_redis import get_redis_connection
 from redis.connection import ConnectionPool
 from redis.exceptions import NoScriptError, ResponseError, TryAgainError
 
-from django_ratelimit_tiers.core.plans import Plan, Reply
+from django_ratelimit_tiers.core.decisions import Decision
+from django_ratelimit_tiers.core.plans import Plan
 from django_ratelimit_tiers.core.policies import Charge
 from django_ratelimit_tiers.exceptions import StoreRefused, StoreUnavailable
 from django_ratelimit_tiers.store import protocol
@@ -64,12 +65,12 @@ class RedisStore(Store):
         self.records = ServerRecords(self.command, self.acommand, self.protocol)
         self._server: Commanded = server_of(pool)
 
-    def execute(self, plan: Plan) -> Reply:
-        call, layout = self.protocol.acquire(plan)
+    def execute(self, plan: Plan, detail: str = "") -> Decision:
+        call, layout = self.protocol.acquire(plan, detail)
         return protocol.parse_reply(plan, layout, self._run(call))
 
-    async def aexecute(self, plan: Plan) -> Reply:
-        call, layout = self.protocol.acquire(plan)
+    async def aexecute(self, plan: Plan, detail: str = "") -> Decision:
+        call, layout = self.protocol.acquire(plan, detail)
         return protocol.parse_reply(plan, layout, await self._arun(call))
 
     def refund(

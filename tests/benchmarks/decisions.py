@@ -15,8 +15,8 @@ from throttled.asyncio import Throttled as AsyncThrottled
 from throttled.asyncio import rate_limiter as arate_limiter
 from throttled.asyncio.store import RedisStore as AsyncThrottledStore
 
-from django_ratelimit_tiers.core.decisions import Grant
-from django_ratelimit_tiers.core.plans import Plan, Reply
+from django_ratelimit_tiers.core.decisions import Decision, Grant
+from django_ratelimit_tiers.core.plans import Plan
 from django_ratelimit_tiers.core.policies import Algorithm, Charge, QuotaPolicy
 from django_ratelimit_tiers.store.redis import RedisStore
 from tests.benchmarks.bench import Bench
@@ -50,37 +50,35 @@ class Decisions:
 
     def __init__(self, store: RedisStore, policies: int) -> None:
         self.store = store
-        self._labels = LABELS[:policies]
-        self._subjects = [f"client:{number}" for number in range(SUBJECTS)]
-        self._charges = [
-            tuple(Charge(subject, policy) for policy in POLICIES[:policies])
-            for subject in self._subjects
+        subjects = [f"client:{number}" for number in range(SUBJECTS)]
+        self._plans = [
+            Plan(
+                tuple(Charge(subject, policy) for policy in POLICIES[:policies]),
+                revision=store.revision(),
+                subject_revisions={subject: ""},
+                labels=LABELS[:policies],
+                form=self,
+                is_kept=True,
+            )
+            for subject in subjects
         ]
-        self._revision = store.revision()
 
-    def plan(self, number: int) -> Plan:
-        number %= SUBJECTS
-        return Plan(
-            self._charges[number],
-            revision=self._revision,
-            subject_revisions={self._subjects[number]: ""},
-            labels=self._labels,
-            form=self,
-            is_kept=True,
-            detail=f"id\0{number}\0GET\0127.0.0.1\0/area7/thing7/\0agent",
-        )
+    def asked(self, number: int) -> tuple[Plan, str]:
+        """Return what the store is asked for a request, and what that tells of itself."""
+        detail = f"id\0{number}\0GET\0127.0.0.1\0/area7/thing7/\0agent"
+        return self._plans[number % SUBJECTS], detail
 
     def run(self, number: int) -> None:
-        _expect_allowed(self.store.execute(self.plan(number)))
+        _expect_allowed(self.store.execute(*self.asked(number)))
 
     async def arun(self, number: int) -> None:
-        _expect_allowed(await self.store.aexecute(self.plan(number)))
+        _expect_allowed(await self.store.aexecute(*self.asked(number)))
 
 
-def _expect_allowed(reply: Reply) -> None:
+def _expect_allowed(decision: Decision) -> None:
     """Look at the answer as the limiter does, which has every number that header fields need."""
-    if type(reply.answer) is not Grant or not reply.answer.standings:
-        raise RuntimeError(f"not a decision that lets a request in: {reply}")
+    if type(decision.answer) is not Grant or not decision.answer.standings:
+        raise RuntimeError(f"not a decision that lets a request in: {decision}")
 
 
 def measure(bench: Bench) -> None:

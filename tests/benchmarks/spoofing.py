@@ -134,16 +134,17 @@ def charge(numbers: range, client: redis.Redis) -> int:
     labels = tuple(f"{policy.name}\0anonymous\0GET plain/" for policy in policies)
     client.script_load(ACQUIRE.text)
     for some in batched(asking(numbers)):
-        plans = []
+        plans, details = [], []
         for number in some:
             at = address(number)
             subject = address_subject(at, 64)
             charges = tuple(Charge(subject, policy) for policy in policies)
             detail = refusal_detail(f"{number:016x}", 7, "GET", at, "/plain/", AGENT)
-            plans.append(Plan(charges, labels=labels, detail=detail))
-        calls, layouts = zip(*map(protocol.acquire, plans), strict=True)
-        replies = map(parse_reply, plans, layouts, answers(client, calls))
-        refused += sum(any(outcome.refuses for outcome in reply.outcomes) for reply in replies)
+            plans.append(Plan(charges, labels=labels))
+            details.append(detail)
+        calls, layouts = zip(*map(protocol.acquire, plans, details), strict=True)
+        decisions = map(parse_reply, plans, layouts, answers(client, calls))
+        refused += sum(not decision.allowed for decision in decisions)
     return refused
 
 

@@ -38,7 +38,7 @@ def test_a_grant_is_an_outcome_for_each_charge() -> None:
     minute, day = QuotaPolicy("minute", 60, 60), QuotaPolicy("day", 500, DAY)
     charges = Charge("user:1", minute), Charge("ip:192.0.2.7", day)
     grant = Grant(charges, [(minute, 59, 17, 0), (day, 499, 23, 0)], Quotas((minute, day)))
-    decision = Decision.of(grant, NOW)
+    decision = Decision(grant, NOW)
     assert decision.outcomes == (
         Outcome(charges[0], True, 59, 17, None),
         Outcome(charges[1], True, 499, 23, None),
@@ -48,7 +48,7 @@ def test_a_grant_is_an_outcome_for_each_charge() -> None:
 
 @given(grants())
 def test_a_decision_is_the_same_made_of_a_grant_or_of_its_outcomes(grant: Grant) -> None:
-    granted, plain = Decision.of(grant, NOW), Decision.of(grant.outcomes, NOW)
+    granted, plain = Decision(grant, NOW), Decision(grant.outcomes, NOW)
     assert granted[1:] == plain[1:]
     assert granted.outcomes == plain.outcomes
     assert (granted.enforced, granted.binding) == (plain.enforced, plain.binding)
@@ -60,8 +60,8 @@ def test_a_decision_is_the_same_made_of_a_grant_or_of_its_outcomes(grant: Grant)
 def test_the_decision_of_two_stages_is_the_same_of_grants_and_of_their_outcomes(
     first: Grant, second: Grant, styles: set[HeaderStyle]
 ) -> None:
-    granted = Decision.of(first, NOW).merge(Decision.of(second, NOW + 1))
-    plain = Decision.of(first.outcomes, NOW).merge(Decision.of(second.outcomes, NOW + 1))
+    granted = Decision(first, NOW).merge(Decision(second, NOW + 1))
+    plain = Decision(first.outcomes, NOW).merge(Decision(second.outcomes, NOW + 1))
     assert type(granted.answer) is Grant
     assert (granted.outcomes, granted.now) == (plain.outcomes, plain.now)
     assert header_fields(granted, styles) == header_fields(plain, styles)
@@ -71,7 +71,7 @@ def test_the_decision_of_two_stages_is_the_same_of_grants_and_of_their_outcomes(
 def test_a_client_is_told_the_same_of_a_grant_and_of_its_outcomes(
     grant: Grant, styles: set[HeaderStyle]
 ) -> None:
-    granted, plain = Decision.of(grant, NOW), Decision.of(grant.outcomes, NOW)
+    granted, plain = Decision(grant, NOW), Decision(grant.outcomes, NOW)
     assert header_fields(granted, styles) == header_fields(plain, styles)
 
 
@@ -88,7 +88,7 @@ def test_a_degraded_grant_tells_nothing_of_its_numbers(degraded: FailurePolicy) 
 def test_the_same_is_tallied_of_a_grant_and_of_its_outcomes(grant: Grant) -> None:
     sheets = TallySheet(), TallySheet()
     for sheet, answer in zip(sheets, (grant, grant.outcomes), strict=True):
-        sheet.note("user:1", "ip:192.0.2.7", Decision.of(answer, NOW))
+        sheet.note("user:1", "ip:192.0.2.7", Decision(answer, NOW))
     granted, plain = (sheet.take(dict, list) for sheet in sheets)
     assert (granted.usage, granted.quotas) == (plain.usage, plain.quotas)
 
@@ -97,7 +97,7 @@ def test_the_same_is_tallied_of_a_grant_and_of_its_outcomes(grant: Grant) -> Non
 def test_a_day_quota_is_tallied_from_its_first_mark_on(remaining: int, used: list[int]) -> None:
     day, sheet = QuotaPolicy("day", 100, DAY), TallySheet()
     grant = Grant((Charge("user:1", day),), [(day, remaining, 0, 0)], Quotas((day,)))
-    sheet.note("user:1", "ip:192.0.2.7", Decision.of(grant, NOW))
+    sheet.note("user:1", "ip:192.0.2.7", Decision(grant, NOW))
     assert [quota.used for quota in sheet.take(dict, list).quotas] == used
 
 

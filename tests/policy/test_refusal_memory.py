@@ -9,7 +9,7 @@ import redis
 from django.test import Client, override_settings
 
 from django_ratelimit_tiers.core.decisions import Decision, Outcome
-from django_ratelimit_tiers.core.plans import Plan, Reply, Stale
+from django_ratelimit_tiers.core.plans import Plan
 from django_ratelimit_tiers.core.policies import Charge, Mode, QuotaPolicy
 from django_ratelimit_tiers.core.refusals import LONGEST_PATH, LONGEST_USER_AGENT, counted_outcomes
 from django_ratelimit_tiers.events.tallies import MOST_SAMPLED
@@ -36,14 +36,14 @@ def plan_of(*charges: Charge) -> Plan:
 
 
 PLAN = plan_of(Charge("ip:192.0.2.1", POLICY), Charge("ip:192.0.2.1", OTHER))
-REFUSED = Reply(
+REFUSED = Decision(
     (
         Outcome(PLAN.charges[0], False, 0, 40 * SECOND, 30 * SECOND),
         Outcome(PLAN.charges[1], True, 400, 80_000 * SECOND, None),
     ),
     now=1000 * SECOND,
 )
-ALLOWED = Reply(tuple(Outcome(c, True, 1, 1, None) for c in PLAN.charges), now=1001 * SECOND)
+ALLOWED = Decision(tuple(Outcome(c, True, 1, 1, None) for c in PLAN.charges), now=1001 * SECOND)
 
 
 @pytest.fixture
@@ -75,13 +75,13 @@ def test_an_attack_is_answered_from_memory(memory: RefusalMemory, clock: Clock) 
     clock.now += 0.05
     recalled = memory.recall(PLAN)
     assert recalled is not None
-    place, reply = recalled
-    (outcome,) = reply.outcomes
+    place, decision = recalled
+    (outcome,) = decision.outcomes
     assert outcome.charge is PLAN.charges[place] is PLAN.charges[0]
     assert outcome.refuses
     assert outcome.retry_after == pytest.approx(30 * SECOND - 50_000, abs=1)
     assert outcome.reset_after == pytest.approx(40 * SECOND - 50_000, abs=1)
-    assert reply.now == pytest.approx(REFUSED.now + 50_000, abs=1)
+    assert decision.now == pytest.approx(REFUSED.now + 50_000, abs=1)
 
 
 def test_whatever_else_is_charged_the_same_charge_refuses(memory: RefusalMemory) -> None:
@@ -99,19 +99,19 @@ def test_of_several_that_refuse_the_longest_wait_is_told(
     refused = zip(PLAN.charges, waits, strict=True)
     outcomes = tuple(Outcome(c, False, 0, 0, wait * SECOND) for c, wait in refused)
     for _ in range(SIGNS_OF_ATTACK):
-        memory.learn(PLAN, Reply(outcomes, now=0))
+        memory.learn(PLAN, Decision(outcomes, now=0))
     clock.now += 0.05
     recalled = memory.recall(PLAN)
     assert recalled is not None
-    place, reply = recalled
+    place, decision = recalled
     assert waits[place] == 80_000
-    assert reply.outcomes[0].retry_after == pytest.approx(80_000 * SECOND - 50_000, abs=1)
+    assert decision.outcomes[0].retry_after == pytest.approx(80_000 * SECOND - 50_000, abs=1)
 
 
 def test_of_equal_waits_the_first_is_told_as_the_store_does(memory: RefusalMemory) -> None:
     outcomes = tuple(Outcome(c, False, 0, 0, 30 * SECOND) for c in PLAN.charges)
     for _ in range(SIGNS_OF_ATTACK):
-        memory.learn(PLAN, Reply(outcomes, now=0))
+        memory.learn(PLAN, Decision(outcomes, now=0))
     recalled = memory.recall(PLAN)
     assert recalled is not None
     assert recalled[0] == counted_outcomes(outcomes)[0] == 0
@@ -146,7 +146,7 @@ def test_after_a_tenth_of_a_second_the_store_is_asked_again(
 
 
 def test_no_refusal_outlives_its_own_wait(memory: RefusalMemory, clock: Clock) -> None:
-    soon = Reply((Outcome(PLAN.charges[0], False, 0, 20_000, 20_000),), now=0)
+    soon = Decision((Outcome(PLAN.charges[0], False, 0, 20_000, 20_000),), now=0)
     for _ in range(SIGNS_OF_ATTACK):
         memory.learn(PLAN, soon)
     clock.now += 0.02
@@ -159,18 +159,12 @@ def test_what_the_store_lets_through_is_forgotten(memory: RefusalMemory) -> None
     assert memory.recall(PLAN) is None
 
 
-def test_a_stale_reply_says_nothing(memory: RefusalMemory) -> None:
-    attack(memory)
-    memory.learn(PLAN, Reply((), 0, Stale("new", {})))
-    assert memory.recall(PLAN) is not None
-
-
 def test_refusals_that_nothing_depends_on_any_more_are_forgotten(
     memory: RefusalMemory, clock: Clock
 ) -> None:
     for number in range(100):
         charge = Charge(f"ip:192.0.2.{number}", POLICY)
-        memory.learn(PLAN, Reply((Outcome(charge, False, 0, SECOND, SECOND),), now=0))
+        memory.learn(PLAN, Decision((Outcome(charge, False, 0, SECOND, SECOND),), now=0))
     assert len(memory.remembered) == 100
     clock.now += SPENT_SECONDS + 0.1
     memory.learn(PLAN, REFUSED)
@@ -203,9 +197,9 @@ def test_of_too_many_refusals_the_oldest_are_forgotten(
     monkeypatch.setattr(refusal_memory, "MOST_REMEMBERED", 3)
     charges = [Charge(f"ip:192.0.2.{number}", POLICY) for number in range(5)]
     for charge in charges:
-        reply = Reply((Outcome(charge, False, 0, SECOND, SECOND),), now=0)
+        decision = Decision((Outcome(charge, False, 0, SECOND, SECOND),), now=0)
         for _ in range(SIGNS_OF_ATTACK):
-            memory.learn(PLAN, reply)
+            memory.learn(PLAN, decision)
     found = [memory.recall(plan_of(charge)) is not None for charge in charges]
     assert found == [False, False, True, True, True]
 

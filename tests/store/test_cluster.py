@@ -17,7 +17,7 @@ import pytest
 from django.test import Client, override_settings
 from hypothesis import HealthCheck, given, settings
 
-from django_ratelimit_tiers.core.plans import Plan
+from django_ratelimit_tiers.core.plans import Plan, StalePlan
 from django_ratelimit_tiers.core.policies import MAX_PERIOD, Algorithm, Charge, Mode, QuotaPolicy
 from django_ratelimit_tiers.core.refusals import RefusalKey
 from django_ratelimit_tiers.core.tallies import Tally, Usage
@@ -173,21 +173,23 @@ def test_a_shadow_policy_in_another_part_refuses_nothing(store: RedisClusterStor
 def test_an_edit_is_seen_by_the_next_plan_in_every_part(store: RedisClusterStore) -> None:
     known = store.revision()
     plans = [Plan((Charge(subject, limit(5)),), revision=known) for subject in SUBJECTS]
-    assert not [plan for plan in plans if store.execute(plan).stale]
+    for plan in plans:
+        store.execute(plan)
     store.announce_policy()
-    replies = [store.execute(plan) for plan in plans]
-    assert {reply.stale.revision for reply in replies if reply.stale} == {store.revision()}
-    assert all(reply.stale for reply in replies)
+    for plan in plans:
+        with pytest.raises(StalePlan) as stale:
+            store.execute(plan)
+        assert stale.value.revision == store.revision()
 
 
 def test_an_edit_of_a_subject_is_seen_by_its_next_plan(store: RedisClusterStore) -> None:
     subjects = {"user:1": "", "key:2": ""}
     plan = Plan((Charge("ip:192.0.2.1", limit(5)),), subject_revisions=subjects)
-    assert store.execute(plan).stale is None
+    store.execute(plan)
     store.announce_subjects(["key:2"])
-    stale = store.execute(plan).stale
-    assert stale is not None
-    assert stale.subject_revisions["key:2"] != ""
+    with pytest.raises(StalePlan) as stale:
+        store.execute(plan)
+    assert stale.value.subject_revisions["key:2"] != ""
     assert store.peek(plan.charges)[0].remaining == 4
 
 
@@ -298,8 +300,8 @@ def test_what_another_program_has_put_in_the_place_of_counts_gives_way_to_a_refu
     for part in store._parts:
         part.command("SET", f"{part.protocol.counts_key}:{name}", "not ours")
     for subject in SUBJECTS:
-        plan = Plan((Charge(subject, limit(1)),), labels=("any\0free\0GET /",), detail="sampled")
-        allowed = [store.execute(plan).outcomes[0].allowed for _ in range(3)]
+        plan = Plan((Charge(subject, limit(1)),), labels=("any\0free\0GET /",))
+        allowed = [store.execute(plan, "sampled").outcomes[0].allowed for _ in range(3)]
         assert allowed == [True, False, False]
     counts = [store.records.counts(minute) for minute in store.records.minutes()]
     assert sum(sum(each.values()) for each in counts) == 2 * len(SUBJECTS)

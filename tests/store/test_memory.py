@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from django.test import override_settings
 
-from django_ratelimit_tiers.core.plans import Plan
+from django_ratelimit_tiers.core.plans import Plan, StalePlan
 from django_ratelimit_tiers.core.policies import Algorithm, Charge, QuotaPolicy
 from django_ratelimit_tiers.store.configured import configured_store
 from django_ratelimit_tiers.store.memory import MemoryStore
@@ -53,22 +53,22 @@ def test_a_counter_is_kept_for_as_long_as_its_own_window_needs_it() -> None:
 def test_announced_subjects_are_bounded_and_a_forgotten_one_is_stale_once() -> None:
     store = MemoryStore(max_subjects=2)
     store.announce_subjects(["a", "b", "c"])
-    stale = store.execute(Plan((), subject_revisions={"a": "known", "c": "known"})).stale
-    assert stale is not None
-    assert stale.subject_revisions["a"] == ""
-    assert stale.subject_revisions["c"] != ""
-    assert store.execute(Plan((), subject_revisions=stale.subject_revisions)).stale is None
+    with pytest.raises(StalePlan) as stale:
+        store.execute(Plan((), subject_revisions={"a": "known", "c": "known"}))
+    assert stale.value.subject_revisions["a"] == ""
+    assert stale.value.subject_revisions["c"] != ""
+    store.execute(Plan((), subject_revisions=stale.value.subject_revisions))
 
 
 def test_an_announced_edit_makes_a_plan_stale_that_charges_nothing() -> None:
     store = MemoryStore()
     revision = store.revision()
     charge = Charge("a", POLICY)
-    assert store.execute(Plan((charge,), revision=revision)).stale is None
+    store.execute(Plan((charge,), revision=revision))
     store.announce_policy()
-    reply = store.execute(Plan((charge,), revision=revision))
-    assert reply.stale is not None
-    assert reply.stale.revision == store.revision() != revision
+    with pytest.raises(StalePlan) as stale:
+        store.execute(Plan((charge,), revision=revision))
+    assert stale.value.revision == store.revision() != revision
     assert remaining(store, "a") == 2
 
 

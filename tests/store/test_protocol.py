@@ -10,12 +10,13 @@ from hiredis import Reader, pack_command
 from hypothesis import given
 from hypothesis import strategies as st
 
+from django_ratelimit_tiers.core.decisions import Decision
 from django_ratelimit_tiers.core.plans import Plan
 from django_ratelimit_tiers.core.policies import Charge, QuotaPolicy
 from django_ratelimit_tiers.store import protocol, scripts
 from django_ratelimit_tiers.store.agreements import REPLACE
 from django_ratelimit_tiers.store.layouts import Layout
-from django_ratelimit_tiers.store.protocol import Protocol
+from django_ratelimit_tiers.store.protocol import Protocol, parse_reply
 from django_ratelimit_tiers.store.scripts import ACQUIRE, REFUND, RESET, Call
 from django_ratelimit_tiers.store.server_records import (
     ADD,
@@ -31,9 +32,9 @@ PROTOCOL = Protocol()
 POLICY = QuotaPolicy("p", 10, 60)
 
 
-def written(by: Protocol, plan: Plan) -> tuple[Call, tuple[int, ...], str]:
+def written(by: Protocol, plan: Plan, detail: str = "") -> tuple[Call, tuple[int, ...], str]:
     """Return a plan as it is sent, and how its reply is read."""
-    call, layout = by.acquire(plan)
+    call, layout = by.acquire(plan, detail)
     return call, places(layout), layout.reply.format
 
 
@@ -74,27 +75,28 @@ def test_plans_of_one_form_are_sent_as_those_without(
                 "now": st.none() | st.integers(0, own.LATEST),
                 "revision": st.none() | st.sampled_from("ab"),
                 "subject_revisions": st.dictionaries(st.sampled_from("ab"), st.sampled_from("cd")),
-                "detail": st.text(max_size=5),
             }
         ),
         min_size=2,
         max_size=5,
     ),
+    details=st.lists(st.text(max_size=5), min_size=2, max_size=3),
 )
 def test_a_kept_plan_that_comes_again_is_sent_as_it_was_never_seen(
-    charges: list[Charge], plans: list[dict[str, Any]]
+    charges: list[Charge], plans: list[dict[str, Any]], details: list[str]
 ) -> None:
     kept, own_protocol = tuple(charges), Protocol()
     for fields in plans:
         again = Plan(kept, is_kept=True, **fields)
-        assert written(own_protocol, again) == written(Protocol(), again)
+        for detail in details:
+            assert written(own_protocol, again, detail) == written(Protocol(), again, detail)
 
 
 def test_a_kept_plan_follows_the_newer_revisions_of_whoever_planned() -> None:
     plan = Plan((Charge("user:1", POLICY),), is_kept=True, subject_revisions={"user:1": "old"})
-    PROTOCOL.acquire(plan)
+    PROTOCOL.acquire(plan, "")
     plan.subject_revisions["user:1"] = "new"  # type: ignore[index]
-    call, _ = PROTOCOL.acquire(plan)
+    call, _ = PROTOCOL.acquire(plan, "")
     assert call.evalsha.endswith(b"new\r\n")
 
 
@@ -103,11 +105,11 @@ def test_only_kept_plans_are_remembered_and_no_more_than_a_bound(
 ) -> None:
     monkeypatch.setattr(protocol, "MOST_PREPARED", 3)
     own_protocol = Protocol()
-    own_protocol.acquire(Plan((Charge("user:1", POLICY),)))
+    own_protocol.acquire(Plan((Charge("user:1", POLICY),)), "")
     assert not own_protocol.memory.prepared
     kept = [Plan((Charge(f"user:{number}", POLICY),), is_kept=True) for number in range(10)]
     for plan in kept:
-        own_protocol.acquire(plan)
+        own_protocol.acquire(plan, "")
         assert 0 < len(own_protocol.memory.prepared) <= 3
 
 
@@ -132,9 +134,8 @@ def test_a_plan_is_a_command_whose_words_are_all_there(
         now=now,
         subject_revisions=revisions,
         labels=("%b\0%d\0GET /",) * len(charges),
-        detail="100 % \N{SNOWMAN}",
     )
-    call, _ = PROTOCOL.acquire(plan)
+    call, _ = PROTOCOL.acquire(plan, detail := "100 % \N{SNOWMAN}")
     reader = Reader()
     reader.feed(call.evalsha)
     name, digest, number_of_keys, *words = reader.gets()
@@ -148,23 +149,31 @@ def test_a_plan_is_a_command_whose_words_are_all_there(
     ]
     assert arguments[0].count(b"%b\0%d\0GET /") == len(charges)
     assert arguments[1:] == [
-        plan.detail.encode(),
+        detail.encode(),
         b"*",
         *(revision.encode() for revision in revisions.values()),
     ]
 
 
+def test_a_reply_that_lets_in_makes_a_whole_decision() -> None:
+    plan = Plan((Charge("user:1", POLICY),))
+    _, layout = PROTOCOL.acquire(plan, "")
+    decision = parse_reply(plan, layout, layout.reply.pack(7_000_000, 7_000_000, 1, 0))
+    assert decision == Decision(decision.answer, now=7_000_000)
+    assert [outcome.remaining for outcome in decision.outcomes] == [9]
+
+
 def test_charges_of_one_counter_have_its_last_state() -> None:
     minute, day = QuotaPolicy("t", 10, 60), QuotaPolicy("t", 100, 86_400)
     charges = [Charge("user:1", policy) for policy in (minute, day, minute)]
-    _, layout = PROTOCOL.acquire(Plan((*charges, Charge("user:2", minute))))
+    _, layout = PROTOCOL.acquire(Plan((*charges, Charge("user:2", minute))), "")
     assert places(layout) == (7, 4, 7, 10)
 
 
 def test_charges_of_one_subject_are_sent_together() -> None:
     policies = [QuotaPolicy(name, 10, 60) for name in "abc"]
     subjects = ["user:1", "all", "user:1"]
-    _, layout = PROTOCOL.acquire(Plan(tuple(map(Charge, subjects, policies))))
+    _, layout = PROTOCOL.acquire(Plan(tuple(map(Charge, subjects, policies))), "")
     assert places(layout) == (1, 7, 4)
 
 
@@ -173,7 +182,7 @@ def test_no_more_layouts_are_remembered_than_a_bound(monkeypatch: pytest.MonkeyP
     own_protocol = Protocol()
     plan = Plan((Charge("user:1", POLICY),))
     for _ in range(10):
-        own_protocol.acquire(plan._replace(form=Form()))
+        own_protocol.acquire(plan._replace(form=Form()), "")
         assert len(own_protocol.memory.layouts) <= 3
 
 
@@ -184,7 +193,7 @@ def test_what_was_for_plans_of_a_former_revision_is_forgotten() -> None:
         for revision in ("one", "one", "two")
     ]
     for plan in plans:
-        own_protocol.acquire(plan)
+        own_protocol.acquire(plan, "")
         kept.append((len(own_protocol.memory.layouts), len(own_protocol.memory.prepared)))
     assert kept == [(1, 1), (2, 2), (1, 1)]
 
@@ -193,7 +202,7 @@ def test_a_plan_of_any_revision_has_nothing_forgotten() -> None:
     own_protocol = Protocol()
     for revision in ("one", None):
         plan = Plan((Charge("user:1", POLICY),), revision=revision, form=Form(), is_kept=True)
-        own_protocol.acquire(plan)
+        own_protocol.acquire(plan, "")
     assert len(own_protocol.memory.layouts) == len(own_protocol.memory.prepared) == 2
 
 

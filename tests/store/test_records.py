@@ -49,7 +49,7 @@ def store(request: pytest.FixtureRequest, valkey: ValkeyProcess) -> Iterator[Sto
 def ask(store: Store, subject: str, *policies: QuotaPolicy, spend: bool = True) -> None:
     charges = tuple(Charge(subject, policy) for policy in policies or (ONE,))
     labels = tuple(f"{charge.policy.name}\0free\0GET api\0rule" for charge in charges)
-    store.execute(Plan(charges, labels=labels, detail=DETAIL, spend=spend))
+    store.execute(Plan(charges, labels=labels, spend=spend), DETAIL)
 
 
 def all_counts(store: Store) -> dict[RefusalKey, int]:

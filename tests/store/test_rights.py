@@ -61,9 +61,9 @@ def test_the_documented_rights_are_enough_for_everything(
     policies = [QuotaPolicy("any", 2, 60, algorithm) for algorithm in Algorithm]
     for policy in policies:
         charge = Charge("user:1", policy)
-        plan = Plan((charge,), labels=("any\0free\0GET /",), detail="\0".join("abcdef"))
+        plan = Plan((charge,), labels=("any\0free\0GET /",))
         for _ in range(3):
-            store.execute(plan)
+            store.execute(plan, "\0".join("abcdef"))
         store.peek([charge])
         store.refund([charge])
         asyncio.run(charge_on_a_loop(store, charge))
