@@ -10,6 +10,7 @@ from typing import Any, NoReturn
 
 import pytest
 
+from django_ratelimit_tiers.core.plans import StalePlan
 from django_ratelimit_tiers.exceptions import StoreRefused, StoreUnavailable
 from django_ratelimit_tiers.policy.breaker import Breaker, Guarded
 from django_ratelimit_tiers.signals import store_recovered, store_unavailable
@@ -159,14 +160,15 @@ def test_a_probe_that_is_cancelled_lets_another_probe(breaker: Breaker, clock: C
     assert is_asked(breaker)
 
 
+@pytest.mark.parametrize("answer", [StoreRefused("wrong type"), StalePlan("newer", {})])
 def test_a_call_that_the_store_refused_shows_that_it_is_there(
-    breaker: Breaker, clock: Clock
+    breaker: Breaker, clock: Clock, answer: Exception
 ) -> None:
-    fail(breaker, StoreRefused("wrong type"))
+    fail(breaker, answer)
     assert not breaker.is_open
     fail(breaker)
     clock.now = 2.0
-    fail(breaker, StoreRefused("wrong type"))
+    fail(breaker, answer)
     assert not breaker.is_open
 
 
