@@ -21,12 +21,10 @@ from django_ratelimit_tiers.core.rules import (
 from django_ratelimit_tiers.core.tuples import filled
 from django_ratelimit_tiers.policy.compilation import CompiledTier
 from django_ratelimit_tiers.policy.identity import Client, rule_subject
-from django_ratelimit_tiers.policy.ledgers import Ledger
+from django_ratelimit_tiers.policy.ledgers import METHODS, Ledger
 from django_ratelimit_tiers.policy.passages import Passage
 from django_ratelimit_tiers.policy.snapshots import Snapshot
 from django_ratelimit_tiers.policy.tariffs import Bill, Item, RuleGroup, Tariff, items_of
-
-KNOWN_METHODS = frozenset(("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE"))
 
 DOOR = "door"
 """With the rules that were charged, what a passage remembers a tariff before authentication by."""
@@ -105,7 +103,7 @@ def endpoint_name(ledger: Ledger, rule: Rule | None = None) -> str:
 
     Before the route is known the rule's own pattern stands for it; the root's route is empty.
     """
-    method = ledger.method if ledger.method in KNOWN_METHODS else "OTHER"
+    method = ledger.method if ledger.method in METHODS else "OTHER"
     route = ledger.route
     if route is not None:
         return f"{method} {route or '/'}"

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import Any, NamedTuple
+from typing import Any
 
 from asgiref.sync import sync_to_async
 from django.contrib.auth import get_user_model
@@ -33,23 +34,27 @@ UNWRITABLE = re.compile("[\0\ud800-\udfff]")
 AUTHENTICATION_MODULE = "django.contrib.auth.middleware"
 
 
-class Client(NamedTuple):
-    """Who is asking, as subjects; None where nobody was identified."""
+@dataclass(frozen=True, slots=True)
+class Client:
+    """Who is asking, as subjects; None where nobody was identified.
+
+    `subject` is whom the client's tier counts: the user, else the verified key, else the address.
+    """
 
     address: str
     address_subject: str
     user_subject: str | None = None
     key_digests: tuple[str, ...] = ()
+    subject: str = field(init=False)
+
+    def __post_init__(self) -> None:
+        subject = self.user_subject or self.key_subject or self.address_subject
+        object.__setattr__(self, "subject", subject)
 
     @property
     def key_subject(self) -> str | None:
         """The verified API key."""
         return self.key_digests[0] if self.key_digests else None
-
-    @property
-    def subject(self) -> str:
-        """Whom the client's tier counts: the user, else the verified key, else the address."""
-        return self.user_subject or self.key_subject or self.address_subject
 
     @property
     def is_anonymous(self) -> bool:

@@ -19,6 +19,9 @@ from django_ratelimit_tiers.policy.passages import Passage
 from django_ratelimit_tiers.policy.snapshots import Snapshot
 from django_ratelimit_tiers.policy.tariffs import Bill, is_reservation
 
+METHODS = frozenset(("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE"))
+"""The methods that refusals are counted under; all others are counted together."""
+
 LONGEST_METHOD = 101
 """Characters of a method that are kept: one more than a rule has room for."""
 
@@ -110,15 +113,13 @@ class Ledger:
         if not self.account:
             self.exempt = ""
 
-    def meet(self, user: Any, keys: tuple[str, ...] = ()) -> None:
-        """Let the second stage decide, by this user and by these digests of an API key.
+    def doubt_preflight(self, user: Any, keys: tuple[str, ...] = ()) -> None:
+        """Take a request for no preflight whose user or digests of an API key are known.
 
-        Whoever is known by them has sent credentials, in some header or in the query; a preflight
-        has none. So this request is none, whatever it looks like, and is charged: otherwise wrong
-        guesses would be charged and right ones not.
+        They were sent, in some header or in the query, and a preflight has none. So it is charged,
+        whatever it looks like: otherwise wrong guesses would be charged and right ones not.
         """
-        self.client_decided = True
-        if self.preflight and (keys or user_number(user) is not None):
+        if keys or user_number(user) is not None:
             self._be_no_preflight()
 
     def reach_no_view(self) -> None:
@@ -200,13 +201,15 @@ def open_ledger(request: HttpRequest) -> Ledger:
     """Return the request's ledger, opening it if this is the first to decide anything."""
     ledger: Ledger | None = getattr(request, "_ratelimit_ledger", None)
     if ledger is None:
-        client, method, path = address_client(request), method_of(request), request.path_info
+        method = request.method
+        if method not in METHODS:  # nearly all are, and need no call
+            method = method_of(request)
         ledger = Ledger(
-            client,
+            address_client(request),
             method,
-            path,
+            request.path_info,
             method == "OPTIONS" and _asks_permission(request),
-            getrandbits(64).to_bytes(8).hex(),  # a name, no secret: it may be guessed
+            f"{getrandbits(64):016x}",  # a name, no secret: it may be guessed
             request.META.get("HTTP_USER_AGENT", ""),
         )
         request._ratelimit_ledger = request.ratelimit = ledger  # type: ignore[attr-defined]

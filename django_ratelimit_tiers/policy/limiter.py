@@ -148,7 +148,9 @@ class Limiter:
     ) -> Flow[Decision] | Shortcut[Decision]:
         if ledger.client_decided:
             return done(ledger.decision)
-        ledger.meet(user)
+        ledger.client_decided = True
+        if ledger.preflight:
+            ledger.doubt_preflight(user)
         if conf.has_resolvers:
             return self._introduced(ledger, request, user, cost)
         known, stage = (
@@ -174,7 +176,8 @@ class Limiter:
             if conf.API_KEY_RESOLVER is not None:
                 key_id = yield call(import_string(conf.API_KEY_RESOLVER), request)
             keys, stage = verified_key(key_id), partial(stages.client_bill, cost)
-            ledger.meet(user, keys)
+            if ledger.preflight:
+                ledger.doubt_preflight(user, keys)
             _identify(ledger, request, user, keys)
             if known is not None and express.is_usual(known, ledger, request):
                 yield from express.ask_site(known, ledger, request)

@@ -18,7 +18,7 @@ from django_ratelimit_tiers.core.plans import Plan
 from django_ratelimit_tiers.core.rules import Rule
 from django_ratelimit_tiers.policy.assignments import Assignment
 from django_ratelimit_tiers.policy.identity import Client
-from django_ratelimit_tiers.policy.routes import RouteIndex, resolution, routes_epoch, routes_of
+from django_ratelimit_tiers.policy.routes import EPOCH, RouteIndex, resolution, routes_of
 from django_ratelimit_tiers.policy.tariffs import Bill, RuleGroup, Tariff
 from django_ratelimit_tiers.policy.views import View, steady_view, view_marks
 
@@ -136,7 +136,7 @@ class PassageBook:
         if type(view) is not FunctionType:  # nearly all are, and need no call
             view = steady_view(view)
         # The map of the routes would tell the URLconf and the epoch, but takes longer to find.
-        key = urlconf, routes_epoch(), id(on_path), id(view), method, preflight
+        key = urlconf, EPOCH.number, id(on_path), id(view), method, preflight
         known = self._passages.get(key)
         if known is not None:
             return known
@@ -152,7 +152,7 @@ class PassageBook:
 
         Where a converter of the project fails, that is not remembered.
         """
-        key = urlconf, routes_epoch(), path, method, preflight
+        key = urlconf, EPOCH.number, path, method, preflight
         if key in self._foreseen:
             return self._foreseen[key]
         try:

@@ -29,8 +29,13 @@ is made anew takes long, and what is remembered of views keeps the one that was 
 SETTINGS_OF_ROUTES = frozenset(("ROOT_URLCONF", "LANGUAGES", "LANGUAGE_CODE", "USE_I18N"))
 
 
-_EPOCH = [0]
-"""How often settings have changed that the routes depend on."""
+class Epoch:
+    """How often settings have changed that the routes depend on, as in tests."""
+
+    number = 0
+
+
+EPOCH = Epoch()
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,11 +108,6 @@ def resolution(path: str, urlconf: Any = None) -> ResolverMatch:
         return resolve(path, urlconf=urlconf)
 
 
-def routes_epoch() -> int:
-    """Return a number that changes when settings do that the routes depend on, as in tests."""
-    return _EPOCH[0]
-
-
 @lru_cache(maxsize=MOST_MAPS)
 def _route_map(resolver: URLResolver) -> RouteMap:
     return RouteMap(resolver)
@@ -117,4 +117,4 @@ def _route_map(resolver: URLResolver) -> RouteMap:
 def _forget_routes(*, setting: str, **_: Any) -> None:
     if setting in SETTINGS_OF_ROUTES:
         _route_map.cache_clear()
-        _EPOCH[0] += 1
+        EPOCH.number += 1
