@@ -55,49 +55,25 @@ class Ledger:
     unless the response is a failure. A refusal gives all of it back, unless `charges_stand`.
     """
 
-    __slots__ = (
-        "account",
-        "charged",
-        "charged_rules",
-        "charges_stand",
-        "client",
-        "client_decided",
-        "decision",
-        "exempt",
-        "has_asked",
-        "has_reservations",
-        "id",
-        "is_verified",
-        "method",
-        "on_path",
-        "passage",
-        "path",
-        "preflight",
-        "resolved_tier",
-        "route",
-        "snapshot",
-        "user",
-        "user_agent",
-    )
+    # Not set for each request: most requests change few of them.
+    user: Any = None
+    exempt = account = ""
+    decision: Decision = NOTHING_DECIDED
+    client_decided = has_reservations = has_asked = charges_stand = False
+    resolved_tier: str | None = None
+    is_verified: bool | None = None
+    charged_rules: frozenset[int] = frozenset()
+    route: str | None = None
+    on_path: tuple[Rule, ...] = ()
+    passage: Passage | None = None
+    snapshot: Snapshot | None = None
 
     def __init__(
         self, client: Client, method: str, path: str, preflight: bool, name: str, user_agent: str
     ) -> None:
         self.client, self.method, self.path, self.preflight = client, method, path, preflight
         self.id, self.user_agent = name, user_agent
-        self.user: Any = None
-        self.exempt = self.account = ""
-        self.decision = NOTHING_DECIDED
-        self.client_decided = self.has_reservations = self.has_asked = False
-        self.charges_stand = False
-        self.resolved_tier: str | None = None
-        self.is_verified: bool | None = None
         self.charged: list[tuple[Bill, Decision]] = []
-        self.charged_rules: frozenset[int] = frozenset()
-        self.route: str | None = None
-        self.on_path: tuple[Rule, ...] = ()
-        self.passage: Passage | None = None
-        self.snapshot: Snapshot | None = None
 
     def follow_method(self, request: HttpRequest) -> None:
         """Follow a request whose method middleware has changed.
