@@ -17,6 +17,8 @@ from django_ratelimit_tiers.conf import conf
 from django_ratelimit_tiers.core.decisions import Decision
 from django_ratelimit_tiers.core.headers import (
     DECISION_FIELD,
+    DECISION_KEY,
+    Fields,
     Likeness,
     header_fields,
     likeness,
@@ -40,10 +42,8 @@ times as long as to refuse."""
 MOST_ANSWERS = 512
 """Answers that are remembered, of some two kilobytes each."""
 
-CACHE_CONTROL = "Cache-Control", "no-store"
+CACHE_CONTROL: Fields = {"cache-control": ("Cache-Control", "no-store")}
 """The header field of every refusal: nobody else is to get it."""
-
-DECISION_KEY = DECISION_FIELD.lower()
 
 
 def add_fields(response: HttpResponseBase, decision: Decision) -> None:
@@ -53,10 +53,9 @@ def add_fields(response: HttpResponseBase, decision: Decision) -> None:
     # Django checks and encodes each name and value anew, which takes longer than making them. Ours
     # are printable ASCII (core.headers), so they are put where Django would.
     store = response.headers._store
-    for name, value in header_fields(decision, conf.HEADERS).items():
-        store[name.lower()] = name, value
+    store.update(header_fields(decision, conf.HEADERS))
     if not decision.allowed:
-        store[CACHE_CONTROL[0].lower()] = CACHE_CONTROL
+        store.update(CACHE_CONTROL)
         _leave_unlogged(response)
 
 
@@ -98,12 +97,12 @@ def _leave_unlogged(response: HttpResponseBase) -> None:
 
 
 class Answer(NamedTuple):
-    """What a refusal is answered; the header fields are as Django keeps them."""
+    """What a refusal is answered; the header fields are as Django keeps them, too."""
 
     body: bytes
     content_type: str
     status: int
-    fields: dict[str, tuple[str, str]]
+    fields: Fields
 
 
 def _preferred_form(request: HttpRequest) -> str:
@@ -147,13 +146,8 @@ def _answer_alike(form: str, styles: tuple[str, ...], alike: Likeness) -> Answer
 
 def _answer(form: str, styles: tuple[str, ...], decision: Decision) -> Answer:
     content_type, body_of = BODIES[form]
-    fields = header_fields(decision, styles) | dict([CACHE_CONTROL])
-    return Answer(
-        body_of(decision).encode(),
-        content_type,
-        refusal_status(decision),
-        {name.lower(): (name, value) for name, value in fields.items()},
-    )
+    fields = header_fields(decision, styles) | CACHE_CONTROL
+    return Answer(body_of(decision).encode(), content_type, refusal_status(decision), fields)
 
 
 def _page(request: HttpRequest, decision: Decision) -> str | None:

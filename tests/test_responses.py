@@ -321,7 +321,7 @@ def test_fields_are_where_django_itself_would_put_them() -> None:
     for response in (ours, theirs):
         response["x-ratelimit-LIMIT"] = "set by the view"
     add_fields(ours, decision)
-    for name, value in header_fields(decision, conf.HEADERS).items():
+    for name, value in header_fields(decision, conf.HEADERS).values():
         theirs[name] = value
     theirs["Cache-Control"] = "no-store"
     assert ours.serialize_headers() == theirs.serialize_headers()

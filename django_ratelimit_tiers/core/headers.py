@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
 from enum import StrEnum
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 from django_ratelimit_tiers.core.algorithms import Standing
 from django_ratelimit_tiers.core.decisions import Decision, Grant, Outcome
@@ -25,6 +25,8 @@ ALMOST_A_SECOND = MICROSECONDS - 1
 DECISION_FIELD = "X-RateLimit-Decision"
 """Names the decision of a refusal."""
 
+DECISION_KEY = DECISION_FIELD.lower()
+
 PROBLEM_TYPES = "https://iana.org/assignments/http-problem-types#"
 """Where the RateLimit draft registers its problem types (section 10.2)."""
 
@@ -40,7 +42,10 @@ class Told(NamedTuple):
     now: int
 
 
-Serializer = Callable[[Told, dict[str, str]], None]
+Fields: TypeAlias = dict[str, tuple[str, str]]
+"""Header fields, each a name and a value, by the name in small letters."""
+
+Serializer = Callable[[Told, Fields], None]
 """Adds the fields of a style to others."""
 
 
@@ -51,22 +56,22 @@ class HeaderStyle(StrEnum):
     DRAFT_11 = "ratelimit-draft-11"
 
 
-def header_fields(decision: Decision, styles: Collection[str]) -> dict[str, str]:
+def header_fields(decision: Decision, styles: Collection[str]) -> Fields:
     """Return the header fields that tell a decision, `Retry-After` among them on a refusal.
 
     `styles` are values of `HeaderStyle`; the first of them also names the decision of a refusal, so
     that staff can look it up. Times round up. Where two outcomes have policies of one
     name, the tighter one is told.
     """
-    fields: dict[str, str] = {}
+    fields: Fields = {}
     told = _told(decision)
     if told is not None:
         for style in styles:
             SERIALIZERS[style](told, fields)
     if not decision.allowed:
         if told is not None and decision.id and HeaderStyle.X_RATELIMIT in styles:
-            fields[DECISION_FIELD] = decision.id
-        fields["Retry-After"] = str(retry_after_seconds(decision))
+            fields[DECISION_KEY] = DECISION_FIELD, decision.id
+        fields["retry-after"] = "Retry-After", str(retry_after_seconds(decision))
     return fields
 
 
@@ -194,7 +199,7 @@ def _is_tighter(one: Standing, other: Standing) -> bool:
     return remaining < other_remaining
 
 
-def _x_ratelimit(told: Told, fields: dict[str, str]) -> None:
+def _x_ratelimit(told: Told, fields: Fields) -> None:
     standings, _, now = told
     binding = standings[0]
     for standing in standings[1:]:
@@ -202,18 +207,20 @@ def _x_ratelimit(told: Told, fields: dict[str, str]) -> None:
         if (standing[1] <= binding[1] or standing[3]) and _is_tighter(standing, binding):
             binding = standing
     policy, remaining, reset_after, _ = binding
-    fields["X-RateLimit-Limit"] = str(policy.capacity)
-    fields["X-RateLimit-Remaining"] = str(remaining)
-    fields["X-RateLimit-Reset"] = str((now + reset_after + ALMOST_A_SECOND) // MICROSECONDS)
+    reset = (now + reset_after + ALMOST_A_SECOND) // MICROSECONDS
+    fields["x-ratelimit-limit"] = "X-RateLimit-Limit", str(policy.capacity)
+    fields["x-ratelimit-remaining"] = "X-RateLimit-Remaining", str(remaining)
+    fields["x-ratelimit-reset"] = "X-RateLimit-Reset", str(reset)
 
 
-def _draft_11(told: Told, fields: dict[str, str]) -> None:
+def _draft_11(told: Told, fields: Fields) -> None:
     standings, policies, _ = told
     limits = []
     for policy, remaining, reset_after, wait in standings:
         in_seconds = ((wait or reset_after) + ALMOST_A_SECOND) // MICROSECONDS
         limits.append(f"{policy.quoted};r={remaining};t={in_seconds}")
-    fields["RateLimit-Policy"], fields["RateLimit"] = policies, ", ".join(limits)
+    fields["ratelimit-policy"] = "RateLimit-Policy", policies
+    fields["ratelimit"] = "RateLimit", ", ".join(limits)
 
 
 SERIALIZERS: dict[str, Serializer] = {

@@ -80,7 +80,7 @@ def test_a_degraded_grant_tells_nothing_of_its_numbers(degraded: FailurePolicy) 
     policy = QuotaPolicy("minute", 60, 60)
     grant = Grant((Charge("user:1", policy),), [(policy, 59, 17, 0)], Quotas((policy,)))
     assert header_fields(Decision(grant, NOW, degraded), tuple(HeaderStyle)).keys() <= {
-        "Retry-After"
+        "retry-after"
     }
 
 
