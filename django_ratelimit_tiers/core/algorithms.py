@@ -115,25 +115,27 @@ def standing(policy: QuotaPolicy, last: int, current: int, previous: int) -> Sta
 
     The times of a log are not needed for it, only their number and the newest.
     """
-    return standings(((policy, 0),), (last, current, previous))[0]
+    return standings(((policy, slice(3)),), (last, current, previous))[0]
 
 
-def standings(counters: Iterable[tuple[QuotaPolicy, int]], states: Sequence[int]) -> list[Standing]:
-    """Return the standing of each counter, whose state is in `states` from its place on.
+def standings(
+    counters: Iterable[tuple[QuotaPolicy, slice]], states: Sequence[int]
+) -> list[Standing]:
+    """Return the standing of each counter, whose last, current and previous are a part of `states`.
 
     Every request comes here, so one function works on the bare numbers of all its counters.
     """
     found = []
-    for policy, place in counters:
+    for policy, part in counters:
+        last, current, previous = states[part]
         algorithm, window = policy.algorithm, policy.window
-        used = current = states[place + 1]
-        previous, reset_after = states[place + 2], 0
+        used, reset_after = current, 0
         if algorithm is BUCKET:
             if previous:
                 used += 1
             reset_after = -(-(current * window + previous) // policy.requests)
         elif algorithm is SLIDING:
-            to_window_end = window - states[place] % window
+            to_window_end = window - last % window
             if previous:
                 used += previous * to_window_end // window
             # A count's weight falls to 0 that much after its window: _weight_falls_to, unfolded.
@@ -142,7 +144,7 @@ def standings(counters: Iterable[tuple[QuotaPolicy, int]], states: Sequence[int]
             elif used:
                 reset_after = to_window_end + 1 + -window // previous
         elif current:
-            age = states[place] % window if algorithm is FIXED else states[place] - previous
+            age = last % window if algorithm is FIXED else last - previous
             reset_after = window - age
         remaining = policy.capacity - used
         found.append(

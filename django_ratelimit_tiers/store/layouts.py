@@ -49,13 +49,13 @@ class Layout(NamedTuple):
     `template` is the command up to the plan, without what differs: the keys of subjects, each after
     its length, and the header. `last_place` is that of the last subject's counters among the keys.
     `reply` unpacks the time and the states of the counters; `counters` has for each charge of the
-    plan its policy, and where in that its counter's state begins. `quotas` are the policies again.
+    plan its policy, and which part of that is its counter's state. `quotas` are the policies again.
     """
 
     template: bytes
     last_place: int
     reply: Struct
-    counters: tuple[tuple[QuotaPolicy, int], ...]
+    counters: tuple[tuple[QuotaPolicy, slice], ...]
     quotas: Quotas
 
 
@@ -87,12 +87,13 @@ def layout_of(
     ]
     last_of = {counters[turn]: at for at, turn in enumerate(order)}
     policies = tuple(charge.policy for charge in plan.charges)
-    places = [1 + 3 * last_of[counter] for counter in counters]
+    starts = [1 + 3 * last_of[counter] for counter in counters]
+    parts = [slice(start, start + 3) for start in starts]
     return Layout(
         template,
         len(keys) + of_subjects,
         Struct(NOW + STATE * len(order)),
-        tuple(zip(policies, places, strict=True)),
+        tuple(zip(policies, parts, strict=True)),
         Quotas(policies),
     )
 

@@ -181,7 +181,7 @@ def parse_reply(plan: Plan, layout: Layout, reply: Any) -> Decision:
         raise StalePlan(revision, subjects)
     told = states_of.unpack(states)
     outcomes = [
-        outcome(charge, waiting, *told[place : place + 3])
-        for charge, waiting, (_, place) in zip(plan.charges, waits, counters, strict=True)
+        outcome(charge, waiting, *told[part])
+        for charge, waiting, (_, part) in zip(plan.charges, waits, counters, strict=True)
     ]
     return Decision(tuple(outcomes), told[0])

@@ -40,7 +40,7 @@ def written(by: Protocol, plan: Plan, detail: str = "") -> tuple[Call, tuple[int
 
 def places(layout: Layout) -> tuple[int, ...]:
     """Return where the reply has the counter of each charge."""
-    return tuple(place for _, place in layout.counters)
+    return tuple(part.start for _, part in layout.counters)
 
 
 class Form:
