@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from functools import lru_cache
 
 from django_ratelimit_tiers.core.patterns import Pattern, parse_pattern
 from django_ratelimit_tiers.core.policies import Mode
 from django_ratelimit_tiers.core.rules import Rule
 from django_ratelimit_tiers.core.tries import Trie
-
-MOST_REMEMBERED, LONGEST_REMEMBERED = 2000, 200
-"""How many paths, and of how many characters at most, a set of rules remembers."""
 
 
 class RulesByMethod:
@@ -49,7 +45,6 @@ class RuleSet:
             [_pattern(rule) for rule in by_path],
             lambda indexes: RulesByMethod([by_path[index] for index in indexes]),
         )
-        self._find_again = lru_cache(MOST_REMEMBERED)(self._by_path.find)
 
     def match(self, method: str, path: str) -> tuple[Rule, ...]:
         """Return the rules by path that cover a request, whatever it resolves to.
@@ -57,8 +52,7 @@ class RuleSet:
         `path` is Django's `path_info`, as it is. A rule without methods covers `OPTIONS`, too; for
         a CORS preflight the caller leaves such rules out.
         """
-        find = self._find_again if len(path) <= LONGEST_REMEMBERED else self._by_path.find
-        found = find(path)
+        found = self._by_path.find(path)
         return found.named.get(method, found.others)
 
 

@@ -7,7 +7,7 @@ than path, view, method, tier and cost is worked out for the one request.
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from types import FunctionType
 from typing import Any
@@ -16,6 +16,7 @@ from django.urls import Resolver404, ResolverMatch
 
 from django_ratelimit_tiers.core.plans import Plan
 from django_ratelimit_tiers.core.rules import Rule
+from django_ratelimit_tiers.core.rulesets import RuleSet
 from django_ratelimit_tiers.policy.assignments import Assignment
 from django_ratelimit_tiers.policy.identity import Client
 from django_ratelimit_tiers.policy.routes import EPOCH, RouteIndex, resolution, routes_of
@@ -25,8 +26,8 @@ from django_ratelimit_tiers.policy.views import View, steady_view, view_marks
 REMEMBERED = 10_000
 """How many passages one snapshot remembers."""
 
-LONGEST_FORESEEN = 200
-"""Of paths longer than this nothing is remembered."""
+MOST_PATHS, LONGEST_REMEMBERED = 2000, 200
+"""How many paths with their rules, and of how many characters, one snapshot remembers."""
 
 MOST_FARES = 4096
 """How many fares one snapshot remembers, each in about a kilobyte."""
@@ -46,7 +47,7 @@ class Passage:
     passage is found by their `id()`, which nothing else may come to have.
     """
 
-    on_path: Sequence[Rule]
+    on_path: tuple[Rule, ...]
     view: View | None
     route: str | None
     rules: RuleGroup
@@ -102,20 +103,34 @@ class PassageBook:
     cost (`express`).
     """
 
-    def __init__(self, routes: RouteIndex) -> None:
-        self._routes = routes
+    def __init__(self, rules: RuleSet, routes: RouteIndex) -> None:
+        self._rules, self._routes = rules, routes
+        self._at_door: dict[object, Passage] = {}
         self._passages: dict[object, Passage] = {}
         self._foreseen: dict[object, Passage | None] = {}
         self.fares: dict[object, Fare] = {}
 
     def anew(self) -> PassageBook:
         """Return an empty book of the same routes."""
-        return PassageBook(self._routes)
+        return PassageBook(self._rules, self._routes)
+
+    def at_door(self, path: str, method: str, *, preflight: bool = False) -> Passage:
+        """Return the passage of requests to a path, of which nothing else is known yet."""
+        key = path, method, preflight
+        known = self._at_door.get(key)
+        if known is not None:
+            return known
+        found = self.unresolved(self._rules.match(method, path), method, preflight=preflight)
+        if len(path) <= LONGEST_REMEMBERED:
+            if len(self._at_door) >= MOST_PATHS:
+                self._at_door = {}
+            self._at_door[key] = found
+        return found
 
     def unresolved(
-        self, on_path: Sequence[Rule], method: str, *, preflight: bool = False
+        self, on_path: tuple[Rule, ...], method: str, *, preflight: bool = False
     ) -> Passage:
-        """Return the passage of requests of which only the path is known."""
+        """Return the passage of requests to paths with these rules, before they are resolved."""
         key = id(on_path), method, preflight
         known = self._passages.get(key)
         if known is not None:
@@ -124,7 +139,7 @@ class PassageBook:
 
     def resolved(
         self,
-        on_path: Sequence[Rule],
+        on_path: tuple[Rule, ...],
         match: ResolverMatch,
         method: str,
         urlconf: Any,
@@ -163,7 +178,7 @@ class PassageBook:
             return None
         else:
             found = self.resolved((), match, method, urlconf, preflight=preflight)
-        if len(path) <= LONGEST_FORESEEN:
+        if len(path) <= LONGEST_REMEMBERED:
             if len(self._foreseen) >= REMEMBERED:
                 self._foreseen = {}
             self._foreseen[key] = found

@@ -254,5 +254,5 @@ def build_snapshot(
         accounts=accounts,
         has_accounts=accounts != Accounts(),
         assignments=assignments,
-        passages=PassageBook(RouteIndex(rule_set.rules)),
+        passages=PassageBook(rule_set, RouteIndex(rule_set.rules)),
     )

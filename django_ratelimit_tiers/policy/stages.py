@@ -37,10 +37,9 @@ Stage = Callable[[Snapshot, Ledger, HttpRequest, dict[str, str]], Flow[Bill]]
 
 def door_passage(snapshot: Snapshot, ledger: Ledger) -> Passage:
     """Return the passage of a request of which nothing but the path is known."""
+    found = snapshot.passages.at_door(ledger.path, ledger.method, preflight=ledger.preflight)
     if ledger.snapshot is not snapshot:
-        _match_path(snapshot, ledger)
-    book, on_path, preflight = snapshot.passages, ledger.on_path, ledger.preflight
-    found = book.unresolved(on_path, ledger.method, preflight=preflight)
+        ledger.snapshot, ledger.passage, ledger.on_path = snapshot, None, found.on_path
     return _present(found) if found.rules.turns else found
 
 
@@ -50,7 +49,7 @@ def passage(snapshot: Snapshot, ledger: Ledger, request: HttpRequest) -> Passage
     Both stages ask for it; it is the same as long as the snapshot is.
     """
     if ledger.snapshot is not snapshot:
-        _match_path(snapshot, ledger)
+        door_passage(snapshot, ledger)
     elif ledger.passage is not None:
         return ledger.passage
     match = request.resolver_match
@@ -223,11 +222,6 @@ def decides_client(view: Any) -> bool:
         if getattr(throttle, "decides_client", False):
             return True
     return False
-
-
-def _match_path(snapshot: Snapshot, ledger: Ledger) -> None:
-    ledger.snapshot, ledger.passage = snapshot, None
-    ledger.on_path = snapshot.rules.match(ledger.method, ledger.path)
 
 
 def _foreseen(snapshot: Snapshot, ledger: Ledger, request: HttpRequest) -> Passage | None:

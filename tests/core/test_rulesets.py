@@ -6,7 +6,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from django_ratelimit_tiers.core import rulesets, tries
+from django_ratelimit_tiers.core import tries
 from django_ratelimit_tiers.core.patterns import Pattern, parse_pattern
 from django_ratelimit_tiers.core.policies import Mode
 from django_ratelimit_tiers.core.rules import Rule
@@ -137,17 +137,6 @@ def test_positions_of_many_nodes_are_forgotten_sooner() -> None:
         rules.match("GET", "/" + "/".join("a" if number >> k & 1 else "b" for k in steps))
     kept = rules._by_path._positions.values()
     assert sum(len(position.nodes) for position in kept) < tries.MAX_NODES + 2_000
-
-
-def test_only_so_many_short_paths_are_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(rulesets, "MOST_REMEMBERED", 3)
-    rules = RuleSet([rule("/a/**")])
-    for number in range(10):
-        short, long = f"/a/{number}", f"/a/{number}/" + "b" * rulesets.LONGEST_REMEMBERED
-        for path in (short, long) * 2:
-            assert names(rules.match("GET", path)) == ["/a/**"]
-    remembered = rules._find_again.cache_info()
-    assert (remembered.hits, remembered.misses, remembered.currsize) == (10, 10, 3)
 
 
 def test_rules_that_are_off_are_left_out() -> None:

@@ -38,6 +38,7 @@ from rest_framework.viewsets import ViewSet
 
 from django_ratelimit_tiers.core.patterns import Pattern, parse_pattern
 from django_ratelimit_tiers.core.rules import Rule
+from django_ratelimit_tiers.core.rulesets import RuleSet
 from django_ratelimit_tiers.policy import passages
 from django_ratelimit_tiers.policy.passages import PassageBook
 from django_ratelimit_tiers.policy.routemaps import RouteMap
@@ -190,21 +191,21 @@ def test_a_view_is_foreseen_whatever_language_another_request_has_left_behind(
 ) -> None:
     rule = Rule(id=1, name="rule", view_name="about")
     with override(left_behind):
-        found = PassageBook(RouteIndex([rule])).foreseen(spelling, "GET", None)
+        found = PassageBook(RuleSet(), RouteIndex([rule])).foreseen(spelling, "GET", None)
     assert found is not None
     assert (found.view, found.rules.rules) == (about, (rule,))
 
 
 def test_what_resolves_to_nothing_is_foreseen_as_nothing() -> None:
-    book = PassageBook(RouteIndex([Rule(id=1, name="rule", path="/**")]))
+    book = PassageBook(RuleSet(), RouteIndex([Rule(id=1, name="rule", path="/**")]))
     for _ in range(2):
         assert book.foreseen("/nothing/", "GET", None) is None
 
 
 def test_what_was_foreseen_is_remembered_within_bounds(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(passages, "REMEMBERED", 3)
-    monkeypatch.setattr(passages, "LONGEST_FORESEEN", len("/api/items/1/"))
-    book = PassageBook(RouteIndex([]))
+    monkeypatch.setattr(passages, "LONGEST_REMEMBERED", len("/api/items/1/"))
+    book = PassageBook(RuleSet(), RouteIndex([]))
     resolved: list[str] = []
     monkeypatch.setattr(
         passages, "resolution", lambda *asked: resolved.append(asked[0]) or resolution(*asked)
@@ -308,7 +309,7 @@ def test_a_view_is_remembered_by_what_agents_put_their_proxies_around(shown: Any
     rule = Rule(id=1, name="rule", path="/shown")
     routes = path("shown/", shown), path("other/", pages[shown is pages[0]])
     with override_settings(ROOT_URLCONF=urlconf(*routes)):
-        book, found = PassageBook(RouteIndex([rule])), set()
+        book, found = PassageBook(RuleSet(), RouteIndex([rule])), set()
         for _ in range(3):
             match = resolve("/shown/")
             match.func = Traced(match.func)
@@ -329,7 +330,7 @@ def test_a_decorator_that_is_an_object_is_remembered_by_itself() -> None:
     free = Decorator(login)
     free.ratelimit_exempt = True  # type: ignore[attr-defined]
     with override_settings(ROOT_URLCONF=urlconf(path("free/", free), path("login/", login))):
-        book = PassageBook(RouteIndex([]))
+        book = PassageBook(RuleSet(), RouteIndex([]))
         found = [book.resolved((), resolve(p), "GET", None) for p in ("/free/", "/login/")]
     assert [passage.is_exempt for passage in found] == [True, False]
 
@@ -437,7 +438,7 @@ def test_a_converter_that_fails_before_middleware_ran_foresees_nothing(
     if "failing" not in get_converters():
         register_converter(Failing, "failing")
     with override_settings(ROOT_URLCONF=urlconf(path("<failing:name>/", page))):
-        book = PassageBook(RouteIndex([]))
+        book = PassageBook(RuleSet(), RouteIndex([]))
         assert book.foreseen("/broken/", "GET", None) is None
         monkeypatch.setattr(Failing, "to_python", lambda _self, value: value)
         found = book.foreseen("/broken/", "GET", None)

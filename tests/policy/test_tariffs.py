@@ -9,11 +9,17 @@ from django.urls import resolve
 
 from django_ratelimit_tiers.core.policies import MAX_REQUESTS, QuotaPolicy
 from django_ratelimit_tiers.core.rules import Count, IdentifyBy, Rule
-from django_ratelimit_tiers.policy import bills, stages
+from django_ratelimit_tiers.core.rulesets import RuleSet
+from django_ratelimit_tiers.policy import bills, passages, stages
 from django_ratelimit_tiers.policy.assignments import AssignmentCache
 from django_ratelimit_tiers.policy.identity import identified_client
 from django_ratelimit_tiers.policy.ledgers import open_ledger
-from django_ratelimit_tiers.policy.passages import MOST_TARIFFS, REMEMBERED, PassageBook
+from django_ratelimit_tiers.policy.passages import (
+    LONGEST_REMEMBERED,
+    MOST_TARIFFS,
+    REMEMBERED,
+    PassageBook,
+)
 from django_ratelimit_tiers.policy.routes import RouteIndex
 from django_ratelimit_tiers.policy.snapshots import Snapshot, build_snapshot
 from django_ratelimit_tiers.policy.tariffs import Bill, Item, RuleGroup, Tariff
@@ -82,22 +88,25 @@ def test_a_tariff_has_no_cost_that_no_counter_can_hold() -> None:
 
 class TestPassages:
     def test_requests_among_the_same_rules_share_a_passage(self) -> None:
-        book, on_path = PassageBook(RouteIndex(())), (rule(1),)
+        book, on_path = PassageBook(RuleSet(), RouteIndex(())), (rule(1),)
         assert book.unresolved(on_path, "GET") is book.unresolved(on_path, "GET")
 
     def test_each_method_has_its_own_since_refusals_are_counted_by_method(self) -> None:
-        book, on_path = PassageBook(RouteIndex(())), (rule(1),)
+        book, on_path = PassageBook(RuleSet(), RouteIndex(())), (rule(1),)
         assert book.unresolved(on_path, "GET") is not book.unresolved(on_path, "POST")
 
     def test_a_preflight_meets_only_rules_that_name_its_method(self) -> None:
-        book, named = PassageBook(RouteIndex(())), rule(2, methods=frozenset(("OPTIONS",)))
+        book, named = (
+            PassageBook(RuleSet(), RouteIndex(())),
+            rule(2, methods=frozenset(("OPTIONS",))),
+        )
         on_path = (rule(1), named)
         assert book.unresolved(on_path, "OPTIONS", preflight=True).rules.rules == (named,)
         assert book.unresolved(on_path, "OPTIONS").rules.rules == on_path
 
     def test_it_is_the_same_until_one_of_its_rules_turns(self) -> None:
         on_path = (rule(1), rule(2, starts_at=10.0, ends_at=20.0))
-        passage = PassageBook(RouteIndex(())).unresolved(on_path, "GET")
+        passage = PassageBook(RuleSet(), RouteIndex(())).unresolved(on_path, "GET")
         before, during, later, after = (passage.at(now) for now in (9.9, 10.0, 19.9, 20.0))
         assert during is later
         assert during is not before
@@ -112,24 +121,44 @@ class TestPassages:
     def test_it_is_usual_unless_a_rule_exempts(
         self, rules: tuple[Rule, ...], is_usual: bool
     ) -> None:
-        passage = PassageBook(RouteIndex(())).unresolved(rules, "GET")
+        passage = PassageBook(RuleSet(), RouteIndex(())).unresolved(rules, "GET")
         assert passage.is_usual is is_usual
 
     def test_rules_that_were_forgotten_are_never_taken_for_others(self) -> None:
-        book = PassageBook(RouteIndex(()))
+        book = PassageBook(RuleSet(), RouteIndex(()))
         for number in range(100):  # without being kept, one would have the identity of the last
             found = book.unresolved((rule(number),), "GET").rules
             assert [each.id for each in found.rules] == [number]
 
     def test_passages_are_bounded(self) -> None:
-        book, on_path = PassageBook(RouteIndex(())), (rule(1),)
+        book, on_path = PassageBook(RuleSet(), RouteIndex(())), (rule(1),)
         first = book.unresolved(on_path, "GET")
         for number in range(REMEMBERED):
             book.unresolved((rule(number),), "GET")
         assert book.unresolved(on_path, "GET") is not first
 
+    def test_only_so_many_short_paths_are_remembered(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(passages, "MOST_PATHS", 3)
+        below = Rule(id=1, name="below", path="/a/**")
+        book = PassageBook(RuleSet([below]), RouteIndex(()))
+        for number in range(10):
+            short, long = f"/a/{number}", f"/a/{number}/" + "b" * LONGEST_REMEMBERED
+            for path in (short, long) * 2:
+                assert book.at_door(path, "GET").on_path == (below,)
+            assert set(book._at_door) <= {(f"/a/{n}", "GET", False) for n in range(10)}
+            assert 0 < len(book._at_door) <= 3
+
+    def test_what_is_remembered_of_a_path_is_by_method_and_preflight(self) -> None:
+        read = Rule(id=1, name="read", path="/a", methods=frozenset(("GET",)))
+        every = Rule(id=2, name="every", path="/a")
+        book = PassageBook(RuleSet([read, every]), RouteIndex(()))
+        for _ in range(2):
+            assert book.at_door("/a", "GET").rules.rules == (read, every)
+            assert book.at_door("/a", "OPTIONS").rules.rules == (every,)
+            assert book.at_door("/a", "OPTIONS", preflight=True).rules.rules == ()
+
     def test_the_tariffs_of_a_passage_are_bounded(self) -> None:
-        passage = PassageBook(RouteIndex(())).unresolved((), "GET")
+        passage = PassageBook(RuleSet(), RouteIndex(())).unresolved((), "GET")
         for number in range(MOST_TARIFFS + 1):
             passage.remember(number, Tariff())
         assert list(passage.tariffs) == [MOST_TARIFFS]
