@@ -8,6 +8,7 @@ is left to the plain way. Both charge the same, which the tests compare.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from django.http import HttpRequest
@@ -76,10 +77,10 @@ def usual_fare(
     slug = ledger.resolved_tier
     if slug is not None and slug not in snapshot.tiers:
         slug = ""  # all that are none are alike: the site may let a client choose the text
-    told = slug, ledger.is_verified
-    key = passage, number, user.__class__, keys, door.address, cost, charged, told
+    verified, kind = ledger.is_verified, user.__class__
+    key = passage, number, kind, keys, door.address, cost, charged, slug, verified
     fare = snapshot.passages.fares.get(key)
-    if fare is None or not snapshot.assignments.holds(fare.assignments):
+    if fare is None or (fare.assignments and not snapshot.assignments.holds(fare.assignments)):
         client = identified_client(door, user, keys)
         if account_of(snapshot, client, request) is not None:
             return None
@@ -135,9 +136,10 @@ def _keep(snapshot: Snapshot, key: object, fare: Fare) -> None:
     """
     if fare.bill.tariff.reads_body:
         return
-    kept = fare.bill._replace(is_kept=True)
-    fare = _fare(snapshot, fare.client, kept, fare.assignments)
-    snapshot.passages.remember_fare(key, fare)
+    kept = replace(
+        fare, bill=fare.bill._replace(is_kept=True), plan=fare.plan._replace(is_kept=True)
+    )
+    snapshot.passages.remember_fare(key, kept)
 
 
 def _new_fare(
@@ -170,7 +172,7 @@ def _fare(
     """Return the fare of a client who is charged a bill, with what the store is asked for it."""
     revisions = {subject: known.revision for subject, known in assignments.items()}
     plan = bills.make_plan(bill, snapshot, revisions, False)
-    return Fare(client, assignments, revisions, bill, plan)
+    return Fare(client, tuple(assignments.values()), revisions, bill, plan)
 
 
 def _chosen_tier(

@@ -82,14 +82,14 @@ class Passage:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Fare:
-    """What one client is charged on one passage, as long as its `assignments` are the same.
+    """What one client is charged on one passage, as long as its `assignments` hold.
 
-    They are by subject; `revisions` holds the tokens of those subjects. The `plan` is what the
+    `revisions` has the tokens of their subjects. The `plan` is what the
     store is asked for its bill.
     """
 
     client: Client
-    assignments: dict[str, Assignment]
+    assignments: tuple[Assignment, ...]
     revisions: dict[str, str]
     bill: Bill
     plan: Plan

@@ -92,7 +92,7 @@ class Protocol:
     def acquire(self, plan: Plan, detail: str) -> tuple[Call, Layout]:
         """Return the call that decides a plan, and how its reply is read."""
         known = self.memory.prepared.get(id(plan.charges))
-        if known is None or known[0] != plan:
+        if known is None or (known[0] is not plan and known[0] != plan):
             known = self._prepare(plan)
         _, before, after, layout = known
         told = detail.encode("utf-8", "replace")
@@ -131,9 +131,7 @@ class Protocol:
         words.append(HEADER.pack(plan.spend, layout.last_place, given, now))
         revision = ANY if plan.revision is None else written_token(plan.revision)
         after = written(revision, *map(written_token, known.values()))
-        # The revisions are copied, since whoever planned with them may go on with newer ones.
-        asked = plan._replace(subject_revisions=dict(known))
-        prepared = asked, layout.template % tuple(words), after, layout
+        prepared = plan, layout.template % tuple(words), after, layout
         if plan.is_kept:
             if len(self.memory.prepared) >= MOST_PREPARED:
                 self.memory.prepared.clear()

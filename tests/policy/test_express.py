@@ -16,7 +16,7 @@ from django.test import Client, RequestFactory, override_settings
 from django.urls import Resolver404, resolve
 
 from django_ratelimit_tiers.models import ServiceAccount, Tier, TierAssignment
-from django_ratelimit_tiers.policy import passages, stages
+from django_ratelimit_tiers.policy import assignments, passages, stages
 from django_ratelimit_tiers.policy.assignments import REMEMBERED_SECONDS, AssignmentCache
 from django_ratelimit_tiers.policy.express import (
     ask_site,
@@ -183,6 +183,29 @@ def test_a_user_of_another_tier_than_before_has_another_fare(snapshot: Snapshot)
     short = shortly(snapshot, user)
     assert short is not None
     assert short[0] == plain
+
+
+def test_a_user_whose_tier_gave_way_to_others_goes_the_plain_way(
+    snapshot: Snapshot, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(assignments, "MAX_REMEMBERED", 1)
+    user = in_pro()
+    plainly(snapshot, user)
+    for _ in range(2):
+        assert shortly(snapshot, user) is not None
+    plainly(snapshot, User.objects.create_user("other"))
+    assert shortly(snapshot, user) is None
+
+
+def test_a_tier_that_another_request_looked_up_again_has_another_fare(snapshot: Snapshot) -> None:
+    user = in_pro()
+    plainly(snapshot, user)
+    for token in ("", "newer", "newest"):
+        snapshot.assignments.look_up_user(f"user:{user.pk}", user, token)
+        for _ in range(2):
+            short = shortly(snapshot, user)
+            assert short is not None
+            assert short[1] == {f"user:{user.pk}": token}
 
 
 def test_no_more_fares_are_remembered_than_a_bound(

@@ -92,14 +92,6 @@ def test_a_kept_plan_that_comes_again_is_sent_as_it_was_never_seen(
             assert written(own_protocol, again, detail) == written(Protocol(), again, detail)
 
 
-def test_a_kept_plan_follows_the_newer_revisions_of_whoever_planned() -> None:
-    plan = Plan((Charge("user:1", POLICY),), is_kept=True, subject_revisions={"user:1": "old"})
-    PROTOCOL.acquire(plan, "")
-    plan.subject_revisions["user:1"] = "new"  # type: ignore[index]
-    call, _ = PROTOCOL.acquire(plan, "")
-    assert call.evalsha.endswith(b"new\r\n")
-
-
 def test_only_kept_plans_are_remembered_and_no_more_than_a_bound(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
