@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Mapping
-from types import MappingProxyType
-from typing import NamedTuple
+from dataclasses import dataclass, field
+from typing import Any
 
 from django_ratelimit_tiers.core import algorithms
 from django_ratelimit_tiers.core.algorithms import EMPTY, CounterState
@@ -16,7 +16,8 @@ CounterKey = tuple[str, bytes]
 """A subject and the id of one of its counters."""
 
 
-class Plan(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Plan:
     """Everything one store call decides, whichever request it is for.
 
     `revision` is the policy edition that the charges were planned with, and `subject_revisions`
@@ -24,18 +25,18 @@ class Plan(NamedTuple):
     charged and StalePlan is raised. `labels` holds for each charge what its refusal is counted
     under, empty when refusals are not counted. `now` is in microseconds, None for the store's own
     clock. Plans with the same `form` have the same labels, and differ in their charges only by the
-    subjects; None makes no such promise. `is_kept` tells that the very same `charges` are likely to
-    come again.
+    subjects; None makes no such promise. In `prepared` a store keeps what it has made of the plan,
+    for the next time that it comes.
     """
 
     charges: tuple[Charge, ...]
     spend: bool = True
     now: int | None = None
     revision: str | None = None
-    subject_revisions: Mapping[str, str] = MappingProxyType({})
+    subject_revisions: Mapping[str, str] = field(default_factory=dict)
     labels: tuple[str, ...] = ()
     form: Hashable = None
-    is_kept: bool = False
+    prepared: Any = field(default=None, init=False, compare=False, repr=False)
 
     @property
     def subjects(self) -> tuple[str, ...]:

@@ -68,7 +68,7 @@ def bill(tariff: Tariff, client: Client, request: HttpRequest) -> Bill:
     for rule, policy, cost in tariff.charged:
         subject = of_tier if rule is None else rule_subject(rule, client, request)
         charges.append(filled(Charge, (subject, policy, cost)))  # the cost was checked
-    return filled(Bill, (tuple(charges), tariff, False))
+    return filled(Bill, (tuple(charges), tariff))
 
 
 def make_plan(
@@ -82,7 +82,6 @@ def make_plan(
         subject_revisions={} if at_any_revision else revisions,
         labels=tariff.labels,
         form=tariff,
-        is_kept=charged.is_kept,
     )
 
 

@@ -8,7 +8,6 @@ is left to the plain way. Both charge the same, which the tests compare.
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 from django.http import HttpRequest
@@ -87,7 +86,7 @@ def usual_fare(
         fare = _new_fare(snapshot, passage, client, ledger, request, cost)
         if fare is None:
             return None
-        _keep(snapshot, key, fare)
+        snapshot.passages.remember_fare(key, fare)
     ledger.client, ledger.user = fare.client, user
     return fare
 
@@ -105,7 +104,7 @@ def usual_door_fare(snapshot: Snapshot, ledger: Ledger, request: HttpRequest) ->
         if account_of(snapshot, client, request) is not None:
             return None
         fare = _fare(snapshot, client, bills.door_bill(passage, ledger, request), {})
-        _keep(snapshot, key, fare)
+        snapshot.passages.remember_fare(key, fare)
     is_exempt_ahead = fare.bill.charges and stages.is_exempt_ahead(snapshot, ledger, request)
     return None if is_exempt_ahead else fare
 
@@ -125,21 +124,8 @@ def usual_late_fare(snapshot: Snapshot, ledger: Ledger, request: HttpRequest) ->
             return None
         tier = snapshot.default_tier("anonymous")
         fare = _fare(snapshot, client, bills.late_bill(passage, tier, ledger, request), {})
-        _keep(snapshot, key, fare)
+        snapshot.passages.remember_fare(key, fare)
     return fare
-
-
-def _keep(snapshot: Snapshot, key: object, fare: Fare) -> None:
-    """Remember a fare for the next time, and let the store keep what it is asked for it.
-
-    A fare that depends on the body of a request is not remembered.
-    """
-    if fare.bill.tariff.reads_body:
-        return
-    kept = replace(
-        fare, bill=fare.bill._replace(is_kept=True), plan=fare.plan._replace(is_kept=True)
-    )
-    snapshot.passages.remember_fare(key, kept)
 
 
 def _new_fare(

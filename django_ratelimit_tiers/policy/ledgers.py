@@ -124,7 +124,7 @@ class Ledger:
 
     def add(self, bill: Bill, decision: Decision) -> None:
         """Add what one stage decided; what earlier ones charged is given back on a refusal."""
-        _, tariff, _ = bill
+        _, tariff = bill
         answer, _, _, _, _, allowed = decision
         is_first = self.decision is NOTHING_DECIDED
         self.decision = decision if is_first or not allowed else self.decision.merge(decision)

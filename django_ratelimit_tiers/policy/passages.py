@@ -185,7 +185,12 @@ class PassageBook:
         return found
 
     def remember_fare(self, key: object, fare: Fare) -> None:
-        """Remember a fare; the key holds everything else that it depends on."""
+        """Remember a fare; the key holds everything else that it depends on.
+
+        One that depends on the body of a request is not remembered.
+        """
+        if fare.bill.tariff.reads_body:
+            return
         if len(self.fares) >= MOST_FARES:
             self.fares.clear()
         self.fares[key] = fare

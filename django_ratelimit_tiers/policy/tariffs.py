@@ -62,14 +62,10 @@ class Tariff:
 
 
 class Bill(NamedTuple):
-    """What one request is charged at one stage, by the order of the tariff's items.
-
-    It `is_kept` if the same client has been charged the very same before.
-    """
+    """What one request is charged at one stage, by the order of the tariff's items."""
 
     charges: tuple[Charge, ...]
     tariff: Tariff
-    is_kept: bool = False
 
 
 NOTHING = Bill((), Tariff())

@@ -139,25 +139,27 @@ class RedisClusterStore(Store):
         return self._parts[crc32(subject.encode(errors="surrogatepass")) % PARTS]
 
     def _shares(self, plan: Plan) -> Iterator[Share]:
-        parts = dict.fromkeys(self._part_of(subject) for subject in plan.subjects)
-        for part in parts or self._parts[:1]:
+        parts = list(dict.fromkeys(self._part_of(subject) for subject in plan.subjects))
+        if len(parts) <= 1:
+            part = parts[0] if parts else self._parts[0]
+            yield Share(part, tuple(range(len(plan.charges))), plan)
+            return
+        for part in parts:
             places = tuple(
                 place
                 for place, charge in enumerate(plan.charges)
                 if self._part_of(charge.subject) is part
             )
             known = plan.subject_revisions.items()
-            is_whole = len(places) == len(plan.charges)
-            charges = tuple(plan.charges[place] for place in places)
             yield Share(
                 part,
                 places,
-                plan._replace(
-                    charges=plan.charges if is_whole else charges,
+                replace(
+                    plan,
+                    charges=tuple(plan.charges[place] for place in places),
                     labels=tuple(plan.labels[place] for place in places) if plan.labels else (),
                     subject_revisions={s: r for s, r in known if self._part_of(s) is part},
                     form=None if plan.form is None else (plan.form, places),
-                    is_kept=plan.is_kept and is_whole,
                 ),
             )
 
@@ -167,8 +169,8 @@ class RedisClusterStore(Store):
         now = plan.now
         for share in shares:
             try:
-                asked = share.plan._replace(now=now), detail
-                decision: Decision = yield share.part, "execute", asked, {}
+                asked = share.plan if now == share.plan.now else replace(share.plan, now=now)
+                decision: Decision = yield share.part, "execute", (asked, detail), {}
             except (StoreUnavailable, StalePlan):
                 yield from _undo(answered)
                 raise
@@ -196,8 +198,12 @@ class RedisClusterStore(Store):
         with suppress(StoreUnavailable):
             for share in shares:
                 if share is not refused[0]:
-                    look = share.plan._replace(
-                        spend=False, now=refused[1].now, revision=None, subject_revisions={}
+                    look = replace(
+                        share.plan,
+                        spend=False,
+                        now=refused[1].now,
+                        revision=None,
+                        subject_revisions={},
                     )
                     answers.append((share, (yield share.part, "execute", (look,), {})))
         return answers

@@ -32,13 +32,8 @@ SUBJECT_REVISION_TTL = 3600
 MOST_LAYOUTS = 4096
 """How many layouts one protocol remembers."""
 
-MOST_PREPARED = 4096
-"""How many plans one protocol remembers as they are sent, each in about a kilobyte."""
-
-Prepared: TypeAlias = tuple[Plan, bytes, bytes, Layout]
-"""A plan, its command before and after the detail of a request, and how its reply is read.
-
-They are found by the identity of the charges, which the plan keeps alive."""
+Prepared: TypeAlias = "tuple[Protocol, bytes, bytes, Layout]"
+"""Who made it of a plan, the command before and after the detail, and how its reply is read."""
 
 
 @dataclass(slots=True)
@@ -47,14 +42,12 @@ class Memory:
 
     revision: str | None = None
     layouts: dict[Hashable, Layout] = field(default_factory=dict)
-    prepared: dict[int, Prepared] = field(default_factory=dict)
 
     def turn_to(self, revision: str | None) -> None:
         """Forget what was for plans of another revision: nobody makes those any more."""
         if revision is not None and revision != self.revision:
             self.revision = revision
             self.layouts.clear()
-            self.prepared.clear()
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,10 +84,10 @@ class Protocol:
 
     def acquire(self, plan: Plan, detail: str) -> tuple[Call, Layout]:
         """Return the call that decides a plan, and how its reply is read."""
-        known = self.memory.prepared.get(id(plan.charges))
-        if known is None or (known[0] is not plan and known[0] != plan):
-            known = self._prepare(plan)
-        _, before, after, layout = known
+        prepared: Prepared | None = plan.prepared
+        if prepared is None or prepared[0] is not self:
+            prepared = self._prepare(plan)
+        _, before, after, layout = prepared
         told = detail.encode("utf-8", "replace")
         command = b"%b$%d\r\n%b\r\n%b" % (before, len(told), told, after)
         return filled(Call, (ACQUIRE, command)), layout
@@ -131,11 +124,8 @@ class Protocol:
         words.append(HEADER.pack(plan.spend, layout.last_place, given, now))
         revision = ANY if plan.revision is None else written_token(plan.revision)
         after = written(revision, *map(written_token, known.values()))
-        prepared = plan, layout.template % tuple(words), after, layout
-        if plan.is_kept:
-            if len(self.memory.prepared) >= MOST_PREPARED:
-                self.memory.prepared.clear()
-            self.memory.prepared[id(plan.charges)] = prepared
+        prepared = self, layout.template % tuple(words), after, layout
+        object.__setattr__(plan, "prepared", prepared)
         return prepared
 
     def _layout(self, plan: Plan, grouping: tuple[int, ...]) -> Layout:

@@ -58,7 +58,6 @@ class Decisions:
                 subject_revisions={subject: ""},
                 labels=LABELS[:policies],
                 form=self,
-                is_kept=True,
             )
             for subject in subjects
         ]

@@ -8,7 +8,6 @@ from django.test import RequestFactory
 
 from django_ratelimit_tiers.policy import passages
 from django_ratelimit_tiers.policy.identity import address_client
-from django_ratelimit_tiers.store import protocol
 from tests.benchmarks import spoofing
 from tests.benchmarks.refusals import attack
 from tests.memory import counted_objects, server_bytes
@@ -51,7 +50,6 @@ def test_a_process_keeps_nothing_of_addresses_that_it_has_seen(
 ) -> None:
     spoofing.limit_anonymous()
     monkeypatch.setattr(passages, "MOST_FARES", 10)  # what is remembered up to a bound is not kept
-    monkeypatch.setattr(protocol, "MOST_PREPARED", 10)
     with counted_objects() as kept:
         for number in range(ADDRESSES_CACHED):
             address_client(RequestFactory().get("/", REMOTE_ADDR=spoofing.address(number)))

@@ -150,17 +150,17 @@ def test_shares_of_one_form_with_other_charges_are_other_shares(store: RedisClus
     assert [outcome.remaining for outcome in peeked] == [3, 4, 4]
 
 
-def test_only_shares_of_all_charges_are_kept(store: RedisClusterStore) -> None:
+def test_a_plan_of_one_part_is_prepared_once(store: RedisClusterStore) -> None:
     here, there = next(
         pair for pair in pairwise(SUBJECTS) if len(set(map(store._part_of, pair))) > 1
     )
-    for subjects, kept in (((here, here), 1), ((here, there), 0)):
-        for part in store._parts:
-            part.protocol.memory.prepared.clear()
-        charges = tuple(Charge(subject, limit(9)) for subject in subjects)
-        for _ in range(2):
-            store.execute(Plan(charges, is_kept=True))
-        assert sum(len(part.protocol.memory.prepared) for part in store._parts) == kept
+    for subjects, is_prepared in (((here, here), True), ((here, there), False)):
+        plan = Plan(tuple(Charge(subject, limit(9)) for subject in subjects))
+        store.execute(plan)
+        prepared = plan.prepared
+        store.execute(plan)
+        assert (prepared is not None) is is_prepared
+        assert plan.prepared is prepared
 
 
 def test_a_shadow_policy_in_another_part_refuses_nothing(store: RedisClusterStore) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -63,7 +64,7 @@ def test_plans_of_one_form_are_sent_as_those_without(
     for of_request in subjects:
         charges = tuple(map(Charge, of_request, policies, costs))
         of_form = Plan(charges, form=form)
-        assert written(PROTOCOL, of_form) == written(PROTOCOL, of_form._replace(form=None))
+        assert written(PROTOCOL, of_form) == written(PROTOCOL, replace(of_form, form=None))
 
 
 @given(
@@ -82,27 +83,22 @@ def test_plans_of_one_form_are_sent_as_those_without(
     ),
     details=st.lists(st.text(max_size=5), min_size=2, max_size=3),
 )
-def test_a_kept_plan_that_comes_again_is_sent_as_it_was_never_seen(
+def test_a_plan_that_comes_again_is_sent_as_it_was_never_seen(
     charges: list[Charge], plans: list[dict[str, Any]], details: list[str]
 ) -> None:
-    kept, own_protocol = tuple(charges), Protocol()
-    for fields in plans:
-        again = Plan(kept, is_kept=True, **fields)
-        for detail in details:
-            assert written(own_protocol, again, detail) == written(Protocol(), again, detail)
-
-
-def test_only_kept_plans_are_remembered_and_no_more_than_a_bound(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(protocol, "MOST_PREPARED", 3)
     own_protocol = Protocol()
-    own_protocol.acquire(Plan((Charge("user:1", POLICY),)), "")
-    assert not own_protocol.memory.prepared
-    kept = [Plan((Charge(f"user:{number}", POLICY),), is_kept=True) for number in range(10)]
-    for plan in kept:
-        own_protocol.acquire(plan, "")
-        assert 0 < len(own_protocol.memory.prepared) <= 3
+    for fields in plans:
+        again = Plan(tuple(charges), **fields)
+        for detail in details:
+            new = Plan(tuple(charges), **fields)
+            assert written(own_protocol, again, detail) == written(Protocol(), new, detail)
+
+
+def test_what_another_protocol_has_made_of_a_plan_is_not_sent() -> None:
+    plan = Plan((Charge("user:1", POLICY),))
+    for prefix in ("one", "two", "one"):
+        call, _ = Protocol(prefix).acquire(plan, "")
+        assert b"%b:{user:1}" % prefix.encode() in call.evalsha
 
 
 @given(words=st.lists(st.binary(max_size=20), max_size=3))
@@ -174,28 +170,28 @@ def test_no_more_layouts_are_remembered_than_a_bound(monkeypatch: pytest.MonkeyP
     own_protocol = Protocol()
     plan = Plan((Charge("user:1", POLICY),))
     for _ in range(10):
-        own_protocol.acquire(plan._replace(form=Form()), "")
+        own_protocol.acquire(replace(plan, form=Form()), "")
         assert len(own_protocol.memory.layouts) <= 3
 
 
 def test_what_was_for_plans_of_a_former_revision_is_forgotten() -> None:
     own_protocol, kept = Protocol(), []
     plans = [
-        Plan((Charge("user:1", POLICY),), revision=revision, form=Form(), is_kept=True)
+        Plan((Charge("user:1", POLICY),), revision=revision, form=Form())
         for revision in ("one", "one", "two")
     ]
     for plan in plans:
         own_protocol.acquire(plan, "")
-        kept.append((len(own_protocol.memory.layouts), len(own_protocol.memory.prepared)))
-    assert kept == [(1, 1), (2, 2), (1, 1)]
+        kept.append(len(own_protocol.memory.layouts))
+    assert kept == [1, 2, 1]
 
 
 def test_a_plan_of_any_revision_has_nothing_forgotten() -> None:
     own_protocol = Protocol()
     for revision in ("one", None):
-        plan = Plan((Charge("user:1", POLICY),), revision=revision, form=Form(), is_kept=True)
+        plan = Plan((Charge("user:1", POLICY),), revision=revision, form=Form())
         own_protocol.acquire(plan, "")
-    assert len(own_protocol.memory.layouts) == len(own_protocol.memory.prepared) == 2
+    assert len(own_protocol.memory.layouts) == 2
 
 
 def test_a_script_has_whatever_it_says_is_put_in() -> None:
