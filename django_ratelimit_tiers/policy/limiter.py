@@ -153,10 +153,8 @@ class Limiter:
             ledger.doubt_preflight(user)
         if conf.has_resolvers:
             return self._introduced(ledger, request, user, cost)
-        known, stage = (
-            ledger.snapshot or self._snapshots.in_force,
-            partial(stages.client_bill, cost),
-        )
+        stage = partial(stages.client_bill, cost)
+        known = ledger.snapshot or self._snapshots.in_force
         fare = None if known is None else express.usual_fare(known, ledger, request, user, (), cost)
         if known is None or fare is None:
             _identify(ledger, request, user, ())

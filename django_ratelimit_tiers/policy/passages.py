@@ -30,7 +30,7 @@ MOST_PATHS, LONGEST_REMEMBERED = 2000, 200
 """How many paths with their rules, and of how many characters, one snapshot remembers."""
 
 MOST_FARES = 4096
-"""How many fares one snapshot remembers, each in about a kilobyte."""
+"""How many fares one snapshot remembers, each in about two kilobytes."""
 
 MOST_TARIFFS = 1000
 """How many tariffs one passage remembers."""
@@ -84,8 +84,7 @@ class Passage:
 class Fare:
     """What one client is charged on one passage, as long as its `assignments` hold.
 
-    `revisions` has the tokens of their subjects. The `plan` is what the
-    store is asked for its bill.
+    `revisions` has the tokens of their subjects. The `plan` asks the store for the bill.
     """
 
     client: Client
@@ -111,7 +110,7 @@ class PassageBook:
         self.fares: dict[object, Fare] = {}
 
     def anew(self) -> PassageBook:
-        """Return an empty book of the same routes."""
+        """Return an empty book of the same rules and routes."""
         return PassageBook(self._rules, self._routes)
 
     def at_door(self, path: str, method: str, *, preflight: bool = False) -> Passage:
