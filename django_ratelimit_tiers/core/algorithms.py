@@ -133,7 +133,7 @@ def standings(
         if algorithm is BUCKET:
             if previous:
                 used += 1
-            reset_after = -(-(current * window + previous) // policy.requests)
+            reset_after = min(-(-(current * window + previous) // policy.requests), FOREVER)
         elif algorithm is SLIDING:
             to_window_end = window - last % window
             if previous:
@@ -144,17 +144,12 @@ def standings(
             elif used:
                 reset_after = to_window_end + 1 + -window // previous
         elif current:
-            age = last % window if algorithm is FIXED else last - previous
-            reset_after = window - age
+            if algorithm is FIXED:
+                reset_after = window - last % window
+            else:
+                reset_after = min(window - last + previous, FOREVER)
         remaining = policy.capacity - used
-        found.append(
-            (
-                policy,
-                remaining if remaining > 0 else 0,
-                reset_after if reset_after < FOREVER else FOREVER,
-                0,
-            )
-        )
+        found.append((policy, remaining if remaining > 0 else 0, reset_after, 0))
     return found
 
 

@@ -208,7 +208,7 @@ class Cashier:
         if recalled is None:
             return None
         place, decision = recalled
-        self.teller.count_refusal(decision.outcomes[0], plan.labels[place], detail)
+        self.teller.count_refusal(decision.refusing[0], plan.labels[place], detail)
         return decision
 
     def _learn(self, plan: Plan, decision: Decision) -> None:

@@ -135,4 +135,5 @@ def _later(refusal: Refusal, charge: Charge, now: float) -> Decision:
     reset_after = max(0, reset_after - passed)
     told = charge, False, remaining, reset_after, max(1, (retry_after or 0) - passed)
     outcome = filled(Outcome, told)
-    return Decision((outcome,), refusal.now + passed)
+    refusing = (outcome,)  # what is remembered are refusals alone
+    return filled(Decision, (refusing, refusal.now + passed, None, "", refusing, False))
