@@ -132,8 +132,8 @@ class TallySheet:
         """Note the day quotas of a decision that run short; the last of each before it is told is
         what counts."""
         for outcome in () if decision.degraded else decision.outcomes:
-            quota = outcome.charge.subject, outcome.charge.policy.name
-            is_short = outcome.remaining <= short_at(outcome.charge.policy)
+            subject, policy, _ = outcome.charge
+            quota, is_short = (subject, policy.name), outcome.remaining <= short_at(policy)
             if is_short and (len(self._quotas) < MOST_ENTRIES or quota in self._quotas):
                 self._quotas[quota] = outcome, decision.now
 
