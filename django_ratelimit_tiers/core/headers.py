@@ -26,6 +26,7 @@ DECISION_FIELD = "X-RateLimit-Decision"
 """Names the decision of a refusal."""
 
 DECISION_KEY = DECISION_FIELD.lower()
+"""What it is found by among other fields (`Fields`)."""
 
 PROBLEM_TYPES = "https://iana.org/assignments/http-problem-types#"
 """Where the RateLimit draft registers its problem types (section 10.2)."""

@@ -139,14 +139,22 @@ class TestPassages:
 
     def test_only_so_many_short_paths_are_remembered(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(passages, "MOST_PATHS", 3)
-        below = Rule(id=1, name="below", path="/a/**")
-        book = PassageBook(RuleSet([below]), RouteIndex(()))
+        below, matched = Rule(id=1, name="below", path="/a/**"), []
+
+        class Counted(RuleSet):
+            def match(self, method: str, path: str) -> tuple[Rule, ...]:
+                matched.append(path)
+                return super().match(method, path)
+
+        book = PassageBook(Counted([below]), RouteIndex(()))
         for number in range(10):
             short, long = f"/a/{number}", f"/a/{number}/" + "b" * LONGEST_REMEMBERED
             for path in (short, long) * 2:
                 assert book.at_door(path, "GET").on_path == (below,)
             assert set(book._at_door) <= {(f"/a/{n}", "GET", False) for n in range(10)}
             assert 0 < len(book._at_door) <= 3
+            assert matched == [short, long, long]
+            matched.clear()
 
     def test_what_is_remembered_of_a_path_is_by_method_and_preflight(self) -> None:
         read = Rule(id=1, name="read", path="/a", methods=frozenset(("GET",)))
