@@ -121,7 +121,7 @@ class Cashier:
     ) -> Flow[Decision]:
         """Decide a stage that charges nothing: the store is asked for its revision now and then."""
         try:
-            yield from self._reloads.look(snapshot, fare.revisions)
+            yield from self._reloads.look(fare.plan)
         except StalePlan as stale:
             revisions = yield from self._reloads.catch_up(snapshot, stale, fare.revisions)
             return (yield from self.decide(ledger, request, stage, revisions))
@@ -143,7 +143,9 @@ class Cashier:
             except SnapshotUnavailable:
                 return NOTHING, Decision(degraded=None if ledger.exempt else conf.ON_STORE_FAILURE)
             bill = yield from stages.bill_of(stage, snapshot, ledger, request, revisions)
-            plan = bills.make_plan(bill, snapshot, revisions, not reloads_left)
+            # Edits that never end must not let anybody in free of charge.
+            at_any_revision = bool(bill.charges) and not reloads_left
+            plan = bills.make_plan(bill, snapshot, revisions, at_any_revision)
             try:
                 return bill, (yield from self._acquire(snapshot, ledger, bill, plan))
             except StalePlan as stale:
@@ -155,7 +157,7 @@ class Cashier:
     ) -> Flow[Decision]:
         """Return what the store decides on a bill, or what is remembered that it would."""
         if not bill.charges:
-            yield from self._reloads.look(snapshot, plan.subject_revisions)
+            yield from self._reloads.look(plan)
             return NOTHING_DECIDED
         detail, store = bills.detail_of(ledger, snapshot), self.store
         recalled = self._recall(plan, detail) if self.refusals.remembered else None

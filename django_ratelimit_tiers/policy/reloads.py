@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 from django_ratelimit_tiers.core.plans import Plan, StalePlan
 from django_ratelimit_tiers.exceptions import StoreUnavailable
 from django_ratelimit_tiers.policy.breaker import Breaker, Guarded
@@ -31,15 +29,14 @@ class Reloads:
             snapshot = yield in_thread(lambda: self._snapshots.compare(stale))
         return snapshot
 
-    def look(self, snapshot: Snapshot, revisions: Mapping[str, str]) -> Flow[None]:
-        """Compare revisions for a request that charges nothing: once in a while, or always for a
+    def look(self, plan: Plan) -> Flow[None]:
+        """Compare the revisions of a plan that charges nothing: once in a while, or always for a
         client whose own tier says so. It passes whether or not the store answers.
 
         Raises StalePlan where one of them is not current.
         """
-        if not revisions and not self._snapshots.wants_look():
+        if not plan.subject_revisions and not self._snapshots.wants_look():
             return
-        plan = Plan((), revision=snapshot.revision, subject_revisions=revisions)
         try:
             store = self._store
             yield Guarded(self._breaker, store.execute, store.aexecute, plan)
