@@ -58,12 +58,17 @@ def _written(key: str) -> Any:
 
 
 class Settings:
-    """Typed access to the settings; each is read once, and again when settings are overridden."""
+    """Typed access to the settings; each is read once, and again when settings are overridden.
+
+    Lists come as tuples, by which things can be remembered.
+    """
 
     def __getattr__(self, key: str) -> Any:
         if key not in DEFAULTS:
             raise AttributeError(key)
         value = _written(key)
+        if isinstance(value, list):
+            value = tuple(value)
         self.__dict__[key] = value  # where Python looks first the next time
         return value
 
@@ -92,12 +97,6 @@ class Settings:
     @cached_property
     def ON_STORE_FAILURE(self) -> FailurePolicy:  # noqa: N802 - named like its setting
         return FailurePolicy(_written("ON_STORE_FAILURE"))
-
-    @cached_property
-    def trusted_proxies(self) -> Sequence[str] | int:
-        """`TRUSTED_PROXIES`, a list as a tuple."""
-        proxies = self.TRUSTED_PROXIES
-        return tuple(proxies) if isinstance(proxies, list) else proxies
 
     @cached_property
     def has_resolvers(self) -> bool:

@@ -78,7 +78,9 @@ class RateLimitMiddleware:
         if not conf.ENABLED:
             return None
         decision = await adrive(limiter().reach(request, view))
-        return None if decision.allowed else await adrive(refusal(request, decision))
+        if decision.allowed:
+            return None
+        return await adrive(refusal(request, decision))
 
     def _enter(self, request: HttpRequest) -> Flow[HttpResponse | None]:
         decision = yield from limiter().door(request)

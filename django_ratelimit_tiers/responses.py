@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import lru_cache
 from typing import Any, NamedTuple
@@ -27,7 +27,7 @@ from django_ratelimit_tiers.core.headers import (
     refusal_message,
     refusal_status,
 )
-from django_ratelimit_tiers.policy.flows import Flow, call, in_thread
+from django_ratelimit_tiers.policy.flows import AnyFlow, Done, Flow, call, in_thread
 
 ANYTHING = "*/*"
 JSON, PROBLEM = "application/json", "application/problem+json"
@@ -70,22 +70,17 @@ def discard(response: HttpResponseBase) -> None:
     response._resource_closers.clear()  # type: ignore[attr-defined]
 
 
-def refusal(request: HttpRequest, decision: Decision) -> Flow[HttpResponse]:
+def refusal(request: HttpRequest, decision: Decision) -> AnyFlow[HttpResponse]:
     """Return the response to a refused request, in the form that its `Accept` prefers.
 
     The setting `RESPONSE` may name a function that makes it instead, asynchronous or not.
     """
     if conf.RESPONSE is not None:
-        response: HttpResponse = yield call(import_string(conf.RESPONSE), request, decision)
-        if isinstance(response, SimpleTemplateResponse):  # Django renders only those of views
-            response = yield in_thread(response.render)
-        add_fields(response, decision)
-    else:
-        form = _preferred_form(request)
-        page = (yield in_thread(lambda: _page(request, decision))) if form == HTML else None
-        response = _own_refusal(form, page, decision)
-    response.ratelimit_decision = decision  # type: ignore[attr-defined]
-    return response
+        return _site_refusal(conf.RESPONSE, request, decision)
+    form = _preferred_form(request)
+    if form == HTML:
+        return _page_refusal(request, decision)
+    return Done(_short_refusal(form, decision))
 
 
 def _leave_unlogged(response: HttpResponseBase) -> None:
@@ -115,13 +110,32 @@ def _preferred_form(request: HttpRequest) -> str:
         return JSON
 
 
-def _own_refusal(form: str, page: str | None, decision: Decision) -> HttpResponse:
-    if page is not None:
-        response = HttpResponse(page, status=refusal_status(decision))
-        add_fields(response, decision)
-        return response
-    form = TEXT if form == HTML else form
-    styles, alike = tuple(conf.HEADERS), likeness(decision)
+def _site_refusal(path: str, request: HttpRequest, decision: Decision) -> Flow[HttpResponse]:
+    """Return the response that a function of the site's own makes."""
+    response: HttpResponse = yield call(import_string(path), request, decision)
+    if isinstance(response, SimpleTemplateResponse):  # Django renders only those of views
+        response = yield in_thread(response.render)
+    return _marked(response, decision)
+
+
+def _page_refusal(request: HttpRequest, decision: Decision) -> Flow[HttpResponse]:
+    """Return the page that refuses, on a site without templates its text."""
+    page = yield in_thread(lambda: _page(request, decision))
+    if page is None:
+        return _short_refusal(TEXT, decision)
+    return _marked(HttpResponse(page, status=refusal_status(decision)), decision)
+
+
+def _marked(response: HttpResponse, decision: Decision) -> HttpResponse:
+    """Return a refusal with its header fields, and with its decision so that they are set once."""
+    add_fields(response, decision)
+    response.ratelimit_decision = decision  # type: ignore[attr-defined]
+    return response
+
+
+def _short_refusal(form: str, decision: Decision) -> HttpResponse:
+    """Return a refusal in a form whose body is the same for all that are told the same."""
+    styles, alike = conf.HEADERS, likeness(decision)
     answer = (
         _answer(form, styles, decision) if alike is None else _answer_alike(form, styles, alike)
     )
@@ -132,11 +146,12 @@ def _own_refusal(form: str, page: str | None, decision: Decision) -> HttpRespons
     if DECISION_KEY in fields:
         store[DECISION_KEY] = DECISION_FIELD, decision.id
     _leave_unlogged(response)
+    response.ratelimit_decision = decision  # type: ignore[attr-defined]
     return response
 
 
 @lru_cache(maxsize=MOST_ANSWERS)
-def _answer_alike(form: str, styles: tuple[str, ...], alike: Likeness) -> Answer:
+def _answer_alike(form: str, styles: Sequence[str], alike: Likeness) -> Answer:
     """Return the answer to every refusal that is told the same, but for the id.
 
     So a client that is refused over and over gets one that is made once a second.
@@ -144,7 +159,7 @@ def _answer_alike(form: str, styles: tuple[str, ...], alike: Likeness) -> Answer
     return _answer(form, styles, alike.decision(id="any"))
 
 
-def _answer(form: str, styles: tuple[str, ...], decision: Decision) -> Answer:
+def _answer(form: str, styles: Sequence[str], decision: Decision) -> Answer:
     content_type, body_of = BODIES[form]
     fields = header_fields(decision, styles) | CACHE_CONTROL
     return Answer(body_of(decision).encode(), content_type, refusal_status(decision), fields)

@@ -7,7 +7,11 @@ from enum import StrEnum
 from hashlib import blake2b
 from typing import NamedTuple, NoReturn
 
+from django_ratelimit_tiers.core.consumption import MARKS
 from django_ratelimit_tiers.core.strings import quoted
+
+DAY = 86_400
+"""Seconds in a day."""
 
 MICROSECONDS = 1_000_000
 """Microseconds in a second: policies speak in seconds, counters in microseconds."""
@@ -49,6 +53,7 @@ class QuotaPolicy:
     number of this policy is told to clients. Raises ValueError for numbers no counter can hold.
 
     `quoted` is the name and `told` the whole policy as the field `RateLimit-Policy` has them.
+    `short_at` is how many requests are left at the first mark of a day quota, -1 for any other.
     """
 
     name: str
@@ -65,6 +70,7 @@ class QuotaPolicy:
     is_enforced: bool = field(init=False, repr=False, compare=False)
     quoted: str = field(init=False, repr=False, compare=False)
     told: str = field(init=False, repr=False, compare=False)
+    short_at: int = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         algorithm = Algorithm(self.algorithm)
@@ -80,6 +86,8 @@ class QuotaPolicy:
         put(self, "quoted", quoted(self.name))
         burst = "" if self.capacity == self.requests else f";drt-burst={self.capacity}"
         put(self, "told", f"{self.quoted};q={self.requests};w={self.period}{burst}")
+        is_day_quota = self.period >= DAY and self.is_enforced
+        put(self, "short_at", self.capacity * (100 - MARKS[0]) // 100 if is_day_quota else -1)
 
     def __hash__(self) -> int:
         return hash(self.counter_id)  # bytes remember theirs: policies are looked up often

@@ -5,17 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from functools import lru_cache
 
-from django_ratelimit_tiers.core.consumption import MARKS
 from django_ratelimit_tiers.core.policies import QuotaPolicy
-
-DAY = 86_400
-
-
-def short_at(policy: QuotaPolicy) -> int:
-    """Return how many requests are left at the first mark of a day quota, -1 for any other."""
-    if policy.period < DAY or not policy.is_enforced:
-        return -1
-    return policy.capacity * (100 - MARKS[0]) // 100
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -39,7 +29,7 @@ class Quotas:
         are_apart = len({policy.name for _, policy in told}) == len(told)
         put(self, "places", tuple(at for at, _ in told))
         put(self, "told", ", ".join(policy.told for _, policy in told) if are_apart else None)
-        marks = enumerate(map(short_at, self.policies))
+        marks = ((place, policy.short_at) for place, policy in enumerate(self.policies))
         put(self, "short_at", tuple(mark for mark in marks if mark[1] >= 0))
 
 

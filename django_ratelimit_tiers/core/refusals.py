@@ -52,10 +52,14 @@ class SampledRefusal:
     user_agent: str
 
 
-def refusal_detail(
-    decision_id: str, revision: int, method: str, address: str, path: str, user_agent: str
-) -> str:
+Particulars = tuple[str, int, str, str, str, str]
+"""What is told of a refused request: the id of the decision, the revision that decided, the method,
+address, path and user agent."""
+
+
+def refusal_detail(told: Particulars) -> str:
     """Return what a sampled refusal tells of the request, cut to its bounds."""
+    decision_id, revision, method, address, path, user_agent = told
     if SEPARATOR in path or SEPARATOR in user_agent or SEPARATOR in method:
         method = method.replace(SEPARATOR, REPLACEMENT)  # middleware may take it from a form
         path = path.replace(SEPARATOR, REPLACEMENT)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from math import floor
 from threading import Lock
 
 
@@ -12,17 +13,17 @@ class LogGate:
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
-        self._second = self._passed = self._left_out = 0
+        self._passed = self._left_out = 0
+        self._ends = 0.0
         self._lock = Lock()
 
     def passes(self, most: int) -> tuple[bool, int]:
         """Return whether one more line passes, and how many were left out before this second."""
         with self._lock:
-            left_out = 0
-            second = int(self._clock())
-            if second != self._second:
+            left_out, now = 0, self._clock()
+            if now >= self._ends:
                 left_out, self._left_out = self._left_out, 0
-                self._second, self._passed = second, 0
+                self._ends, self._passed = floor(now) + 1, 0
             if self._passed < most:
                 self._passed += 1
                 return True, left_out
@@ -35,7 +36,7 @@ class LogGate:
         Where it is not, nothing is counted: `passes` is asked next.
         """
         with self._lock:
-            if self._passed < most or int(self._clock()) != self._second:
+            if self._passed < most or self._clock() >= self._ends:
                 return False
             self._left_out += 1
             return True

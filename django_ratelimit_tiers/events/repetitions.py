@@ -17,10 +17,12 @@ from django_ratelimit_tiers.core.policies import Mode
 from django_ratelimit_tiers.core.refusals import (
     OTHERS,
     Counts,
+    Particulars,
     RefusalKey,
     SampledRefusal,
     labelled_key,
     parse_sample,
+    refusal_detail,
     sample_text,
 )
 from django_ratelimit_tiers.events.tallies import MOST_SAMPLED
@@ -35,21 +37,20 @@ class Repetitions:
     def __init__(self) -> None:
         self._lock = Lock()
         self._counts: dict[tuple[str, str], int] = {}
-        self._sample: deque[tuple[int, int, str, str, str]] = deque(maxlen=MOST_SAMPLED)
+        self._sample: deque[tuple[int, int, str, str, Particulars]] = deque(maxlen=MOST_SAMPLED)
 
-    def add(self, outcome: Outcome, label: str, detail: str) -> None:
-        """Count a refusal, unless its label is empty, and sample it, unless its detail is."""
-        if not label:
-            return
-        subject = outcome.charge.subject
+    def add(self, outcome: Outcome, label: str, told: Particulars) -> None:
+        """Count a refusal with a label, and sample it with what is told of its request."""
+        (subject, _, _), _, _, _, wait = outcome
+        counts, counted_as = self._counts, (subject, label)
         with self._lock:
-            counted_as = subject, label
-            if counted_as not in self._counts and len(self._counts) >= MOST_COUNTED:
-                counted_as = OTHERS, label
-            self._counts[counted_as] = self._counts.get(counted_as, 0) + 1
-            if detail:
-                wait = outcome.retry_after or 0
-                self._sample.append((time.time_ns() // 1000, wait, label, subject, detail))
+            if counted_as in counts:
+                counts[counted_as] += 1
+            elif len(counts) < MOST_COUNTED:
+                counts[counted_as] = 1
+            else:
+                counts[OTHERS, label] = counts.get((OTHERS, label), 0) + 1
+            self._sample.append((time.time_ns(), wait or 0, label, subject, told))
 
     def take_counts(self, most: int) -> Counts:
         """Return and remove refusals, of so many subjects and labels at most."""
@@ -70,6 +71,6 @@ class Repetitions:
         return [refusal for refusal in refusals if refusal is not None]
 
 
-def _text(at: int, wait: int, label: str, subject: str, detail: str) -> str:
+def _text(at: int, wait: int, label: str, subject: str, told: Particulars) -> str:
     key, rule = labelled_key(label, Mode.ENFORCE, subject)
-    return sample_text(at, wait, key, rule, detail)
+    return sample_text(at // 1000, wait, key, rule, refusal_detail(told))

@@ -16,7 +16,6 @@ from threading import Lock
 from django_ratelimit_tiers.core.consumption import DayQuota
 from django_ratelimit_tiers.core.decisions import Decision, Grant, Outcome
 from django_ratelimit_tiers.core.policies import MICROSECONDS
-from django_ratelimit_tiers.core.quotas import short_at
 from django_ratelimit_tiers.core.refusals import Counts, SampledRefusal
 from django_ratelimit_tiers.core.tallies import Tally, Usage
 from django_ratelimit_tiers.store.records import HOUR, MINUTE
@@ -77,6 +76,18 @@ class TallySheet:
             is_full = self._untold is None and len(self._usage) >= MOST_ENTRIES
         return is_full or self._clock() - self._told_at > FLUSH_SECONDS
 
+    def note_again(self, subject: str, address_subject: str, decision: Decision) -> bool:
+        """Count one more refusal like an earlier one, whose quotas were noted then.
+
+        Whoever counts such refusals takes care that the store is told in time.
+        """
+        with self._lock:
+            usage = self._usage.get((subject, address_subject))
+            if usage is not None:
+                usage[1] += 1
+                return False
+        return self.note(subject, address_subject, decision)
+
     def take(
         self, refusals: Callable[[], Counts], sample: Callable[[], Sequence[SampledRefusal]]
     ) -> Tally:
@@ -133,7 +144,7 @@ class TallySheet:
         what counts."""
         for outcome in () if decision.degraded else decision.outcomes:
             subject, policy, _ = outcome.charge
-            quota, is_short = (subject, policy.name), outcome.remaining <= short_at(policy)
+            quota, is_short = (subject, policy.name), outcome.remaining <= policy.short_at
             if is_short and (len(self._quotas) < MOST_ENTRIES or quota in self._quotas):
                 self._quotas[quota] = outcome, decision.now
 

@@ -10,7 +10,7 @@ from django.http import HttpRequest
 
 from django_ratelimit_tiers.core.plans import Plan
 from django_ratelimit_tiers.core.policies import Charge, Mode, QuotaPolicy
-from django_ratelimit_tiers.core.refusals import labelled_key, refusal_detail
+from django_ratelimit_tiers.core.refusals import Particulars, labelled_key
 from django_ratelimit_tiers.core.rules import (
     BEFORE_AUTHENTICATION,
     IdentifyBy,
@@ -85,16 +85,10 @@ def make_plan(
     )
 
 
-def detail_of(ledger: Ledger, snapshot: Snapshot) -> str:
+def particulars(ledger: Ledger, snapshot: Snapshot) -> Particulars:
     """Return what a sampled refusal tells of this request."""
-    return refusal_detail(
-        ledger.id,
-        snapshot.edition.number,
-        ledger.method,
-        ledger.client.address,
-        ledger.path,
-        ledger.user_agent,
-    )
+    revision, address = snapshot.edition.number, ledger.client.address
+    return ledger.id, revision, ledger.method, address, ledger.path, ledger.user_agent
 
 
 def endpoint_name(ledger: Ledger, rule: Rule | None = None) -> str:

@@ -14,13 +14,14 @@ from django.http import HttpRequest
 from django_ratelimit_tiers.conf import conf
 from django_ratelimit_tiers.core.decisions import NOTHING_DECIDED, Decision, Grant
 from django_ratelimit_tiers.core.plans import Plan, StalePlan
+from django_ratelimit_tiers.core.refusals import refusal_detail
 from django_ratelimit_tiers.events.refusals import aannounce_refusal, announce_refusal, unnoticed
 from django_ratelimit_tiers.events.tallies import MOST_SAMPLED
 from django_ratelimit_tiers.exceptions import StoreUnavailable
 from django_ratelimit_tiers.policy import bills, stages
 from django_ratelimit_tiers.policy.breaker import Breaker, Guarded
 from django_ratelimit_tiers.policy.failures import degraded_decision
-from django_ratelimit_tiers.policy.flows import Flow, Shortcut, Step
+from django_ratelimit_tiers.policy.flows import AnyFlow, Done, Flow, Shortcut, Step
 from django_ratelimit_tiers.policy.ledgers import Ledger
 from django_ratelimit_tiers.policy.passages import Fare
 from django_ratelimit_tiers.policy.refusal_memory import RefusalMemory
@@ -52,15 +53,15 @@ class Cashier:
         request: HttpRequest,
         stage: stages.Stage,
         fare: Fare,
-    ) -> Flow[Decision] | Shortcut[Decision]:
+    ) -> AnyFlow[Decision]:
         """Decide a stage by what its client has been charged before."""
         if not fare.bill.charges:
             return self._charge_nothing(snapshot, ledger, request, stage, fare)
-        detail = bills.detail_of(ledger, snapshot)
-        recalled = self._recall(fare.plan, detail) if self.refusals.remembered else None
-        if recalled is not None:
-            return self._enter(ledger, request, fare.bill, recalled)
-        return Acquisition(self, snapshot, ledger, request, stage, fare, detail)
+        if self.refusals.remembered:
+            again = self._recall(ledger, snapshot, fare.bill)
+            if again is not None:
+                return self._refuse_again(ledger, request, fare.bill, again)
+        return Acquisition(self, snapshot, ledger, request, stage, fare)
 
     def decide(
         self,
@@ -159,10 +160,11 @@ class Cashier:
         if not bill.charges:
             yield from self._reloads.look(plan)
             return NOTHING_DECIDED
-        detail, store = bills.detail_of(ledger, snapshot), self.store
-        recalled = self._recall(plan, detail) if self.refusals.remembered else None
-        if recalled is not None:
-            return recalled
+        if self.refusals.remembered:
+            again = self._recall(ledger, snapshot, bill)
+            if again is not None:
+                return again
+        detail, store = refusal_detail(bills.particulars(ledger, snapshot)), self.store
         try:
             asking = Guarded(self.breaker, store.execute, store.aexecute, plan, detail)
             decision: Decision = yield asking
@@ -180,7 +182,7 @@ class Cashier:
         was_exempt: str = "",
     ) -> Flow[Decision]:
         """Enter what was decided into the ledger, and act on it."""
-        if not decision.allowed:
+        if not decision.allowed and not decision.id:
             decision = decision.named(ledger.id)
         ledger.add(bill, decision)
         if not decision.allowed:
@@ -204,14 +206,28 @@ class Cashier:
         if decision.degraded is not None:
             self.teller.tell_later()
 
-    def _recall(self, plan: Plan, detail: str) -> Decision | None:
-        """Return what the store would decide again of a client that it keeps refusing."""
-        recalled = self.refusals.recall(plan)
+    def _recall(self, ledger: Ledger, snapshot: Snapshot, bill: Bill) -> Decision | None:
+        """Return what the store would decide again of a client that it keeps refusing.
+
+        What a policy in shadow mode would refuse nobody but the store knows.
+        """
+        charges, tariff = bill
+        recalled = None if tariff.rehearses else self.refusals.recall(charges, ledger.id)
         if recalled is None:
             return None
         place, decision = recalled
-        self.teller.count_refusal(decision.refusing[0], plan.labels[place], detail)
+        told = bills.particulars(ledger, snapshot)
+        self.teller.count_refusal(decision.refusing[0], tariff.labels[place], told)
         return decision
+
+    def _refuse_again(
+        self, ledger: Ledger, request: HttpRequest, bill: Bill, decision: Decision
+    ) -> AnyFlow[Decision]:
+        """Enter a refusal from memory: nearly always there is nothing to wait for."""
+        if ledger.charged or not unnoticed():
+            return self._enter(ledger, request, bill, decision)
+        ledger.add(bill, decision)
+        return self.tell(ledger) if self.teller.note_again(ledger) else Done(decision)
 
     def _learn(self, plan: Plan, decision: Decision) -> None:
         """Remember what follows from a decision of the store."""
@@ -239,13 +255,13 @@ class Acquisition(Guarded, Shortcut[Decision]):
         request: HttpRequest,
         stage: stages.Stage,
         fare: Fare,
-        detail: str,
     ) -> None:
         store, self._breaker = cashier.store, cashier.breaker
-        self._arguments = fare.plan, detail
+        self.detail = refusal_detail(bills.particulars(ledger, snapshot))
+        self._arguments = fare.plan, self.detail
         self._run, self._arun = store.execute, store.aexecute
         self._cashier, self.snapshot, self.ledger, self.request = cashier, snapshot, ledger, request
-        self.stage, self.fare, self.detail = stage, fare, detail
+        self.stage, self.fare = stage, fare
 
     def conclude(
         self, decision: Decision | None, error: Exception | None

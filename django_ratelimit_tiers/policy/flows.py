@@ -1,7 +1,8 @@
 """Logic that pauses for input and output, so that it is written once for both colours.
 
 A flow is a generator that yields pauses and is sent their results; `drive` runs it synchronously
-and `adrive` on an event loop. A shortcut is the same for what nearly every request takes.
+and `adrive` on an event loop. A shortcut is the same for what nearly every request takes, and what
+is done has its result without a pause.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Coroutine, Generator
 from inspect import iscoroutine
 from types import GeneratorType
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, Generic, Protocol, TypeAlias, TypeVar
 
 from asgiref.sync import async_to_sync, iscoroutinefunction, sync_to_async
 
@@ -94,16 +95,30 @@ async def _awaited(coroutine: Coroutine[Any, Any, R]) -> R:
     return await coroutine
 
 
-def done(result: R) -> Flow[R]:
-    """Return the flow that has its result already and never pauses."""
-    return result
-    yield  # what makes this function a generator
+class Done(Generic[R]):
+    """A flow that has its result already and never pauses."""
+
+    __slots__ = ("result",)
+
+    def __init__(self, result: R) -> None:
+        self.result = result
+
+    def __iter__(self) -> Flow[R]:
+        """Let a generator go this way, too (`yield from`)."""
+        return self.result
+        yield  # what makes this function a generator
 
 
-def drive(flow: Flow[R] | Shortcut[R]) -> R:
+AnyFlow: TypeAlias = Flow[R] | Shortcut[R] | Done[R]
+"""Whatever `drive` and `adrive` run, and another flow can yield from."""
+
+
+def drive(flow: AnyFlow[R]) -> R:
     """Run a flow in this thread and return its result."""
     error: Exception | None = None
     answer: Any = None
+    if isinstance(flow, Done):
+        return flow.result
     if isinstance(flow, Shortcut):
         try:
             answer = flow.run()
@@ -125,10 +140,12 @@ def drive(flow: Flow[R] | Shortcut[R]) -> R:
             error = failure
 
 
-async def adrive(flow: Flow[R] | Shortcut[R]) -> R:
+async def adrive(flow: AnyFlow[R]) -> R:
     """Run a flow on the event loop and return its result."""
     error: Exception | None = None
     answer: Any = None
+    if isinstance(flow, Done):
+        return flow.result
     if isinstance(flow, Shortcut):
         try:
             answer = await flow.arun()

@@ -64,7 +64,7 @@ class Client:
 
 def address_client(request: HttpRequest) -> Client:
     """Return the client as known before authentication."""
-    meta, proxies, prefix = request.META, conf.trusted_proxies, conf.IPV6_PREFIX
+    meta, proxies, prefix = request.META, conf.TRUSTED_PROXIES, conf.IPV6_PREFIX
     peer = meta.get("REMOTE_ADDR") or ""
     if not proxies:
         return _address_client(peer, "", "", (), prefix)

@@ -126,10 +126,13 @@ class Ledger:
         """Add what one stage decided; what earlier ones charged is given back on a refusal."""
         _, tariff = bill
         answer, _, _, _, _, allowed = decision
+        if not allowed:  # nothing was charged, and nothing else is going to be
+            self.decision = decision
+            return
         is_first = self.decision is NOTHING_DECIDED
-        self.decision = decision if is_first or not allowed else self.decision.merge(decision)
+        self.decision = decision if is_first else self.decision.merge(decision)
         self.charged_rules = self.charged_rules | tariff.rule_ids
-        if allowed and answer:
+        if answer:
             self.charged.append((bill, decision))
             self.has_reservations = self.has_reservations or tariff.has_reservations
 

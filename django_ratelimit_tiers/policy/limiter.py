@@ -19,7 +19,7 @@ from django_ratelimit_tiers.core.decisions import Decision
 from django_ratelimit_tiers.policy import express, stages
 from django_ratelimit_tiers.policy.cashiers import Cashier
 from django_ratelimit_tiers.policy.exemptions import account_of, exempt_by_view
-from django_ratelimit_tiers.policy.flows import Flow, Shortcut, Step, call, done
+from django_ratelimit_tiers.policy.flows import AnyFlow, Done, Flow, Step, call
 from django_ratelimit_tiers.policy.identity import identified_client, request_user, verified_key
 from django_ratelimit_tiers.policy.ledgers import Ledger, ledger_of, open_ledger
 from django_ratelimit_tiers.policy.passages import Fare, Passage
@@ -44,15 +44,13 @@ class Limiter:
             return False
         return not known.has_accounts or account_of(known, ledger.client, request) is None
 
-    def door(self, request: HttpRequest) -> Flow[Decision] | Shortcut[Decision]:
+    def door(self, request: HttpRequest) -> AnyFlow[Decision]:
         """Decide the first stage: what is known before authentication, by the path alone."""
         ledger, known = open_ledger(request), self._snapshots.in_force
         fare = None if known is None else express.usual_door_fare(known, ledger, request)
         return self._decide(ledger, request, stages.door_bill, known, fare)
 
-    def reach(
-        self, request: HttpRequest, view: Any, cost: int = 1
-    ) -> Flow[Decision] | Shortcut[Decision]:
+    def reach(self, request: HttpRequest, view: Any, cost: int = 1) -> AnyFlow[Decision]:
         """Decide what the resolved route and the client add, before the view.
 
         The client is left to a view that decides it itself (`stages.decides_client`).
@@ -66,7 +64,7 @@ class Limiter:
             return self._reach(ledger, request, view, cost, way)
         return self._at_view(ledger, request, view, cost)
 
-    def client(self, request: HttpRequest, user: Any) -> Flow[Decision] | Shortcut[Decision]:
+    def client(self, request: HttpRequest, user: Any) -> AnyFlow[Decision]:
         """Decide the second stage: the client's tier and every rule not charged yet.
 
         `user` is the user that authentication found, None when there is none. The tier is charged
@@ -101,13 +99,13 @@ class Limiter:
             yield from self._cashier.give_back(ledger, reservations_only=True)
         return ledger.decision
 
-    def settle(self, request: HttpRequest, status: int) -> Flow[None]:
+    def settle(self, request: HttpRequest, status: int) -> AnyFlow[None]:
         """Give back what was reserved for a failure unless the response is one, or a refusal."""
         ledger = ledger_of(request)
         if ledger is None or not (ledger.has_reservations and ledger.decision.allowed):
-            return done(None)
+            return Done(None)
         is_failure = status in conf.FAILED_STATUSES
-        return done(None) if is_failure else self._cashier.give_back(ledger, reservations_only=True)
+        return Done(None) if is_failure else self._cashier.give_back(ledger, reservations_only=True)
 
     def _reach(
         self, ledger: Ledger, request: HttpRequest, view: Any, cost: int, way: Passage | None
@@ -119,19 +117,19 @@ class Limiter:
 
     def _route(
         self, ledger: Ledger, request: HttpRequest, known: Passage | None
-    ) -> Flow[Decision] | Shortcut[Decision]:
+    ) -> AnyFlow[Decision]:
         """Decide the rest of the first stage: what only the resolved route shows."""
         exempt_by_view(ledger, request)
         if known is not None and not known.rules.acts_beyond(ledger.charged_rules):
-            return done(ledger.decision)
+            return Done(ledger.decision)
         return self._decide(ledger, request, stages.route_bill)
 
     def _at_view(
         self, ledger: Ledger, request: HttpRequest, view: Any, cost: int
-    ) -> Flow[Decision] | Shortcut[Decision]:
+    ) -> AnyFlow[Decision]:
         """Decide the second stage, unless the view does."""
         if stages.decides_client(view):
-            return done(ledger.decision)
+            return Done(ledger.decision)
         user = request_user(request)
         if type(user) is Step:
             return self._of_session(ledger, request, user, cost)
@@ -145,9 +143,9 @@ class Limiter:
 
     def _client(
         self, ledger: Ledger, request: HttpRequest, user: Any, cost: int
-    ) -> Flow[Decision] | Shortcut[Decision]:
+    ) -> AnyFlow[Decision]:
         if ledger.client_decided:
-            return done(ledger.decision)
+            return Done(ledger.decision)
         ledger.client_decided = True
         if ledger.preflight:
             ledger.doubt_preflight(user)
@@ -195,7 +193,7 @@ class Limiter:
         stage: stages.Stage,
         known: Snapshot | None = None,
         fare: Fare | None = None,
-    ) -> Flow[Decision] | Shortcut[Decision]:
+    ) -> AnyFlow[Decision]:
         """Decide a stage: by a fare where the snapshot has shown what its client is charged."""
         if known is None or fare is None:
             return self._cashier.decide(ledger, request, stage)

@@ -12,13 +12,13 @@ from __future__ import annotations
 import math
 import time
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from threading import Lock
 
 from django_ratelimit_tiers.core.decisions import Decision, Outcome
 from django_ratelimit_tiers.core.plans import Plan
-from django_ratelimit_tiers.core.policies import MICROSECONDS, Charge, Mode
+from django_ratelimit_tiers.core.policies import MICROSECONDS, Charge
 from django_ratelimit_tiers.core.tuples import filled
 from django_ratelimit_tiers.policy.revisions import own_edits
 
@@ -30,8 +30,6 @@ MOST_REMEMBERED = 10_000
 SPENT_SECONDS = 2.0
 """How long after the last refusal of a charge nothing depends on it any more."""
 
-SHADOW = Mode.SHADOW  # to ask an enum for its member takes as long as a call
-
 Key = tuple[str, int, int]
 """A subject, the identity of a policy and a cost: whatever else is charged, this one refuses."""
 
@@ -40,7 +38,8 @@ Key = tuple[str, int, int]
 class Refusal:
     """The last refusal of a charge by the store, and how many there were since a second began.
 
-    It is believed up to `until`; the wait that the client was told `ends` later.
+    It is believed up to `until`, which has passed already as long as nothing shows an attack; the
+    wait that the client was told `ends` later.
     """
 
     outcome: Outcome
@@ -60,35 +59,22 @@ class RefusalMemory:
         self._clock = clock
         self.remembered: OrderedDict[Key, Refusal] = OrderedDict()
         self._lock = Lock()
-        self._own_edit, self._edited_at = own_edits.last, -math.inf
+        self._own_edit = own_edits.last
 
-    def recall(self, plan: Plan) -> tuple[int, Decision] | None:
-        """Return which charge of a plan is refused again, and the decision on it alone, if one is.
+    def recall(self, charges: Iterable[Charge], name: str) -> tuple[int, Decision] | None:
+        """Return which of some charges is refused again, and the decision on it alone, if one is.
 
-        It is the one with the longest wait, as the store would tell. A plan with a policy in shadow
-        mode is the store's: nobody else knows what that would refuse.
+        It is the one with the longest wait, as the store would tell; the decision gets the name.
         """
-        now, found, ends = self._clock(), None, 0.0
         if self._own_edit is not own_edits.last:
-            self._own_edit, self._edited_at = own_edits.last, now
-        for place, charge in enumerate(plan.charges):
-            subject, policy, cost = charge  # `_key`, written out as every request comes here
-            if policy.mode is SHADOW:
-                return None
-            refusal = self.remembered.get((subject, id(policy), cost))
-            if (
-                refusal is not None
-                and refusal.count >= SIGNS_OF_ATTACK
-                and self._edited_at < refusal.at
-                and now < refusal.until
-                and ends < refusal.ends
-            ):
-                found, ends = (place, charge, refusal), refusal.ends
-        if found is None:
-            return None
-        place, charge, refusal = found
-        refusal.count += 1
-        return place, _later(refusal, charge, now)
+            self._doubt_all()
+        now, find = self._clock(), self.remembered.get
+        found, at, ends = None, 0, 0.0
+        for place, (subject, policy, cost) in enumerate(charges):
+            refusal = find((subject, id(policy), cost))  # `_key`, written out: each request asks
+            if refusal is not None and now < refusal.until and ends < refusal.ends:
+                found, at, ends = refusal, place, refusal.ends
+        return None if found is None else (at, _later(found, now, name))
 
     def learn(self, plan: Plan, decision: Decision) -> None:
         """Remember what the store has just refused, and forget what it has let through.
@@ -108,16 +94,24 @@ class RefusalMemory:
     def _remember(self, outcome: Outcome, store_now: int) -> None:
         now, key = self._clock(), _key(outcome.charge)
         ends = now + (outcome.retry_after or 0) / MICROSECONDS
-        until = min(now + self._seconds, ends)
         known = self.remembered.get(key)
         second, count = (known.second, known.count) if known else (now, 0)
         if now - second > 1:
             goes_on = count >= SIGNS_OF_ATTACK and now - second < SPENT_SECONDS
             second, count = now, count if goes_on else 0
+        is_attack = count + 1 >= SIGNS_OF_ATTACK
+        until = min(now + self._seconds, ends) if is_attack else -math.inf
         self.remembered[key] = Refusal(outcome, store_now, now, until, ends, second, count + 1)
         self.remembered.move_to_end(key)
         while len(self.remembered) > MOST_REMEMBERED or self._oldest.at < now - SPENT_SECONDS:
             self.remembered.popitem(last=False)
+
+    def _doubt_all(self) -> None:
+        """Believe nothing any more that was remembered before an edit of this process."""
+        with self._lock:
+            self._own_edit = own_edits.last
+            for refusal in self.remembered.values():
+                refusal.until = -math.inf
 
     @property
     def _oldest(self) -> Refusal:
@@ -129,11 +123,9 @@ def _key(charge: Charge) -> Key:
     return charge.subject, id(charge.policy), charge.cost
 
 
-def _later(refusal: Refusal, charge: Charge, now: float) -> Decision:
+def _later(refusal: Refusal, now: float, name: str) -> Decision:
     passed = int((now - refusal.at) * MICROSECONDS)
-    _, _, remaining, reset_after, retry_after = refusal.outcome
-    reset_after = max(0, reset_after - passed)
-    told = charge, False, remaining, reset_after, max(1, (retry_after or 0) - passed)
-    outcome = filled(Outcome, told)
-    refusing = (outcome,)  # what is remembered are refusals alone
-    return filled(Decision, (refusing, refusal.now + passed, None, "", refusing, False))
+    charge, _, remaining, reset_after, retry_after = refusal.outcome
+    reset_after, wait = max(0, reset_after - passed), max(1, (retry_after or 0) - passed)
+    refusing = (filled(Outcome, (charge, False, remaining, reset_after, wait)),)
+    return filled(Decision, (refusing, refusal.now + passed, None, name, refusing, False))

@@ -21,7 +21,7 @@ from django_ratelimit_tiers.policy.exemptions import (
     exempt_by_view,
     exempting_rules,
 )
-from django_ratelimit_tiers.policy.flows import Flow, done
+from django_ratelimit_tiers.policy.flows import AnyFlow, Done, Flow
 from django_ratelimit_tiers.policy.ledgers import Ledger, method_of
 from django_ratelimit_tiers.policy.passages import Passage
 from django_ratelimit_tiers.policy.routes import resolution
@@ -31,7 +31,7 @@ from django_ratelimit_tiers.policy.tiers import find_tier
 
 SAFE_METHODS = frozenset(("GET", "HEAD", "OPTIONS", "TRACE"))
 
-Stage = Callable[[Snapshot, Ledger, HttpRequest, dict[str, str]], Flow[Bill]]
+Stage = Callable[[Snapshot, Ledger, HttpRequest, dict[str, str]], AnyFlow[Bill]]
 """Tells what a snapshot charges, and adds the revisions of subjects that it used to the others."""
 
 
@@ -115,7 +115,7 @@ def bill_of(
 
 def door_bill(
     snapshot: Snapshot, ledger: Ledger, request: HttpRequest, _revisions: dict[str, str]
-) -> Flow[Bill]:
+) -> Done[Bill]:
     """Return what is charged before the path is resolved.
 
     Nothing where an exemption is only foreseen: middleware may yet choose other routes, and the one
@@ -127,16 +127,16 @@ def door_bill(
     bill = bills.door_bill(way, ledger, request)
     if bill.charges and is_exempt_ahead(snapshot, ledger, request):
         bill = NOTHING
-    return done(bill)
+    return Done(bill)
 
 
 def route_bill(
     snapshot: Snapshot, ledger: Ledger, request: HttpRequest, _revisions: dict[str, str]
-) -> Flow[Bill]:
+) -> Done[Bill]:
     """Return what only the resolved route shows of what is charged before authentication."""
     way = passage(snapshot, ledger, request)
     exempt_by_rule(way.rules.rules, ledger)
-    return done(bills.door_bill(way, ledger, request))
+    return Done(bills.door_bill(way, ledger, request))
 
 
 def client_bill(
@@ -158,7 +158,7 @@ def client_bill(
 
 def late_bill(
     snapshot: Snapshot, ledger: Ledger, request: HttpRequest, _revisions: dict[str, str]
-) -> Flow[Bill]:
+) -> Done[Bill]:
     """Return what a request that never reached a view is charged.
 
     Exemptions were looked at before, but maybe those of the policy before an edit.
@@ -166,7 +166,7 @@ def late_bill(
     exempt_account(snapshot, ledger, request)
     way, tier = passage(snapshot, ledger, request), snapshot.default_tier("anonymous")
     exempt_by_rule(way.rules.rules, ledger)
-    return done(bills.late_bill(way, tier, ledger, request))
+    return Done(bills.late_bill(way, tier, ledger, request))
 
 
 def is_due_late(ledger: Ledger, request: HttpRequest, status: int) -> bool:

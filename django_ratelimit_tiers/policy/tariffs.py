@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from django_ratelimit_tiers.core.policies import Charge, QuotaPolicy
+from django_ratelimit_tiers.core.policies import Charge, Mode, QuotaPolicy
 from django_ratelimit_tiers.core.refusals import refusal_label
 from django_ratelimit_tiers.core.rules import Count, IdentifyBy, Rule
 
@@ -37,7 +37,7 @@ class Tariff:
     """What requests are charged that differ only in who makes them.
 
     It `reads_body` if whom it charges depends on the body of the request. Raises ValueError for a
-    cost that no counter can hold.
+    cost that no counter can hold. It `rehearses` if a policy in shadow mode is among its own.
     """
 
     items: tuple[Item, ...] = ()
@@ -47,6 +47,7 @@ class Tariff:
     charged: tuple[tuple[Rule | None, QuotaPolicy, int], ...] = field(init=False)
     has_reservations: bool = field(init=False)
     reads_body: bool = field(init=False)
+    rehearses: bool = field(init=False)
 
     def __post_init__(self) -> None:
         put = object.__setattr__
@@ -55,6 +56,7 @@ class Tariff:
         put(self, "labels", tuple(item.label for item in self.items))
         put(self, "has_reservations", any(map(is_reservation, self.rules)))
         put(self, "reads_body", any(map(_counts_by_field, self.rules)))
+        put(self, "rehearses", any(item.policy.mode is Mode.SHADOW for item in self.items))
         for item in self.items:
             Charge("", item.policy, item.cost)  # checked once here, not for each request
         charged = tuple((item.rule, item.policy, item.cost) for item in self.items)

@@ -10,7 +10,7 @@ from threading import Timer
 from weakref import WeakSet
 
 from django_ratelimit_tiers.core.decisions import Outcome
-from django_ratelimit_tiers.core.refusals import Counts, SampledRefusal
+from django_ratelimit_tiers.core.refusals import Counts, Particulars, SampledRefusal
 from django_ratelimit_tiers.core.tallies import Tally
 from django_ratelimit_tiers.events.repetitions import Repetitions
 from django_ratelimit_tiers.events.tallies import (
@@ -47,10 +47,17 @@ class Teller:
         subject = ledger.account or client.subject
         return self._sheet.note(subject, client.address_subject, ledger.decision)
 
-    def count_refusal(self, outcome: Outcome, label: str, detail: str) -> None:
-        """Count what was refused without asking the store, as a plan's label and detail say."""
-        self._repetitions.add(outcome, label, detail)
-        self.tell_later()
+    def note_again(self, ledger: Ledger) -> bool:
+        """Do what `note` does for a refusal that `count_refusal` has counted."""
+        client = ledger.client
+        subject = ledger.account or client.subject
+        return self._sheet.note_again(subject, client.address_subject, ledger.decision)
+
+    def count_refusal(self, outcome: Outcome, label: str, told: Particulars) -> None:
+        """Count what was refused without asking the store, as a plan's label says."""
+        self._repetitions.add(outcome, label, told)
+        if self._timer is None:
+            self.tell_later()
 
     def tell(self) -> bool:
         """Tell the store what there is, and return whether there was any; raises StoreUnavailable.

@@ -89,7 +89,7 @@ def refuse(refusals: int, addresses: int, client: redis.Redis) -> None:
         for number in range(first, min(first + BATCH, refusals)):
             at = number % addresses
             address = f"10.{at >> 16 & 255}.{at >> 8 & 255}.{at & 255}"
-            detail = refusal_detail(f"{number:016x}", 7, "GET", address, "/api/search/", agent)
+            detail = refusal_detail((f"{number:016x}", 7, "GET", address, "/api/search/", agent))
             charges = (Charge(f"ip:{address}", policy, 2),)
             calls.append(protocol.acquire(Plan(charges, labels=labels), detail)[0])
         answers(client, calls)

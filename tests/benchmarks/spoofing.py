@@ -139,7 +139,7 @@ def charge(numbers: range, client: redis.Redis) -> int:
             at = address(number)
             subject = address_subject(at, 64)
             charges = tuple(Charge(subject, policy) for policy in policies)
-            detail = refusal_detail(f"{number:016x}", 7, "GET", at, "/plain/", AGENT)
+            detail = refusal_detail((f"{number:016x}", 7, "GET", at, "/plain/", AGENT))
             plans.append(Plan(charges, labels=labels))
             details.append(detail)
         calls, layouts = zip(*map(protocol.acquire, plans, details), strict=True)

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from django_ratelimit_tiers.core.decisions import Decision, FailurePolicy, Grant, Outcome
 from django_ratelimit_tiers.core.headers import HeaderStyle, header_fields
 from django_ratelimit_tiers.core.policies import Charge, Mode, QuotaPolicy
-from django_ratelimit_tiers.core.quotas import Quotas, short_at
+from django_ratelimit_tiers.core.quotas import Quotas
 from django_ratelimit_tiers.events.tallies import TallySheet
 
 NOW = 1_700_000_000_123_456
@@ -112,7 +112,7 @@ def test_a_day_quota_is_tallied_from_its_first_mark_on(remaining: int, used: lis
     ],
 )
 def test_a_day_quota_runs_short_at_its_first_mark(policy: QuotaPolicy, least: int) -> None:
-    assert short_at(policy) == least
+    assert policy.short_at == least
     assert Quotas((policy,)).short_at == (() if least < 0 else ((0, least),))
 
 

@@ -8,14 +8,14 @@ import pytest
 
 from django_ratelimit_tiers.core.decisions import Outcome
 from django_ratelimit_tiers.core.policies import Charge, Mode, QuotaPolicy
-from django_ratelimit_tiers.core.refusals import OTHERS, RefusalKey, refusal_detail
+from django_ratelimit_tiers.core.refusals import OTHERS, RefusalKey
 from django_ratelimit_tiers.events.repetitions import MOST_COUNTED, Repetitions
 from django_ratelimit_tiers.events.tallies import MOST_SAMPLED
 
 POLICY = QuotaPolicy("free-minute", 60, 60)
 OF_TIER = "free-minute\0free\0GET plain/"
 OF_RULE = "free-minute\0free\0GET plain/\0search"
-DETAIL = refusal_detail("id", 7, "GET", "192.0.2.1", "/plain/", "tester/1")
+TOLD = ("id", 7, "GET", "192.0.2.1", "/plain/", "tester/1")
 
 
 def key(subject: str) -> RefusalKey:
@@ -33,24 +33,15 @@ def repetitions() -> Repetitions:
 
 def test_each_is_counted_once_and_taken_once(repetitions: Repetitions) -> None:
     for label in (OF_TIER, OF_TIER, OF_RULE):
-        repetitions.add(refused(), label, "")
-    repetitions.add(refused("user:2"), OF_TIER, "")
+        repetitions.add(refused(), label, TOLD)
+    repetitions.add(refused("user:2"), OF_TIER, TOLD)
     assert repetitions.take_counts(100) == {key("user:1"): 3, key("user:2"): 1}
     assert repetitions.take_counts(100) == {}
 
 
-def test_what_has_no_label_is_not_counted_and_what_has_no_detail_not_sampled(
-    repetitions: Repetitions,
-) -> None:
-    repetitions.add(refused(), "", DETAIL)
-    assert repetitions.take_counts(100) == {}
-    repetitions.add(refused(), OF_TIER, "")
-    assert repetitions.take_sample() == []
-
-
 def test_the_newest_are_sampled_in_full(repetitions: Repetitions) -> None:
     for number in range(MOST_SAMPLED + 5):
-        repetitions.add(refused(wait=number), OF_RULE, DETAIL.replace("id", f"id{number}", 1))
+        repetitions.add(refused(wait=number), OF_RULE, (f"id{number}", *TOLD[1:]))
     sample = repetitions.take_sample()
     assert [refusal.decision_id for refusal in sample] == [
         f"id{number}" for number in range(5, MOST_SAMPLED + 5)
@@ -63,8 +54,8 @@ def test_the_newest_are_sampled_in_full(repetitions: Repetitions) -> None:
 
 def test_too_many_subjects_are_counted_together(repetitions: Repetitions) -> None:
     for number in range(MOST_COUNTED + 10):
-        repetitions.add(refused(f"user:{number}"), OF_TIER, "")
-    repetitions.add(refused("user:0"), OF_TIER, "")
+        repetitions.add(refused(f"user:{number}"), OF_TIER, TOLD)
+    repetitions.add(refused("user:0"), OF_TIER, TOLD)
     counts = repetitions.take_counts(2 * MOST_COUNTED)
     assert len(counts) == MOST_COUNTED + 1
     assert counts[key(OTHERS)] == 10
@@ -74,7 +65,7 @@ def test_too_many_subjects_are_counted_together(repetitions: Repetitions) -> Non
 def test_threads_lose_none(repetitions: Repetitions) -> None:
     def add() -> None:
         for _ in range(2000):
-            repetitions.add(refused(), OF_TIER, DETAIL)
+            repetitions.add(refused(), OF_TIER, TOLD)
 
     threads = [Thread(target=add) for _ in range(4)]
     for thread in threads:

@@ -94,6 +94,16 @@ def test_of_a_day_quota_the_last_standing_is_told() -> None:
     assert list(sheet.take(dict, list).quotas) == [DayQuota("user:1", "free-day", 100, 93, 2880)]
 
 
+def test_a_refusal_that_comes_again_is_counted_as_the_first_was() -> None:
+    sheet, refused = TallySheet(), decided((DAY, 0), allowed=False)
+    for _ in range(3):
+        sheet.note_again("user:1", "ip:192.0.2.1", refused)
+    tally = sheet.take(dict, list)
+    assert tally.usage == {"user:1": Usage(0, 3, 100 * 3600 // 86_400)}
+    assert tally.sightings == {("user:1", "192.0.2.1")}
+    assert list(tally.quotas) == [DayQuota("user:1", "free-day", 100, 100, 2880)]
+
+
 def test_the_store_is_told_every_few_seconds() -> None:
     clock = Clock()
     sheet = TallySheet(clock)

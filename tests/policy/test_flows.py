@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from django_ratelimit_tiers.policy.flows import Flow, Shortcut, adrive, call, done, drive
+from django_ratelimit_tiers.policy.flows import Done, Flow, Shortcut, adrive, call, drive
 
 
 def place(word: str) -> tuple[str, int]:
@@ -87,7 +87,7 @@ def test_what_a_function_raises_comes_out_of_the_flow(function: Callable[..., An
 
 
 def test_a_flow_that_is_done_never_pauses() -> None:
-    assert drive(done("result")) == "result"
+    assert drive(Done("result")) == "result"
 
 
 class Short(Shortcut[str]):

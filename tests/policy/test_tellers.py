@@ -24,6 +24,7 @@ from tests.servers import PATIENT_SECONDS, ValkeyProcess
 
 REFUSED = Outcome(Charge("ip:192.0.2.1", QuotaPolicy("minute", 1, 60)), False, 0, 1, 1)
 LABEL = "minute\0free\0GET a/\0"
+TOLD = ("id", 7, "GET", "192.0.2.1", "/plain/", "tester/1")
 
 
 def refused(number: int) -> Outcome:
@@ -66,7 +67,7 @@ def wait_for(store: RedisStore, count: int) -> None:
 
 def test_refusals_are_told_again_and_again_by_themselves(store: RedisStore, teller: Teller) -> None:
     for number in range(1, 4):
-        teller.count_refusal(REFUSED, LABEL, "")
+        teller.count_refusal(REFUSED, LABEL, TOLD)
         wait_for(store, number)
 
 
@@ -74,7 +75,7 @@ def test_refusals_that_the_store_did_not_hear_are_told_once_it_answers(
     server: ValkeyProcess, store: RedisStore, teller: Teller
 ) -> None:
     server.kill()
-    teller.count_refusal(REFUSED, LABEL, "")
+    teller.count_refusal(REFUSED, LABEL, TOLD)
     time.sleep(0.5)  # it is tried meanwhile
     server.start()
     wait_for(store, 1)
@@ -85,11 +86,11 @@ def test_a_process_that_ends_tells_what_was_not_heard_and_what_came_after_it(
 ) -> None:
     teller.stop()
     server.kill()
-    teller.count_refusal(REFUSED, LABEL, "")
+    teller.count_refusal(REFUSED, LABEL, TOLD)
     with pytest.raises(StoreUnavailable):
         teller.tell()
     server.start()
-    teller.count_refusal(REFUSED, LABEL, "")
+    teller.count_refusal(REFUSED, LABEL, TOLD)
     teller.tell_the_rest()
     assert counted(store) == 2
 
@@ -113,7 +114,7 @@ def test_a_forked_process_leaves_to_its_parent_what_that_has_counted(
     teller.stop()
     of_parent = Tally(refusals={key(1): 1})
     teller._local.add(of_parent)
-    teller.count_refusal(REFUSED, LABEL, "")
+    teller.count_refusal(REFUSED, LABEL, TOLD)
     child = os.fork()
     if not child:
         with suppress(BaseException):
@@ -128,7 +129,7 @@ def test_a_forked_process_leaves_to_its_parent_what_that_has_counted(
 def test_many_refusals_are_told_a_part_at_a_time(store: RedisStore, teller: Teller) -> None:
     clients = 2 * MOST_REFUSALS + 1
     for number in range(clients):
-        teller._repetitions.add(refused(number), LABEL, "")
+        teller._repetitions.add(refused(number), LABEL, TOLD)
     teller.tell()
     assert counted(store) == MOST_REFUSALS
     wait_for(store, clients)
@@ -140,7 +141,7 @@ def test_the_rest_is_told_where_two_counted_the_same_clients(
     few, many = MOST_REFUSALS // 2, 2 * MOST_REFUSALS
     teller._local.add(Tally(refusals={key(number): 1 for number in range(few)}))
     for number in range(many):
-        teller._repetitions.add(refused(number), LABEL, "")
+        teller._repetitions.add(refused(number), LABEL, TOLD)
     teller.tell()
     wait_for(store, few + many)
 
@@ -157,7 +158,7 @@ def test_what_was_counted_in_many_minutes_is_told_a_part_at_a_time() -> None:
 
 def test_no_process_waits_at_its_end_for_the_time_to_tell(store: RedisStore) -> None:
     teller, before = Teller(store, MemoryRecords()), set(threading.enumerate())
-    teller.count_refusal(REFUSED, LABEL, "")
+    teller.count_refusal(REFUSED, LABEL, TOLD)
     [timer] = set(threading.enumerate()) - before
     teller.stop()
     assert timer.daemon
@@ -165,6 +166,6 @@ def test_no_process_waits_at_its_end_for_the_time_to_tell(store: RedisStore) -> 
 
 def test_one_that_was_stopped_tells_nothing_by_itself(store: RedisStore, teller: Teller) -> None:
     teller.stop()
-    teller.count_refusal(REFUSED, LABEL, "")
+    teller.count_refusal(REFUSED, LABEL, TOLD)
     time.sleep(0.3)
     assert counted(store) == 0

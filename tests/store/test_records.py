@@ -32,7 +32,7 @@ from tests.servers import PATIENT_SECONDS, ValkeyProcess
 CARDINALITY, SAMPLE = 5, 4
 
 ONE = QuotaPolicy("one", 1, 3600)
-DETAIL = refusal_detail("id", 7, "GET", "192.0.2.7", "/a\0b", "agent\x1b[2J")
+DETAIL = refusal_detail(("id", 7, "GET", "192.0.2.7", "/a\0b", "agent\x1b[2J"))
 
 
 @pytest.fixture(params=["memory", "redis"])

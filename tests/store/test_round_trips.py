@@ -110,6 +110,7 @@ def scripts(proxy: CountingProxy) -> list[bytes]:
 
 
 REFUSED = Outcome(charges(1, 1)[0], False, 0, 1, 1)
+TOLD = ("id", 7, "GET", "192.0.2.1", "/plain/", "tester/1")
 
 ONE_ACQUIRE = [ACQUIRE.digest]
 
@@ -144,7 +145,7 @@ def test_an_event_loop_decides_and_tells_usage_without_a_thread(redis_url: str) 
     async def run() -> None:
         asyncio.get_running_loop().run_in_executor = hops.append  # type: ignore[assignment,method-assign]
         reply = await store.aexecute(Plan(charges(2, 1), labels=("label\0\0GET /",) * 2))
-        teller.count_refusal(REFUSED, "label\0\0GET /", "")
+        teller.count_refusal(REFUSED, "label\0\0GET /", TOLD)
         await teller.atell()
         await store.aclose()
         assert reply.outcomes
