@@ -19,6 +19,9 @@ REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
 OTHERS = "*"
 """The subject of refusals that are counted together because a minute has too many subjects."""
 
+LONGEST_METHOD = 20
+"""Characters of a method that are kept."""
+
 LONGEST_PATH = 500
 """Characters of a path that are kept."""
 
@@ -53,19 +56,30 @@ class SampledRefusal:
 
 
 Particulars = tuple[str, int, str, str, str, str]
-"""What is told of a refused request: the id of the decision, the revision that decided, the method,
-address, path and user agent."""
+"""What a sampled refusal tells of the request: the id of its decision, the revision that decided,
+the method, address, path and user agent."""
 
 
-def refusal_detail(told: Particulars) -> str:
-    """Return what a sampled refusal tells of the request, cut to its bounds."""
+def sampled(outcome: Outcome, label: str, at: int, told: Particulars) -> SampledRefusal:
+    """Return a refusal in full, cut to its bounds: what a label and a request tell of an outcome.
+
+    `at` is in microseconds since the epoch.
+    """
+    charge = outcome.charge
+    key, rule = labelled_key(label, charge.policy.mode, charge.subject)
     decision_id, revision, method, address, path, user_agent = told
-    if SEPARATOR in path or SEPARATOR in user_agent or SEPARATOR in method:
-        method = method.replace(SEPARATOR, REPLACEMENT)  # middleware may take it from a form
-        path = path.replace(SEPARATOR, REPLACEMENT)
-        user_agent = user_agent.replace(SEPARATOR, REPLACEMENT)
-    path, user_agent = path[:LONGEST_PATH], user_agent[:LONGEST_USER_AGENT]
-    return f"{decision_id}\0{revision}\0{method[:20]}\0{address}\0{path}\0{user_agent}"
+    return SampledRefusal(
+        key=key,
+        rule=rule,
+        at=at,
+        retry_after=outcome.retry_after or 0,
+        decision_id=decision_id,
+        revision=revision,
+        method=printable(method[:LONGEST_METHOD]),
+        address=address,
+        path=printable(path[:LONGEST_PATH]),
+        user_agent=printable(user_agent[:LONGEST_USER_AGENT]),
+    )
 
 
 def refusal_label(policy: str, tier: str, endpoint: str, rule: str = "") -> str:
@@ -113,14 +127,10 @@ def parse_sample(text: str) -> SampledRefusal | None:
 
 def written_sample(refusal: SampledRefusal) -> str:
     """Return the text that `parse_sample` makes a sampled refusal of."""
+    times = str(refusal.at), str(refusal.retry_after)
+    of_decision = refusal.rule, refusal.decision_id, str(refusal.revision)
     of_request = refusal.method, refusal.address, refusal.path, refusal.user_agent
-    detail = SEPARATOR.join((refusal.decision_id, str(refusal.revision), *of_request))
-    return sample_text(refusal.at, refusal.retry_after, refusal.key, refusal.rule, detail)
-
-
-def sample_text(at: int, wait: int, key: RefusalKey, rule: str, detail: str) -> str:
-    """Return a sampled refusal as the store's script writes one; `detail` is that of the plan."""
-    return SEPARATOR.join((str(at), str(wait), *key, rule, detail))
+    return SEPARATOR.join((*times, *refusal.key, *of_decision, *of_request))
 
 
 def counted_outcomes(outcomes: Sequence[Outcome]) -> list[int]:

@@ -26,8 +26,8 @@ class Usage:
 class Tally:
     """Usage by subject, who was seen from which network, and the day quotas that run short.
 
-    `refusals` are those that were decided in the process, without the store, and `sample` the
-    newest of them in full. A teller numbers its tallies upwards, so that the store recognizes one
+    `refusals` are those that were decided in the process, without the store, and `sample` has the
+    newest of all in full. A teller numbers its tallies upwards, so that the store recognizes one
     that it is told twice.
     """
 
@@ -41,4 +41,4 @@ class Tally:
 
     def __bool__(self) -> bool:
         """Whether there is anything to tell."""
-        return bool(self.usage or self.sightings or self.quotas or self.refusals)
+        return bool(self.usage or self.sightings or self.quotas or self.refusals or self.sample)

@@ -30,8 +30,8 @@ keeps until then. While the store adds a tally it does nothing else, and has to 
 MOST_REFUSALS = 250
 """Refusals decided without the store, by what they are counted under, that one tally tells."""
 
-MOST_SAMPLED = 20
-"""Refusals decided without the store that a tally tells in full: the newest."""
+MOST_SAMPLED = 50
+"""Refusals that a tally tells in full: the newest of the process."""
 
 
 class TallySheet:
@@ -55,14 +55,12 @@ class TallySheet:
         Limits decided without the store are only this process's share, and are left out. Returns
         whether the store should be told now.
         """
-        key = subject, address_subject
+        key, is_full = (subject, address_subject), False
         answer, _, _, _, _, allowed = decision
         with self._lock:
             usage = self._usage.get(key)
-            if usage is None and len(self._usage) < MOST_ENTRIES:
-                outcomes = () if decision.degraded else decision.outcomes
-                own = [o for o in outcomes if o.charge.subject == subject]
-                usage = self._usage[key] = [0, 0, _hourly_limit(own)]
+            if usage is None:
+                usage, is_full = self._begin(key, decision)
             if usage is not None:
                 usage[0 if allowed else 1] += 1
                 if type(answer) is not Grant:
@@ -73,7 +71,6 @@ class TallySheet:
                         if standings[place][1] <= least:
                             self._note_quotas(decision)
                             break
-            is_full = self._untold is None and len(self._usage) >= MOST_ENTRIES
         return is_full or self._clock() - self._told_at > FLUSH_SECONDS
 
     def note_again(self, subject: str, address_subject: str, decision: Decision) -> bool:
@@ -93,7 +90,8 @@ class TallySheet:
     ) -> Tally:
         """Return what is to be told now: what could not be told before, otherwise what is new.
 
-        `refusals` and `sample` return and forget what was decided without the store.
+        `refusals` returns and forgets what was decided without the store, and `sample` the newest
+        refusals in full.
         """
         with self._lock:
             self._told_at = self._clock()
@@ -138,6 +136,15 @@ class TallySheet:
         for subject, address_subject in self._usage:
             if subject.startswith(("user:", "key:")):
                 yield subject, address_subject.removeprefix("ip:")
+
+    def _begin(self, key: tuple[str, str], decision: Decision) -> tuple[list[int] | None, bool]:
+        """Return a new entry, None if there are too many, and whether the sheet is full now."""
+        entries, usage = self._usage, None
+        if len(entries) < MOST_ENTRIES:
+            outcomes = () if decision.degraded else decision.outcomes
+            own = [o for o in outcomes if o.charge.subject == key[0]]
+            usage = entries[key] = [0, 0, _hourly_limit(own)]
+        return usage, self._untold is None and len(entries) >= MOST_ENTRIES
 
     def _note_quotas(self, decision: Decision) -> None:
         """Note the day quotas of a decision that run short; the last of each before it is told is

@@ -6,6 +6,7 @@ which the plain way is, that took a tenth longer. Both do the same, which the te
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import suppress
 from functools import partial
 
@@ -14,9 +15,8 @@ from django.http import HttpRequest
 from django_ratelimit_tiers.conf import conf
 from django_ratelimit_tiers.core.decisions import NOTHING_DECIDED, Decision, Grant
 from django_ratelimit_tiers.core.plans import Plan, StalePlan
-from django_ratelimit_tiers.core.refusals import refusal_detail
+from django_ratelimit_tiers.core.refusals import counted_outcomes
 from django_ratelimit_tiers.events.refusals import aannounce_refusal, announce_refusal, unnoticed
-from django_ratelimit_tiers.events.tallies import MOST_SAMPLED
 from django_ratelimit_tiers.exceptions import StoreUnavailable
 from django_ratelimit_tiers.policy import bills, stages
 from django_ratelimit_tiers.policy.breaker import Breaker, Guarded
@@ -31,7 +31,6 @@ from django_ratelimit_tiers.policy.tariffs import NOTHING, Bill
 from django_ratelimit_tiers.policy.tellers import Teller
 from django_ratelimit_tiers.store.base import Store
 from django_ratelimit_tiers.store.memory import MemoryStore
-from django_ratelimit_tiers.store.memory_records import MemoryRecords
 
 
 class Cashier:
@@ -43,7 +42,7 @@ class Cashier:
         self.refusals = RefusalMemory(conf.REFUSAL_MEMORY)
         self.store = store
         self._reloads = Reloads(store, self.breaker, self.snapshots)
-        self._local = MemoryStore(records=MemoryRecords(sample=MOST_SAMPLED))
+        self._local = MemoryStore()
         self.teller = Teller(store, self._local.records)
 
     def charge(
@@ -84,7 +83,7 @@ class Cashier:
         """Decide a stage whose acquisition has not just let the request in."""
         ledger, request, fare = asked.ledger, asked.request, asked.fare
         if decision is not None:
-            self._learn(fare.plan, decision)
+            self._learn(asked.snapshot, ledger, fare.plan, decision)
         elif isinstance(error, StalePlan):
             snapshot, known = asked.snapshot, fare.revisions
             revisions = yield from self._reloads.catch_up(snapshot, error, known)
@@ -92,7 +91,7 @@ class Cashier:
         else:
             if error is not None and not isinstance(error, StoreUnavailable):
                 raise error
-            decision = self._degraded(ledger, fare.bill, asked.detail)
+            decision = self._degraded(asked.snapshot, ledger, fare.bill)
         return (yield from self._enter(ledger, request, fare.bill, decision))
 
     def tell(self, ledger: Ledger) -> Flow[Decision]:
@@ -164,13 +163,12 @@ class Cashier:
             again = self._recall(ledger, snapshot, bill)
             if again is not None:
                 return again
-        detail, store = refusal_detail(bills.particulars(ledger, snapshot)), self.store
+        store = self.store
         try:
-            asking = Guarded(self.breaker, store.execute, store.aexecute, plan, detail)
-            decision: Decision = yield asking
+            decision: Decision = yield Guarded(self.breaker, store.execute, store.aexecute, plan)
         except StoreUnavailable:
-            return self._degraded(ledger, bill, detail)
-        self._learn(plan, decision)
+            return self._degraded(snapshot, ledger, bill)
+        self._learn(snapshot, ledger, plan, decision)
         return decision
 
     def _enter(
@@ -203,8 +201,6 @@ class Cashier:
         if not unnoticed():
             told = request, decision, ledger.client.subject, bills.refused_endpoint(bill, ledger)
             yield Step(lambda: announce_refusal(*told), lambda: aannounce_refusal(*told))
-        if decision.degraded is not None:
-            self.teller.tell_later()
 
     def _recall(self, ledger: Ledger, snapshot: Snapshot, bill: Bill) -> Decision | None:
         """Return what the store would decide again of a client that it keeps refusing.
@@ -216,8 +212,10 @@ class Cashier:
         if recalled is None:
             return None
         place, decision = recalled
+        (refusing,), label = decision.refusing, tariff.labels[place]
+        self.teller.count_refusal(refusing.charge.subject, label)
         told = bills.particulars(ledger, snapshot)
-        self.teller.count_refusal(decision.refusing[0], tariff.labels[place], told)
+        self.teller.sample(refusing, label, decision.now, told)
         return decision
 
     def _refuse_again(
@@ -229,14 +227,28 @@ class Cashier:
         ledger.add(bill, decision)
         return self.tell(ledger) if self.teller.note_again(ledger) else Done(decision)
 
-    def _learn(self, plan: Plan, decision: Decision) -> None:
+    def _learn(self, snapshot: Snapshot, ledger: Ledger, plan: Plan, decision: Decision) -> None:
         """Remember what follows from a decision of the store."""
         if decision.refusing or self.refusals.remembered:
             self.refusals.learn(plan, decision)
         self.snapshots.confirm()
+        self._sample(snapshot, ledger, plan.labels, decision)
 
-    def _degraded(self, ledger: Ledger, bill: Bill, detail: str) -> Decision:
-        return degraded_decision(bill, self._local, detail, ledger.earlier_rules())
+    def _degraded(self, snapshot: Snapshot, ledger: Ledger, bill: Bill) -> Decision:
+        """Return what is decided without the store."""
+        decision = degraded_decision(bill, self._local, ledger.earlier_rules())
+        self._sample(snapshot, ledger, bill.tariff.labels, decision)
+        return decision
+
+    def _sample(
+        self, snapshot: Snapshot, ledger: Ledger, labels: Sequence[str], decision: Decision
+    ) -> None:
+        """Keep in full what is counted as refused, by the labels of what was charged."""
+        if type(decision.answer) is Grant:
+            return
+        outcomes, told = decision.outcomes, bills.particulars(ledger, snapshot)
+        for place in counted_outcomes(outcomes):
+            self.teller.sample(outcomes[place], labels[place], decision.now, told)
 
 
 class Acquisition(Guarded, Shortcut[Decision]):
@@ -245,7 +257,7 @@ class Acquisition(Guarded, Shortcut[Decision]):
     Nearly every request is one, and let in.
     """
 
-    __slots__ = ("_cashier", "detail", "fare", "ledger", "request", "snapshot", "stage")
+    __slots__ = ("_cashier", "fare", "ledger", "request", "snapshot", "stage")
 
     def __init__(
         self,
@@ -257,8 +269,7 @@ class Acquisition(Guarded, Shortcut[Decision]):
         fare: Fare,
     ) -> None:
         store, self._breaker = cashier.store, cashier.breaker
-        self.detail = refusal_detail(bills.particulars(ledger, snapshot))
-        self._arguments = fare.plan, self.detail
+        self._arguments = (fare.plan,)
         self._run, self._arun = store.execute, store.aexecute
         self._cashier, self.snapshot, self.ledger, self.request = cashier, snapshot, ledger, request
         self.stage, self.fare = stage, fare

@@ -18,14 +18,11 @@ from django_ratelimit_tiers.store.memory import MemoryStore
 STRICTNESS = [FailurePolicy.OPEN, FailurePolicy.LOCAL, FailurePolicy.CLOSED]
 
 
-def degraded_decision(
-    bill: Bill, local: MemoryStore, detail: str = "", earlier: Iterable[Rule] = ()
-) -> Decision:
+def degraded_decision(bill: Bill, local: MemoryStore, earlier: Iterable[Rule] = ()) -> Decision:
     """Return the decision of the strictest failure policy among the rules that can refuse.
 
     The tier follows them and those that have charged the request `earlier`; where there is no rule
     the setting decides. A request that would be charged nothing passes, whatever the policy.
-    `detail` is what a sampled refusal tells of the request, empty for no sample.
     """
     refusing = [
         rule
@@ -40,7 +37,7 @@ def degraded_decision(
         return Decision(degraded=strictest)
     workers = worker_count()
     charges = tuple(_share(charge, workers) for charge in bill.charges)
-    decision = local.execute(Plan(charges, labels=bill.tariff.labels), detail)
+    decision = local.execute(Plan(charges, labels=bill.tariff.labels))
     return Decision(decision.answer, decision.now, FailurePolicy.LOCAL)
 
 

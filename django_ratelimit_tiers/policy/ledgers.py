@@ -129,12 +129,13 @@ class Ledger:
         if not allowed:  # nothing was charged, and nothing else is going to be
             self.decision = decision
             return
-        is_first = self.decision is NOTHING_DECIDED
+        is_first, charged = self.decision is NOTHING_DECIDED, self.charged_rules
         self.decision = decision if is_first else self.decision.merge(decision)
-        self.charged_rules = self.charged_rules | tariff.rule_ids
+        self.charged_rules = charged | tariff.rule_ids if charged else tariff.rule_ids
         if answer:
             self.charged.append((bill, decision))
-            self.has_reservations = self.has_reservations or tariff.has_reservations
+            if tariff.has_reservations:
+                self.has_reservations = True
 
     def earlier_rules(self) -> list[Rule]:
         """Return the enforced rules that earlier stages have charged the request by."""

@@ -3,22 +3,17 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
 from contextlib import suppress
 from os import register_at_fork
 from threading import Timer
 from weakref import WeakSet
 
 from django_ratelimit_tiers.core.decisions import Outcome
-from django_ratelimit_tiers.core.refusals import Counts, Particulars, SampledRefusal
+from django_ratelimit_tiers.core.refusals import Counts, Particulars
 from django_ratelimit_tiers.core.tallies import Tally
 from django_ratelimit_tiers.events.repetitions import Repetitions
-from django_ratelimit_tiers.events.tallies import (
-    FLUSH_SECONDS,
-    MOST_REFUSALS,
-    MOST_SAMPLED,
-    TallySheet,
-)
+from django_ratelimit_tiers.events.samples import Sample
+from django_ratelimit_tiers.events.tallies import FLUSH_SECONDS, MOST_REFUSALS, TallySheet
 from django_ratelimit_tiers.exceptions import StoreUnavailable
 from django_ratelimit_tiers.policy.ledgers import Ledger
 from django_ratelimit_tiers.store.base import Store
@@ -26,17 +21,17 @@ from django_ratelimit_tiers.store.memory_records import MemoryRecords
 
 
 class Teller:
-    """Tells the store usage, and the refusals that were decided without it.
+    """Tells the store usage, the refusals that were decided without it, and the newest in full.
 
-    The requests take the tallies along. Only after refusals without the store a timer makes sure
-    that they are told even if no request follows. What the store did not hear is told again.
+    The requests take the tallies along. Only after refusals a timer makes sure that they are told
+    even if no request follows. What the store did not hear is told again.
     """
 
     def __init__(self, store: Store, local: MemoryRecords) -> None:
         self._store = store
         self._local = local
         self._sheet = TallySheet()
-        self._repetitions = Repetitions()
+        self._repetitions, self._sample = Repetitions(), Sample()
         self._timer: Timer | None = None
         self._is_stopped = False
         _TELLERS.add(self)
@@ -53,9 +48,13 @@ class Teller:
         subject = ledger.account or client.subject
         return self._sheet.note_again(subject, client.address_subject, ledger.decision)
 
-    def count_refusal(self, outcome: Outcome, label: str, told: Particulars) -> None:
-        """Count what was refused without asking the store, as a plan's label says."""
-        self._repetitions.add(outcome, label, told)
+    def count_refusal(self, subject: str, label: str) -> None:
+        """Count what was refused without asking the store, under a label; `sample` follows."""
+        self._repetitions.add(subject, label)
+
+    def sample(self, outcome: Outcome, label: str, at: int, told: Particulars) -> None:
+        """Keep a refusal in full, with what its request tells, until the store is told."""
+        self._sample.add(outcome, label, at, told)
         if self._timer is None:
             self.tell_later()
 
@@ -64,7 +63,7 @@ class Teller:
 
         Of refusals that were decided without the store it is as much as one tally may have.
         """
-        tally = self._sheet.take(self._take_counts, self._take_sample)
+        tally = self._sheet.take(self._take_counts, self._sample.take)
         if tally:
             self._store.records.add(tally)
         self._told(tally)
@@ -72,7 +71,7 @@ class Teller:
 
     async def atell(self) -> bool:
         """Do what `tell` does, on an event loop."""
-        tally = self._sheet.take(self._take_counts, self._take_sample)
+        tally = self._sheet.take(self._take_counts, self._sample.take)
         if tally:
             await self._store.records.aadd(tally)
         self._told(tally)
@@ -88,7 +87,8 @@ class Teller:
 
     def leave_to_parent(self) -> None:
         """Start a forked process with nothing to tell: its parent does, and has the timer."""
-        self._sheet, self._repetitions, self._timer = TallySheet(), Repetitions(), None
+        self._sheet, self._repetitions, self._sample = TallySheet(), Repetitions(), Sample()
+        self._timer = None
         self._local.leave_to_parent()
 
     def stop(self) -> None:
@@ -122,10 +122,6 @@ class Teller:
         local = self._local.take_counts(MOST_REFUSALS)
         repeated = self._repetitions.take_counts(MOST_REFUSALS - len(local))
         return Counter(local) + Counter(repeated)
-
-    def _take_sample(self) -> Sequence[SampledRefusal]:
-        sample = [*self._local.take_sample(), *self._repetitions.take_sample()]
-        return sorted(sample, key=lambda refusal: refusal.at)[-MOST_SAMPLED:]
 
 
 _TELLERS: WeakSet[Teller] = WeakSet()

@@ -30,14 +30,11 @@ class Store(ABC):
     """What was refused and used, until the database has it."""
 
     @abstractmethod
-    def execute(self, plan: Plan, detail: str = "") -> Decision:
-        """Decide a plan in one round trip; raises StalePlan.
+    def execute(self, plan: Plan) -> Decision:
+        """Decide a plan in one round trip; raises StalePlan."""
 
-        `detail` is what a sampled refusal tells of the request (`core.refusals`).
-        """
-
-    async def aexecute(self, plan: Plan, detail: str = "") -> Decision:
-        return await sync_to_async(self.execute, thread_sensitive=False)(plan, detail)
+    async def aexecute(self, plan: Plan) -> Decision:
+        return await sync_to_async(self.execute, thread_sensitive=False)(plan)
 
     def acquire(self, charges: Sequence[Charge], *, now: int | None = None) -> tuple[Outcome, ...]:
         """Charge all enforced policies or none, and return one outcome for each charge."""

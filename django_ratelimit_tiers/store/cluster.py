@@ -21,7 +21,7 @@ from redis.crc import REDIS_CLUSTER_HASH_SLOTS, key_slot
 from django_ratelimit_tiers.core.decisions import Decision
 from django_ratelimit_tiers.core.plans import Plan, StalePlan
 from django_ratelimit_tiers.core.policies import Charge, Mode
-from django_ratelimit_tiers.core.refusals import Counts, RefusalKey, SampledRefusal
+from django_ratelimit_tiers.core.refusals import Counts, RefusalKey
 from django_ratelimit_tiers.exceptions import StoreUnavailable
 from django_ratelimit_tiers.store.agreements import agreed_revision
 from django_ratelimit_tiers.store.base import Store
@@ -72,16 +72,16 @@ class RedisClusterStore(Store):
         self._parts = [Part(self._nodes, tag, whole, timeout) for tag in _tags()]
         self.records = ClusterRecords(self._parts)
 
-    def execute(self, plan: Plan, detail: str = "") -> Decision:
+    def execute(self, plan: Plan) -> Decision:
         """Decide a plan in one call for each part that its subjects lie in.
 
         Parts are charged in the order of the charges; when one refuses, or gives no answer, what
         the earlier ones charged is given back. In between others may see it charged.
         """
-        return _drive(self._decide(plan, detail))  # type: ignore[no-any-return]
+        return _drive(self._decide(plan))  # type: ignore[no-any-return]
 
-    async def aexecute(self, plan: Plan, detail: str = "") -> Decision:
-        return await _adrive(self._decide(plan, detail))  # type: ignore[no-any-return]
+    async def aexecute(self, plan: Plan) -> Decision:
+        return await _adrive(self._decide(plan))  # type: ignore[no-any-return]
 
     def refund(
         self, charges: Sequence[Charge], *, now: int | None = None, charged_at: int | None = None
@@ -163,14 +163,14 @@ class RedisClusterStore(Store):
                 ),
             )
 
-    def _decide(self, plan: Plan, detail: str) -> Generator[Request, Any, Decision]:
+    def _decide(self, plan: Plan) -> Generator[Request, Any, Decision]:
         answered: list[tuple[Share, Decision]] = []
         shares = list(self._shares(plan))
         now = plan.now
         for share in shares:
             try:
                 asked = share.plan if now == share.plan.now else replace(share.plan, now=now)
-                decision: Decision = yield share.part, "execute", (asked, detail), {}
+                decision: Decision = yield share.part, "execute", (asked,), {}
             except (StoreUnavailable, StalePlan):
                 yield from _undo(answered)
                 raise
@@ -237,13 +237,6 @@ class ClusterRecords(ServerRecords):
         self._command("SET", self._written_key(minute), 1, "EX", self._protocol.count_ttl)
         for part in self._parts:
             part.forget_minute(minute)
-
-    def sample(self) -> list[SampledRefusal]:
-        return [refusal for part in self._parts for refusal in part.sample()]
-
-    def forget_sample(self) -> None:
-        for part in self._parts:
-            part.forget_sample()
 
     def _written_key(self, minute: int) -> str:
         return f"{self._base}:{minute}:written"

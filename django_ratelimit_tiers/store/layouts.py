@@ -1,7 +1,7 @@
 """What calls of the acquire script have in common, worked out once for plans of one form.
 
-Two such calls differ only by the names of their subjects, by the revisions and by what a refusal
-would tell of the request. All else is one template, written as the server reads it.
+Two such calls differ only by the names of their subjects and by the revisions. All else is one
+template, written as the server reads it.
 """
 
 from __future__ import annotations
@@ -23,9 +23,8 @@ CHARGE = Struct("<BBB8sIQII")
 """One charge: whether it is the last of its subject, algorithm, mode, counter id, limit, window,
 capacity, cost."""
 
-BOUNDS = Struct("<III")
-"""Most distinct fields of a minute's counts of refusals, their seconds to live, and the length of
-the sample."""
+BOUNDS = Struct("<II")
+"""Most distinct fields of a minute's counts of refusals, and their seconds to live."""
 
 REFUSAL = Struct("<HHBI")
 """How the refusal of a charge is counted: which charge it is of those sent, the place of its
@@ -76,7 +75,7 @@ def layout_of(
     )
     number_of_keys = len(keys) + of_subjects + known
     template = (
-        beginning(ACQUIRE, number_of_keys + 3 + known)
+        beginning(ACQUIRE, number_of_keys + 2 + known)
         + _literal(written(b"%d" % number_of_keys, *keys))
         + WORD * (of_subjects + known)
         + b"$%d\r\n%%b%b\r\n" % (HEADER.size + len(argument), _literal(argument))

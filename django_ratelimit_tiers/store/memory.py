@@ -56,7 +56,7 @@ class MemoryStore(Store):
         self._clock = clock
         self._lock = Lock()
 
-    def execute(self, plan: Plan, detail: str = "") -> Decision:
+    def execute(self, plan: Plan) -> Decision:
         with self._lock:
             self._check_revisions(plan)
             now = time.time_ns() // 1000 if plan.now is None else plan.now
@@ -67,11 +67,11 @@ class MemoryStore(Store):
             }
             outcomes, changed = decide(plan.charges, states, now, spend=plan.spend)
             self._save(plan.charges, changed)
-        self.records.count(plan, outcomes, detail)
+        self.records.count(plan, outcomes)
         return Decision(outcomes, now)
 
-    async def aexecute(self, plan: Plan, detail: str = "") -> Decision:
-        return self.execute(plan, detail)
+    async def aexecute(self, plan: Plan) -> Decision:
+        return self.execute(plan)
 
     def refund(
         self, charges: Sequence[Charge], *, now: int | None = None, charged_at: int | None = None

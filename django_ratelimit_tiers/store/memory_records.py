@@ -21,10 +21,7 @@ from django_ratelimit_tiers.core.refusals import (
     counted_outcomes,
     labelled_key,
     parse_key,
-    parse_sample,
     printable,
-    sample_text,
-    written_sample,
 )
 from django_ratelimit_tiers.core.sightings import Sighting
 from django_ratelimit_tiers.core.tallies import ACCOUNT, Tally, Usage
@@ -51,7 +48,7 @@ class MemoryRecords(Records):
         self._cardinality = cardinality
         self._count_ttl = count_ttl
         self._counts: dict[int, dict[RefusalKey, int]] = {}
-        self._sample: deque[str] = deque(maxlen=sample)  # as texts: most give way to newer ones
+        self._sample: deque[SampledRefusal] = deque(maxlen=sample)
         self._taken: list[SampledRefusal] = []
         self._usage: dict[int, dict[str, Usage]] = {}
         self._seen: dict[int, list[tuple[str, str]]] = {}
@@ -61,18 +58,15 @@ class MemoryRecords(Records):
         self._heard = "", 0
         self._lock = RLock()
 
-    def count(self, plan: Plan, outcomes: Sequence[Outcome], detail: str) -> None:
-        """Count and sample what a plan refused, as the script does on a server."""
+    def count(self, plan: Plan, outcomes: Sequence[Outcome]) -> None:
+        """Count what a plan refused, as the script does on a server."""
         if not plan.spend or not plan.labels:
             return
         for place in filter(plan.labels.__getitem__, counted_outcomes(outcomes)):
             charge = plan.charges[place]
-            key, rule = labelled_key(plan.labels[place], charge.policy.mode, charge.subject)
-            at, wait = time.time_ns() // 1000, outcomes[place].retry_after or 0
+            key, _ = labelled_key(plan.labels[place], charge.policy.mode, charge.subject)
             with self._lock:
                 self._count(key, 1)
-                if detail:
-                    self._sample.append(sample_text(at, wait, key, rule, detail))
 
     def now(self) -> int:
         return int(time.time())
@@ -94,7 +88,8 @@ class MemoryRecords(Records):
     def sample(self) -> list[SampledRefusal]:
         with self._lock:
             if not self._taken:
-                self._taken = self.take_sample()
+                self._taken = list(self._sample)
+                self._sample.clear()
             return list(self._taken)
 
     def forget_sample(self) -> None:
@@ -104,7 +99,6 @@ class MemoryRecords(Records):
         """Start a forked process without the refusals that its parent tells of."""
         self._lock = RLock()  # no thread is left that would give the old one back
         self._counts.clear()
-        self._sample.clear()
 
     def take_counts(self, most: int) -> Counts:
         """Return and remove refusals of whatever minute, of so many keys at most."""
@@ -117,13 +111,6 @@ class MemoryRecords(Records):
                 if not counts:
                     del self._counts[minute]
         return taken
-
-    def take_sample(self) -> list[SampledRefusal]:
-        """Return and remove the sampled refusals, the oldest first."""
-        with self._lock:
-            texts = list(self._sample)
-            self._sample.clear()
-        return [refusal for refusal in map(parse_sample, texts) if refusal is not None]
 
     async def aadd(self, tally: Tally) -> None:
         self.add(tally)
@@ -146,7 +133,7 @@ class MemoryRecords(Records):
                     self._quotas[quota.subject, quota.policy] = quota
             for key, count in tally.refusals.items():
                 self._count(key, count)
-            self._sample.extend(map(written_sample, tally.sample))
+            self._sample.extend(tally.sample)
 
     def hours(self) -> list[int]:
         return sorted(self._usage)

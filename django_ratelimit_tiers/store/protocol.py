@@ -32,8 +32,8 @@ SUBJECT_REVISION_TTL = 3600
 MOST_LAYOUTS = 4096
 """How many layouts one protocol remembers."""
 
-Prepared: TypeAlias = "tuple[Protocol, bytes, bytes, Layout]"
-"""Who made it of a plan, the command before and after the detail, and how its reply is read."""
+Prepared: TypeAlias = "tuple[Protocol, Call, Layout]"
+"""Who made it of a plan, the call that decides that, and how its reply is read."""
 
 
 @dataclass(slots=True)
@@ -82,15 +82,13 @@ class Protocol:
     def subject_revision_key(self, subject: str) -> str:
         return f"{self.prefix}:{{{subject}}}:revision"
 
-    def acquire(self, plan: Plan, detail: str) -> tuple[Call, Layout]:
+    def acquire(self, plan: Plan) -> tuple[Call, Layout]:
         """Return the call that decides a plan, and how its reply is read."""
         prepared: Prepared | None = plan.prepared
         if prepared is None or prepared[0] is not self:
             prepared = self._prepare(plan)
-        _, before, after, layout = prepared
-        told = detail.encode("utf-8", "replace")
-        command = b"%b$%d\r\n%b\r\n%b" % (before, len(told), told, after)
-        return filled(Call, (ACQUIRE, command)), layout
+        _, call, layout = prepared
+        return call, layout
 
     def refund(self, charges: Sequence[Charge], now: int | None, charged_at: int | None) -> Call:
         of_subjects: dict[str, list[Charge]] = {}
@@ -124,7 +122,7 @@ class Protocol:
         words.append(HEADER.pack(plan.spend, layout.last_place, given, now))
         revision = ANY if plan.revision is None else written_token(plan.revision)
         after = written(revision, *map(written_token, known.values()))
-        prepared = self, layout.template % tuple(words), after, layout
+        prepared = self, Call(ACQUIRE, layout.template % tuple(words) + after), layout
         object.__setattr__(plan, "prepared", prepared)
         return prepared
 
@@ -142,7 +140,7 @@ class Protocol:
 
     def _new_layout(self, plan: Plan, grouping: tuple[int, ...]) -> Layout:
         keys = self.counts_key.encode(), self.revision_key.encode()
-        return layout_of(plan, grouping, keys, (self.cardinality, self.count_ttl, self.sample))
+        return layout_of(plan, grouping, keys, (self.cardinality, self.count_ttl))
 
 
 def token(value: bytes) -> str:

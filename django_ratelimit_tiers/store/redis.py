@@ -65,12 +65,12 @@ class RedisStore(Store):
         self.records = ServerRecords(self.command, self.acommand, self.protocol)
         self._server: Commanded = server_of(pool)
 
-    def execute(self, plan: Plan, detail: str = "") -> Decision:
-        call, layout = self.protocol.acquire(plan, detail)
+    def execute(self, plan: Plan) -> Decision:
+        call, layout = self.protocol.acquire(plan)
         return protocol.parse_reply(plan, layout, self._run(call))
 
-    async def aexecute(self, plan: Plan, detail: str = "") -> Decision:
-        call, layout = self.protocol.acquire(plan, detail)
+    async def aexecute(self, plan: Plan) -> Decision:
+        call, layout = self.protocol.acquire(plan)
         return protocol.parse_reply(plan, layout, await self._arun(call))
 
     def refund(

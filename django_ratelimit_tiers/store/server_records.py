@@ -93,8 +93,8 @@ class ServerRecords(Records):
             self._command("LRANGE", keys[1], start, start + PAGE - 1)
             for start in range(0, length, PAGE)
         )
-        texts = (self._with_subject(_text(entry), 6) for page in pages for entry in page)
-        return [refusal for text in texts if (refusal := parse_sample(text)) is not None]
+        found = (parse_sample(_text(entry)) for page in pages for entry in page)
+        return [refusal for refusal in found if refusal is not None]
 
     def forget_sample(self) -> None:
         self._command("DEL", f"{self._base}:sample:taken")
@@ -215,12 +215,10 @@ class ServerRecords(Records):
     def _lock_key(self, name: str) -> str:
         return f"{self._base}:lock:{name}"
 
-    def _with_subject(self, text: str, place: int = 4) -> str:
+    def _with_subject(self, text: str) -> str:
         """Put the subject where the script wrote the key of its counters."""
-        parts = text.split(SEPARATOR)
-        if len(parts) > place:
-            parts[place] = self._protocol.subject_of(parts[place])
-        return SEPARATOR.join(parts)
+        head, separator, subject = text.rpartition(SEPARATOR)
+        return head + separator + self._protocol.subject_of(subject)
 
     def _written(self, tally: Tally) -> dict[str, Any]:
         accounts = filter(_is_account, tally.usage)

@@ -73,9 +73,12 @@ def refuse(refusals: int, addresses: int, client: redis.Redis) -> None:
 
     The calls are the store's own, sent many at a time.
     """
+    from django_ratelimit_tiers.core.decisions import Outcome  # noqa: PLC0415
     from django_ratelimit_tiers.core.plans import Plan  # noqa: PLC0415
     from django_ratelimit_tiers.core.policies import Charge, QuotaPolicy  # noqa: PLC0415
-    from django_ratelimit_tiers.core.refusals import refusal_detail  # noqa: PLC0415
+    from django_ratelimit_tiers.core.tallies import Tally  # noqa: PLC0415
+    from django_ratelimit_tiers.events.samples import Sample  # noqa: PLC0415
+    from django_ratelimit_tiers.store.configured import configured_store  # noqa: PLC0415
     from django_ratelimit_tiers.store.protocol import Protocol  # noqa: PLC0415
     from django_ratelimit_tiers.store.scripts import ACQUIRE  # noqa: PLC0415
     from tests.benchmarks.pipelines import answers  # noqa: PLC0415
@@ -85,14 +88,17 @@ def refuse(refusals: int, addresses: int, client: redis.Redis) -> None:
     labels = ("anonymous-minute\0anonymous\0GET api/search/\0",)
     agent = "Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/126.0"
     for first in range(0, refusals, BATCH):
-        calls = []
+        calls, sample = [], Sample()
         for number in range(first, min(first + BATCH, refusals)):
             at = number % addresses
             address = f"10.{at >> 16 & 255}.{at >> 8 & 255}.{at & 255}"
-            detail = refusal_detail((f"{number:016x}", 7, "GET", address, "/api/search/", agent))
-            charges = (Charge(f"ip:{address}", policy, 2),)
-            calls.append(protocol.acquire(Plan(charges, labels=labels), detail)[0])
+            charge = Charge(f"ip:{address}", policy, 2)
+            calls.append(protocol.acquire(Plan((charge,), labels=labels))[0])
+            told = f"{number:016x}", 7, "GET", address, "/api/search/", agent
+            sample.add(Outcome(charge, False, 0, 0, 1), labels[0], number, told)
         answers(client, calls)
+        tally = Tally(sample=sample.take(), teller="benchmark", number=first + 1)
+        configured_store().records.add(tally)
 
 
 def timed(run: Callable[[], Any]) -> float:

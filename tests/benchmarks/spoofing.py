@@ -38,8 +38,6 @@ MOST_FOR_SAMPLE = 5_000_000
 MOST_PER_MINUTE = 1_000_000
 """Bytes of the counts of a minute of refusals."""
 
-AGENT = "Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/126.0"
-
 DAY = 86_400
 BATCH = 1000
 EXPIRY_SECONDS = 60
@@ -62,7 +60,6 @@ class Spoofing:
     minutes: int
     fields: int
     counted: int
-    sampled: int
 
     @property
     def per_subject(self) -> float:
@@ -122,7 +119,6 @@ def charge(numbers: range, client: redis.Redis) -> int:
     from django_ratelimit_tiers.core.addresses import address_subject  # noqa: PLC0415
     from django_ratelimit_tiers.core.plans import Plan  # noqa: PLC0415
     from django_ratelimit_tiers.core.policies import Charge  # noqa: PLC0415
-    from django_ratelimit_tiers.core.refusals import refusal_detail  # noqa: PLC0415
     from django_ratelimit_tiers.policy.assignments import AssignmentCache  # noqa: PLC0415
     from django_ratelimit_tiers.policy.snapshots import build_snapshot  # noqa: PLC0415
     from django_ratelimit_tiers.store.protocol import Protocol, parse_reply  # noqa: PLC0415
@@ -134,15 +130,13 @@ def charge(numbers: range, client: redis.Redis) -> int:
     labels = tuple(f"{policy.name}\0anonymous\0GET plain/" for policy in policies)
     client.script_load(ACQUIRE.text)
     for some in batched(asking(numbers)):
-        plans, details = [], []
+        plans = []
         for number in some:
             at = address(number)
             subject = address_subject(at, 64)
             charges = tuple(Charge(subject, policy) for policy in policies)
-            detail = refusal_detail((f"{number:016x}", 7, "GET", at, "/plain/", AGENT))
             plans.append(Plan(charges, labels=labels))
-            details.append(detail)
-        calls, layouts = zip(*map(protocol.acquire, plans, details), strict=True)
+        calls, layouts = zip(*map(protocol.acquire, plans), strict=True)
         decisions = map(parse_reply, plans, layouts, answers(client, calls))
         refused += sum(not decision.allowed for decision in decisions)
     return refused
@@ -176,7 +170,6 @@ def examine(addresses: int, refused: int, before: int, client: redis.Redis) -> S
     space = client.info("keyspace")["db0"]
     minutes = [int(minute) for minute in client.zrange("rlt:counts:minutes", 0, -1)]
     counts = [client.hvals(f"rlt:counts:{minute}") for minute in minutes]
-    sampled = client.llen("rlt:counts:sample")
     longest = expire_soon(client)
     wait_until(lambda: client.dbsize() == 0, EXPIRY_SECONDS)
     return Spoofing(
@@ -193,7 +186,6 @@ def examine(addresses: int, refused: int, before: int, client: redis.Redis) -> S
         minutes=len(counts),
         fields=sum(map(len, counts)),
         counted=sum(int(count) for of_minute in counts for count in of_minute),
-        sampled=sampled,
     )
 
 
@@ -233,7 +225,7 @@ def report(found: Spoofing) -> list[str]:
         f"longest life        {found.longest_ttl:,} s",
         f"once they expire    {found.keys_left:,} keys, {after} MB",
         f"refusals counted    {found.counted:,} in {found.fields:,} fields",
-        f"minutes, sample     {found.minutes}, {found.sampled:,} events",
+        f"minutes             {found.minutes}",
     ]
 
 

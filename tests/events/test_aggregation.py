@@ -35,6 +35,7 @@ from django_ratelimit_tiers.models import (
     ThrottleEvent,
     UsageCount,
 )
+from django_ratelimit_tiers.policy.limiter import limiter
 from django_ratelimit_tiers.store.configured import configured_store
 from tests.events.rows import LONG_AGO, expire_locks, fill_minute, key
 from tests.policies import limit_tier
@@ -289,6 +290,7 @@ def test_the_sample_is_kept_in_detail_and_once(client: Client) -> None:
     limit_tier("anonymous", 1)
     client.get("/plain/")
     told = [client.get("/plain/").headers["X-RateLimit-Decision"] for _ in range(3)]
+    limiter().teller.tell()
     aggregate_throttle_events()
     aggregate_throttle_events()
     events = ThrottleEvent.objects.all()
@@ -304,6 +306,7 @@ def test_the_wait_in_the_sample_is_the_one_that_the_client_was_told(client: Clie
     limit_tier("anonymous", 1)
     client.get("/plain/")
     told = client.get("/plain/").headers
+    limiter().teller.tell()
     aggregate_throttle_events()
     event = ThrottleEvent.objects.get(decision_id=told["X-RateLimit-Decision"])
     assert event.retry_after == int(told["Retry-After"])
@@ -314,6 +317,7 @@ def test_the_sample_is_written_in_the_order_of_its_keys(client: Client) -> None:
     limit_tier("anonymous", 1)
     for _ in range(9):
         client.get("/plain/")
+    limiter().teller.tell()
     aggregate_throttle_events()
     ids = list(ThrottleEvent.objects.order_by("pk").values_list("decision_id", flat=True))
     assert len(ids) == 8

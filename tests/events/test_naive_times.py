@@ -16,6 +16,7 @@ from django_ratelimit_tiers.events.detection import detect_anomalies
 from django_ratelimit_tiers.events.retention import prune_history
 from django_ratelimit_tiers.models import AlertRule, ServiceAccount, ThrottleCount, ThrottleEvent
 from django_ratelimit_tiers.policy.explanations import explain
+from django_ratelimit_tiers.policy.limiter import limiter
 from django_ratelimit_tiers.store.configured import configured_store
 from tests.events.rows import LONG_AGO, fill_minute, key
 from tests.policies import limit_tier
@@ -40,6 +41,7 @@ def test_a_minute_is_written_in_local_time() -> None:
 def test_a_sampled_refusal_is_written_and_explained(client: Client) -> None:
     limit_tier("anonymous", 1)
     assert [client.get("/plain/").status_code for _ in range(2)] == [200, 429]
+    limiter().teller.tell()
     aggregate_throttle_events()
     event = ThrottleEvent.objects.get()
     assert abs(event.at - timezone.now()) < timedelta(minutes=2)

@@ -129,7 +129,7 @@ def test_a_full_sheet_waits_while_the_store_does_not_hear_what_was_taken_before(
     due = [sheet.note(f"user:{n}", "ip:192.0.2.1", Decision()) for n in range(MOST_ENTRIES + 1)]
     assert not any(due)
     sheet.told(untold)
-    assert sheet.note("user:0", "ip:192.0.2.1", Decision())
+    assert sheet.note("user:new", "ip:192.0.2.1", Decision())
 
 
 def test_no_more_day_quotas_are_kept_than_a_bound_each_as_it_stood_last() -> None:

@@ -172,11 +172,11 @@ def test_a_request_that_notices_takes_the_tally_along(
 def test_an_error_of_a_store_that_is_no_outage_comes_out(
     way: list[Any], get: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def broken(_plan: Plan, _detail: str) -> None:
+    def broken(_plan: Plan) -> None:
         raise LookupError("a store of somebody's own is broken")
 
-    async def abroken(plan: Plan, detail: str) -> None:
-        broken(plan, detail)
+    async def abroken(plan: Plan) -> None:
+        broken(plan)
 
     get("/plain/")
     monkeypatch.setattr(configured_store(), "execute", broken)

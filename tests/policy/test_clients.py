@@ -30,6 +30,7 @@ from django_ratelimit_tiers.policy.accounts import CompiledAccount, compile_acco
 from django_ratelimit_tiers.store.configured import configured_store
 from tests import site
 from tests.policies import ANYBODY, limit_tier, make_rule, used
+from tests.samples import sampled
 
 pytestmark = [pytest.mark.django_db, pytest.mark.urls("tests.site")]
 
@@ -262,7 +263,7 @@ def test_refusals_of_a_user_whose_name_no_row_can_hold_are_counted(
     [minute] = records.minutes()
     [(key, count)] = records.counts(minute).items()
     assert (key.subject, count) == (f"user:{key_digest(pk)}", 1)
-    [refusal] = records.sample()
+    [refusal] = sampled()
     assert refusal.key == key
 
 

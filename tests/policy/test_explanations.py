@@ -19,6 +19,7 @@ from django_ratelimit_tiers.events.aggregation import aggregate_throttle_events
 from django_ratelimit_tiers.models import EndpointRule, ThrottleEvent, Tier, TierAssignment
 from django_ratelimit_tiers.models.history import edits_by
 from django_ratelimit_tiers.policy.explanations import explain
+from django_ratelimit_tiers.policy.limiter import limiter
 from tests.databases import without_tables
 from tests.policies import YEAR, limit_tier, make_rule
 
@@ -28,6 +29,7 @@ pytestmark = pytest.mark.django_db
 def refused(client: Client) -> ThrottleEvent:
     client.get("/plain/")
     decision_id = client.get("/plain/").headers["X-RateLimit-Decision"]
+    limiter().teller.tell()
     aggregate_throttle_events()
     return ThrottleEvent.objects.get(decision_id=decision_id)
 

@@ -27,8 +27,10 @@ LABEL = "minute\0free\0GET a/\0"
 TOLD = ("id", 7, "GET", "192.0.2.1", "/plain/", "tester/1")
 
 
-def refused(number: int) -> Outcome:
-    return REFUSED._replace(charge=Charge(f"user:{number}", REFUSED.charge.policy))
+def refuse(teller: Teller) -> None:
+    """Have a refusal told that was made without the store."""
+    teller.count_refusal(REFUSED.charge.subject, LABEL)
+    teller.sample(REFUSED, LABEL, 7, TOLD)
 
 
 def key(number: int) -> RefusalKey:
@@ -67,7 +69,7 @@ def wait_for(store: RedisStore, count: int) -> None:
 
 def test_refusals_are_told_again_and_again_by_themselves(store: RedisStore, teller: Teller) -> None:
     for number in range(1, 4):
-        teller.count_refusal(REFUSED, LABEL, TOLD)
+        refuse(teller)
         wait_for(store, number)
 
 
@@ -75,7 +77,7 @@ def test_refusals_that_the_store_did_not_hear_are_told_once_it_answers(
     server: ValkeyProcess, store: RedisStore, teller: Teller
 ) -> None:
     server.kill()
-    teller.count_refusal(REFUSED, LABEL, TOLD)
+    refuse(teller)
     time.sleep(0.5)  # it is tried meanwhile
     server.start()
     wait_for(store, 1)
@@ -86,11 +88,11 @@ def test_a_process_that_ends_tells_what_was_not_heard_and_what_came_after_it(
 ) -> None:
     teller.stop()
     server.kill()
-    teller.count_refusal(REFUSED, LABEL, TOLD)
+    refuse(teller)
     with pytest.raises(StoreUnavailable):
         teller.tell()
     server.start()
-    teller.count_refusal(REFUSED, LABEL, TOLD)
+    refuse(teller)
     teller.tell_the_rest()
     assert counted(store) == 2
 
@@ -114,7 +116,7 @@ def test_a_forked_process_leaves_to_its_parent_what_that_has_counted(
     teller.stop()
     of_parent = Tally(refusals={key(1): 1})
     teller._local.add(of_parent)
-    teller.count_refusal(REFUSED, LABEL, TOLD)
+    refuse(teller)
     child = os.fork()
     if not child:
         with suppress(BaseException):
@@ -124,12 +126,13 @@ def test_a_forked_process_leaves_to_its_parent_what_that_has_counted(
     assert counted(store) == 0
     teller.tell_the_rest()
     assert counted(store) == 2
+    assert len(store.records.sample()) == 1
 
 
 def test_many_refusals_are_told_a_part_at_a_time(store: RedisStore, teller: Teller) -> None:
     clients = 2 * MOST_REFUSALS + 1
     for number in range(clients):
-        teller._repetitions.add(refused(number), LABEL, TOLD)
+        teller._repetitions.add(f"user:{number}", LABEL)
     teller.tell()
     assert counted(store) == MOST_REFUSALS
     wait_for(store, clients)
@@ -141,7 +144,7 @@ def test_the_rest_is_told_where_two_counted_the_same_clients(
     few, many = MOST_REFUSALS // 2, 2 * MOST_REFUSALS
     teller._local.add(Tally(refusals={key(number): 1 for number in range(few)}))
     for number in range(many):
-        teller._repetitions.add(refused(number), LABEL, TOLD)
+        teller._repetitions.add(f"user:{number}", LABEL)
     teller.tell()
     wait_for(store, few + many)
 
@@ -158,7 +161,7 @@ def test_what_was_counted_in_many_minutes_is_told_a_part_at_a_time() -> None:
 
 def test_no_process_waits_at_its_end_for_the_time_to_tell(store: RedisStore) -> None:
     teller, before = Teller(store, MemoryRecords()), set(threading.enumerate())
-    teller.count_refusal(REFUSED, LABEL, TOLD)
+    refuse(teller)
     [timer] = set(threading.enumerate()) - before
     teller.stop()
     assert timer.daemon
@@ -166,6 +169,6 @@ def test_no_process_waits_at_its_end_for_the_time_to_tell(store: RedisStore) -> 
 
 def test_one_that_was_stopped_tells_nothing_by_itself(store: RedisStore, teller: Teller) -> None:
     teller.stop()
-    teller.count_refusal(REFUSED, LABEL, TOLD)
+    refuse(teller)
     time.sleep(0.3)
     assert counted(store) == 0

@@ -33,9 +33,9 @@ PROTOCOL = Protocol()
 POLICY = QuotaPolicy("p", 10, 60)
 
 
-def written(by: Protocol, plan: Plan, detail: str = "") -> tuple[Call, tuple[int, ...], str]:
+def written(by: Protocol, plan: Plan) -> tuple[Call, tuple[int, ...], str]:
     """Return a plan as it is sent, and how its reply is read."""
-    call, layout = by.acquire(plan, detail)
+    call, layout = by.acquire(plan)
     return call, places(layout), layout.reply.format
 
 
@@ -81,23 +81,22 @@ def test_plans_of_one_form_are_sent_as_those_without(
         min_size=2,
         max_size=5,
     ),
-    details=st.lists(st.text(max_size=5), min_size=2, max_size=3),
 )
 def test_a_plan_that_comes_again_is_sent_as_it_was_never_seen(
-    charges: list[Charge], plans: list[dict[str, Any]], details: list[str]
+    charges: list[Charge], plans: list[dict[str, Any]]
 ) -> None:
     own_protocol = Protocol()
     for fields in plans:
         again = Plan(tuple(charges), **fields)
-        for detail in details:
+        for _ in range(2):
             new = Plan(tuple(charges), **fields)
-            assert written(own_protocol, again, detail) == written(Protocol(), new, detail)
+            assert written(own_protocol, again) == written(Protocol(), new)
 
 
 def test_what_another_protocol_has_made_of_a_plan_is_not_sent() -> None:
     plan = Plan((Charge("user:1", POLICY),))
     for prefix in ("one", "two", "one"):
-        call, _ = Protocol(prefix).acquire(plan, "")
+        call, _ = Protocol(prefix).acquire(plan)
         assert b"%b:{user:1}" % prefix.encode() in call.evalsha
 
 
@@ -123,7 +122,7 @@ def test_a_plan_is_a_command_whose_words_are_all_there(
         subject_revisions=revisions,
         labels=("%b\0%d\0GET /",) * len(charges),
     )
-    call, _ = PROTOCOL.acquire(plan, detail := "100 % \N{SNOWMAN}")
+    call, _ = PROTOCOL.acquire(plan)
     reader = Reader()
     reader.feed(call.evalsha)
     name, digest, number_of_keys, *words = reader.gets()
@@ -136,16 +135,12 @@ def test_a_plan_is_a_command_whose_words_are_all_there(
         *(PROTOCOL.subject_revision_key(subject).encode() for subject in revisions),
     ]
     assert arguments[0].count(b"%b\0%d\0GET /") == len(charges)
-    assert arguments[1:] == [
-        detail.encode(),
-        b"*",
-        *(revision.encode() for revision in revisions.values()),
-    ]
+    assert arguments[1:] == [b"*", *(revision.encode() for revision in revisions.values())]
 
 
 def test_a_reply_that_lets_in_makes_a_whole_decision() -> None:
     plan = Plan((Charge("user:1", POLICY),))
-    _, layout = PROTOCOL.acquire(plan, "")
+    _, layout = PROTOCOL.acquire(plan)
     decision = parse_reply(plan, layout, layout.reply.pack(7_000_000, 7_000_000, 1, 0))
     assert decision == Decision(decision.answer, now=7_000_000)
     assert [outcome.remaining for outcome in decision.outcomes] == [9]
@@ -154,14 +149,14 @@ def test_a_reply_that_lets_in_makes_a_whole_decision() -> None:
 def test_charges_of_one_counter_have_its_last_state() -> None:
     minute, day = QuotaPolicy("t", 10, 60), QuotaPolicy("t", 100, 86_400)
     charges = [Charge("user:1", policy) for policy in (minute, day, minute)]
-    _, layout = PROTOCOL.acquire(Plan((*charges, Charge("user:2", minute))), "")
+    _, layout = PROTOCOL.acquire(Plan((*charges, Charge("user:2", minute))))
     assert places(layout) == (7, 4, 7, 10)
 
 
 def test_charges_of_one_subject_are_sent_together() -> None:
     policies = [QuotaPolicy(name, 10, 60) for name in "abc"]
     subjects = ["user:1", "all", "user:1"]
-    _, layout = PROTOCOL.acquire(Plan(tuple(map(Charge, subjects, policies))), "")
+    _, layout = PROTOCOL.acquire(Plan(tuple(map(Charge, subjects, policies))))
     assert places(layout) == (1, 7, 4)
 
 
@@ -170,7 +165,7 @@ def test_no_more_layouts_are_remembered_than_a_bound(monkeypatch: pytest.MonkeyP
     own_protocol = Protocol()
     plan = Plan((Charge("user:1", POLICY),))
     for _ in range(10):
-        own_protocol.acquire(replace(plan, form=Form()), "")
+        own_protocol.acquire(replace(plan, form=Form()))
         assert len(own_protocol.memory.layouts) <= 3
 
 
@@ -181,7 +176,7 @@ def test_what_was_for_plans_of_a_former_revision_is_forgotten() -> None:
         for revision in ("one", "one", "two")
     ]
     for plan in plans:
-        own_protocol.acquire(plan, "")
+        own_protocol.acquire(plan)
         kept.append(len(own_protocol.memory.layouts))
     assert kept == [1, 2, 1]
 
@@ -190,7 +185,7 @@ def test_a_plan_of_any_revision_has_nothing_forgotten() -> None:
     own_protocol = Protocol()
     for revision in ("one", None):
         plan = Plan((Charge("user:1", POLICY),), revision=revision, form=Form())
-        own_protocol.acquire(plan, "")
+        own_protocol.acquire(plan)
     assert len(own_protocol.memory.layouts) == 2
 
 

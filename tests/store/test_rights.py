@@ -10,7 +10,8 @@ import pytest
 
 from django_ratelimit_tiers.core.decisions import Outcome
 from django_ratelimit_tiers.core.plans import Plan
-from django_ratelimit_tiers.core.policies import Algorithm, Charge, QuotaPolicy
+from django_ratelimit_tiers.core.policies import Algorithm, Charge, Mode, QuotaPolicy
+from django_ratelimit_tiers.core.refusals import RefusalKey, SampledRefusal
 from django_ratelimit_tiers.core.tallies import Tally, Usage
 from django_ratelimit_tiers.exceptions import StoreUnavailable
 from django_ratelimit_tiers.store.redis import RedisStore
@@ -49,6 +50,20 @@ def test_the_documented_rights_are_enough_with_a_client_name() -> None:
         store.close()
 
 
+SAMPLED = SampledRefusal(
+    key=RefusalKey(Mode.ENFORCE, "any", "free", "GET /", "user:1"),
+    rule="",
+    at=7,
+    retry_after=7,
+    decision_id="id",
+    revision=7,
+    method="GET",
+    address="192.0.2.1",
+    path="/",
+    user_agent="tester/1",
+)
+
+
 def denied(server: ValkeyProcess) -> list[str]:
     """Return what the server has refused to do."""
     with server.client() as client:
@@ -63,7 +78,7 @@ def test_the_documented_rights_are_enough_for_everything(
         charge = Charge("user:1", policy)
         plan = Plan((charge,), labels=("any\0free\0GET /",))
         for _ in range(3):
-            store.execute(plan, "\0".join("abcdef"))
+            store.execute(plan)
         store.peek([charge])
         store.refund([charge])
         asyncio.run(charge_on_a_loop(store, charge))
@@ -72,7 +87,8 @@ def test_the_documented_rights_are_enough_for_everything(
     store.announce_policy()
     store.announce_subjects(["user:1"])
     records = store.records
-    records.add(Tally(usage={"user:1": Usage(1, 2)}, sightings=[("user:1", "192.0.2.0")]))
+    usage, sightings = {"user:1": Usage(1, 2)}, [("user:1", "192.0.2.0")]
+    records.add(Tally(usage=usage, sightings=sightings, sample=[SAMPLED]))
     records.now()
     for minute in records.minutes():
         records.counts(minute)

@@ -145,7 +145,8 @@ def test_an_event_loop_decides_and_tells_usage_without_a_thread(redis_url: str) 
     async def run() -> None:
         asyncio.get_running_loop().run_in_executor = hops.append  # type: ignore[assignment,method-assign]
         reply = await store.aexecute(Plan(charges(2, 1), labels=("label\0\0GET /",) * 2))
-        teller.count_refusal(REFUSED, "label\0\0GET /", TOLD)
+        teller.count_refusal("user:1", "label\0\0GET /")
+        teller.sample(REFUSED, "label\0\0GET /", 7, TOLD)
         await teller.atell()
         await store.aclose()
         assert reply.outcomes

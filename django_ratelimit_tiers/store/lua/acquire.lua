@@ -1,19 +1,18 @@
 -- Decide every charge of a plan, all or none: core.plans.decide, on the server's clock.
 --
--- KEYS[1]    the counts of refusals; the minute, ':minutes' and ':sample' are appended
+-- KEYS[1]    the counts of refusals; the minute and ':minutes' are appended
 -- KEYS[2]    the policy revision
 -- KEYS[3..]  for each subject its counters; then the revisions of those subjects whose revision
 --            the caller knows
 -- ARGV[1]    1 to spend, 0 to look (1 byte); the place of the last counters in KEYS (2); 1 if now is
 --            given, 0 for this server's clock (1); now in microseconds (8); then the charges; then
 --            what only a refusal needs:
---            most distinct fields of a minute's counts, its seconds to live, and the length of the
---            sample (4 each); and for each charge in the order of the plan, which it is of those
---            above from 0, the place of its subject's counters in KEYS (2 each), its mode (1), and
---            the label its refusal is counted under, '' for none: its length (4) before it
--- ARGV[2]    what a sampled refusal tells of the request, '' for no sample
--- ARGV[3]    the caller's policy revision, '*' when any will do
--- ARGV[4..]  the caller's revisions of subjects
+--            most distinct fields of a minute's counts, and its seconds to live (4 each); and for
+--            each charge in the order of the plan, which it is of those above from 0, the place of
+--            its subject's counters in KEYS (2 each), its mode (1), and the label its refusal is
+--            counted under, '' for none: its length (4) before it
+-- ARGV[2]    the caller's policy revision, '*' when any will do
+-- ARGV[3..]  the caller's revisions of subjects
 -- Reply: now and the counter's record of each charge in one string; where not everything fits, that
 --        and each charge's wait in the order of the plan (0: none). When a revision is not current:
 --        {0, the policy revision, and each known subject's revision}.
@@ -25,9 +24,9 @@ local spends, last_place, is_given, now = unpack_from('<BHBI8', plan)
 local values = call('MGET', unpack(KEYS, 2))
 
 local known = #KEYS - last_place
-local stale = ARGV[3] ~= '*' and ARGV[3] ~= (values[1] or '')
+local stale = ARGV[2] ~= '*' and ARGV[2] ~= (values[1] or '')
 for i = 1, known do
-  if ARGV[3 + i] ~= (values[last_place - 1 + i] or '') then stale = true end
+  if ARGV[2 + i] ~= (values[last_place - 1 + i] or '') then stale = true end
 end
 if stale then
   local current = {0, values[1] or ''}
@@ -118,7 +117,7 @@ if spends == 1 and not refused then
 end
 if not waits then return reply end
 
-local most, ttl, sampled, next_label = unpack_from('<I4I4I4', plan, at)
+local most, ttl, next_label = unpack_from('<I4I4', plan, at)
 
 -- Ask one of the keys below; a value of another type, which somebody else has put there, gives way:
 -- a refusal must not fail by it. Any other error is raised when it comes again.
@@ -129,15 +128,15 @@ local function ask(command, key, ...)
   return call(command, key, ...)
 end
 
--- Add 1 to the minute's count of what was refused, and put the refusal at the head of the sample.
+-- Add 1 to the minute's count of what was refused.
 -- Past the most distinct fields of a minute, and of every minute while too many wait to be read,
 -- the subject gives way to '*', so that totals by label stay exact in bounded memory.
-local function record_refusal(place, mode, waiting, label)
-  local BACKLOG, counts, sample = 60, KEYS[1], ARGV[2]
+local function count_refusal(place, mode, label)
+  local BACKLOG, counts = 60, KEYS[1]
   local function integer(value) return string.format('%.0f', value) end
   local minute, minutes = seconds - seconds % 60, counts .. ':minutes'
   local key, subject_key = counts .. ':' .. integer(minute), KEYS[place]
-  local counted, rule = string.match(label, '^([^%z]*%z[^%z]*%z[^%z]*)%z?(.*)$')
+  local counted = string.match(label, '^([^%z]*%z[^%z]*%z[^%z]*)')
   local head = (mode == SHADOW and 'shadow' or 'enforce') .. '\0' .. (counted or label) .. '\0'
   local field = head .. subject_key
   if ask('HEXISTS', key, field) == 0 then
@@ -152,13 +151,6 @@ local function record_refusal(place, mode, waiting, label)
     if fields == 0 then call('EXPIRE', key, ttl) end
   else
     call('HINCRBY', key, field, 1)
-  end
-  if sampled > 0 and sample ~= '' then
-    local at = seconds * 1000000 + tonumber(clock[2])
-    ask('LPUSH', counts .. ':sample', integer(at) .. '\0' .. integer(waiting) .. '\0' .. head
-      .. subject_key .. '\0' .. (rule or '') .. '\0' .. sample)
-    call('LTRIM', counts .. ':sample', 0, sampled - 1)
-    call('EXPIRE', counts .. ':sample', ttl)
   end
 end
 
@@ -178,7 +170,7 @@ for i, charge in ipairs(charges) do
   with_waits[i + 1] = charge.waiting
   local counts = charge == binding or charge.mode == SHADOW and charge.waiting > 0
   if spends == 1 and charge.label ~= '' and counts then
-    record_refusal(charge.place, charge.mode, charge.waiting, charge.label)
+    count_refusal(charge.place, charge.mode, charge.label)
   end
 end
 return with_waits

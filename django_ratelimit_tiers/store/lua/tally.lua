@@ -1,4 +1,5 @@
--- Add what a process has counted: usage, sightings, quotas that run short, local refusals.
+-- Add what a process has counted: usage, sightings, quotas that run short, local refusals; and its
+-- newest refusals in full.
 --
 -- KEYS[1]    the counts of refusals; every other key begins with it
 -- KEYS[2]    one of those: no node of a cluster runs this while their slot moves, since each would
@@ -99,7 +100,13 @@ end
 
 if most_sampled > 0 and #tally.sample > 0 then
   local sample = base .. ':sample'
-  for _, refusal in ipairs(tally.sample) do redis.call('LPUSH', sample, refusal) end
+  for _, refusal in ipairs(tally.sample) do
+    local answer = redis.pcall('LPUSH', sample, refusal)
+    if type(answer) ~= 'number' then  -- what somebody else has put there gives way
+      if string.find(answer.err, 'WRONGTYPE', 1, true) then redis.call('DEL', sample) end
+      redis.call('LPUSH', sample, refusal)
+    end
+  end
   redis.call('LTRIM', sample, 0, most_sampled - 1)
   redis.call('EXPIRE', sample, count_ttl)
 end
