@@ -62,16 +62,15 @@ class Decisions:
             for subject in subjects
         ]
 
-    def asked(self, number: int) -> tuple[Plan, str]:
-        """Return what the store is asked for a request, and what that tells of itself."""
-        detail = f"id\0{number}\0GET\0127.0.0.1\0/area7/thing7/\0agent"
-        return self._plans[number % SUBJECTS], detail
+    def asked(self, number: int) -> Plan:
+        """Return what the store is asked for a request."""
+        return self._plans[number % SUBJECTS]
 
     def run(self, number: int) -> None:
-        _expect_allowed(self.store.execute(*self.asked(number)))
+        _expect_allowed(self.store.execute(self.asked(number)))
 
     async def arun(self, number: int) -> None:
-        _expect_allowed(await self.store.aexecute(*self.asked(number)))
+        _expect_allowed(await self.store.aexecute(self.asked(number)))
 
 
 def _expect_allowed(decision: Decision) -> None:

@@ -85,7 +85,7 @@ def main() -> None:
 
 
 def _decide(decisions: Any) -> Callable[[int], object]:
-    return lambda number: decisions.store.execute(*decisions.asked(number))
+    return lambda number: decisions.store.execute(decisions.asked(number))
 
 
 if __name__ == "__main__":
