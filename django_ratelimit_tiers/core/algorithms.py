@@ -133,7 +133,7 @@ def standings(
         if algorithm is BUCKET:
             if previous:
                 used += 1
-            reset_after = min(-(-(current * window + previous) // policy.requests), FOREVER)
+            reset_after = -(-(current * window + previous) // policy.requests)
         elif algorithm is SLIDING:
             to_window_end = window - last % window
             if previous:
@@ -144,10 +144,9 @@ def standings(
             elif used:
                 reset_after = to_window_end + 1 + -window // previous
         elif current:
-            if algorithm is FIXED:
-                reset_after = window - last % window
-            else:
-                reset_after = min(window - last + previous, FOREVER)
+            reset_after = window - (last % window if algorithm is FIXED else last - previous)
+        if reset_after > FOREVER:
+            reset_after = FOREVER
         remaining = policy.capacity - used
         found.append((policy, remaining if remaining > 0 else 0, reset_after, 0))
     return found
