@@ -69,7 +69,9 @@ class RateLimitMiddleware:
         if not conf.ENABLED:
             return None
         decision = drive(limiter().reach(request, view))
-        return None if decision.allowed else drive(refusal(request, decision))
+        if decision.allowed:
+            return None
+        return drive(refusal(request, decision))
 
     async def aprocess_view(
         self, request: HttpRequest, view: View, _args: Any, _kwargs: Any
