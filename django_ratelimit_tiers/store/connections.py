@@ -120,10 +120,7 @@ class Server:
             self._distrust()
             self.close()
             raise StoreUnavailable(f"{type(error).__name__}: {error}") from error
-        idle = self._idle  # as in `_give_back`, written out, as every request comes here
-        idle.append(connection)
-        if len(idle) > MAX_IDLE:
-            idle.popleft().disconnect()
+        self._give_back(connection)
         return answer
 
     async def arun(self, command: Command, deadline: float, *before: Command) -> Any:
